@@ -1,0 +1,61 @@
+# Two commands: `make serve` and `make test`. `make help` lists the rest.
+
+# The interpreter that makes .venv; 3.11 or 3.12.
+PYTHON ?= python3
+# Another package index for PyTorch, for example one with CPU-only builds.
+TORCH_INDEX ?=
+# What make serve and make archive work on; all when empty.
+MODELS ?=
+MODEL ?=
+SOURCE ?=
+FORMAT ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PYTHONPATH := $(CURDIR)/handlers:$(CURDIR)/scripts
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve stop archive test lint types demo-models demo-scores lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with the locked packages; the other targets do it by themselves
+
+$(READY): requirements.lock
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstrap.sh $(VENV)
+	@touch $@
+
+serve: $(READY)  ## serve the archives and try each; MODELS="wav2vec2 emformer_asr" for a choice
+	@$(BIN)/python scripts/serve.py start $(MODELS)
+
+stop: $(READY)  ## stop the server that make serve left running
+	@$(BIN)/python scripts/serve.py stop
+
+archive: $(READY)  ## build archives; MODEL=, SOURCE= (hub name, folder, torchaudio), FORMAT=
+	@$(BIN)/python scripts/build_archives.py $(MODEL) \
+		$(if $(SOURCE),--source "$(SOURCE)") $(if $(FORMAT),--format "$(FORMAT)")
+
+test: lint types  ## lint, types, and the unit, handler and server tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+
+types: $(READY)  ## mypy, strict
+	@$(BIN)/mypy
+
+demo-models: $(READY)  ## train the demo models from nothing (espeak-ng needed); MODEL= for one
+	@$(BIN)/python scripts/train_demo_models.py $(MODEL)
+
+demo-scores: $(READY)  ## measure the demo models as they are served (espeak-ng needed); MODEL= for one
+	@$(BIN)/python scripts/score_demo_models.py $(MODEL)
+
+lock:  ## choose versions anew and write requirements.lock (uv needed)
+	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header \
+		--no-annotate --quiet --upgrade --output-file requirements.lock
+
+clean: ## remove what was built, but not .venv
+	rm -rf .build model_store/*.mar model_store/*.tar.gz model_store/.*.json

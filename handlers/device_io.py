@@ -1,0 +1,304 @@
+"""What every handler shares: device and dtype, settings, request payloads, per-request answers.
+
+A request's way: `answer_requests` parses each row of a TorchServe batch, runs the good rows
+together, and puts the answers back in order. A row that cannot be answered gets its own status and
+error body; its neighbours never notice.
+"""
+
+import ast
+import gc
+import json
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Literal, TypeVar
+
+import torch
+from pydantic import ConfigDict, ValidationError
+
+logger = logging.getLogger(__name__)
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+Row = Mapping[str, Any]
+Settings = TypeVar("Settings")
+Request = TypeVar("Request")
+
+# How each handler's settings are read: no unknown keys, no conversions such as "yes" to true.
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+# cuBLAS and cuDNN multiply bfloat16 natively from Ampere on.
+FIRST_BFLOAT16_CUDA_CAPABILITY = (8, 0)
+
+
+class RequestError(Exception):
+    """A request that cannot be answered: an HTTP status, an error type and what to change.
+
+    `message` says what was expected, what arrived and for which field, never the payload itself.
+    """
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.status = HTTPStatus(status)
+        self.kind = kind
+        self.message = message
+
+    def body(self) -> dict[str, int | str]:
+        """Return the error body, in the shape of TorchServe's own."""
+        return {"code": self.status.value, "type": self.kind, "message": self.message}
+
+
+def choose_device(gpu_id: int | None) -> torch.device:
+    """Return the device of this worker: the GPU that TorchServe gave it, else the CPU."""
+    if gpu_id is None or gpu_id < 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", gpu_id)
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """Return the model's dtype: `auto` is bfloat16 where the hardware multiplies it natively."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Tell whether `device` has bfloat16 matrix instructions of its own."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= FIRST_BFLOAT16_CUDA_CAPABILITY
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def limit_threads(threads: int | None) -> None:
+    """Give this worker `threads` intra-op threads; None leaves PyTorch's choice, every core."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def read_settings(
+    settings_class: type[Settings], config: Mapping[str, Any] | None, section_name: str
+) -> Settings:
+    """Return a section of a model's YAML, such as `pt2.compile`, as a frozen dataclass.
+
+    Raises `ValueError` with one sentence that names each unknown key, wrong type or impossible
+    choice, so that a mistake stops the load. `config` is not changed.
+    """
+    section = config or {}
+    for name in section_name.split("."):
+        section = section.get(name) or {}
+    try:
+        return settings_class(**section)
+    except ValidationError as error:
+        problems = "; ".join(_describe_problem(problem) for problem in error.errors())
+        choices = ", ".join(getattr(settings_class, "__dataclass_fields__", ()))
+        raise ValueError(
+            f"The model's YAML has a mistake in its section {section_name}: {problems}. "
+            f"The keys are: {choices}."
+        ) from error
+
+
+def _describe_problem(problem: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    return f"{key}: {problem['msg']}, got {problem['input']!r}"
+
+
+def request_header(context: Any, index: int, name: str) -> str | None:
+    """Return a request's header, whatever the case in which the client wrote its name."""
+    if context is None or not context.request_processor:
+        return None
+    headers = context.get_all_request_header(index)
+    return next((value for key, value in headers.items() if key.lower() == name.lower()), None)
+
+
+def wants_explanation(context: Any, index: int) -> bool:
+    """Tell whether a row of the batch came to /explanations rather than to /predictions."""
+    return request_header(context, index, "explain") == "True"
+
+
+def refuse_explanation(context: Any, index: int) -> None:
+    """Raise `RequestError` 422 where a row asks for an explanation that its model cannot give."""
+    if wants_explanation(context, index):
+        raise explanation_unsupported()
+
+
+def explanation_unsupported() -> RequestError:
+    """Return the error of a request for an explanation that the model is not configured for."""
+    return RequestError(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "ExplanationUnsupported",
+        "Expected a request to /predictions: this model is not configured for explanations.",
+    )
+
+
+def request_body(row: Row) -> Any:
+    """Return a row's payload, from its field `data` or `body`.
+
+    Raises `RequestError` 400 where there is none.
+    """
+    for field in ("data", "body"):
+        payload = row.get(field)
+        if payload is not None and not (
+            isinstance(payload, str | bytes | bytearray) and not payload
+        ):
+            return payload
+    raise RequestError(
+        HTTPStatus.BAD_REQUEST,
+        "MissingPayload",
+        "Expected a payload in the field data or body, got none or an empty one. Send a file with "
+        "curl -T FILE, or text with curl -H 'Content-Type: text/plain' --data-binary TEXT.",
+    )
+
+
+def request_audio(row: Row) -> bytes:
+    """Return a row's payload as the bytes of a recording; raises `RequestError` 400 or 415."""
+    payload = request_body(row)
+    if isinstance(payload, bytes | bytearray):
+        return bytes(payload)
+    raise RequestError(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "UnsupportedAudio",
+        "Expected the bytes of a recording in body, got text or JSON. Send the file itself with "
+        "curl -T FILE.",
+    )
+
+
+def as_text(payload: str | bytes | bytearray, field: str = "body") -> str:
+    """Return a payload as text; raises `RequestError` 400 where its bytes are not UTF-8."""
+    if isinstance(payload, str):
+        return payload
+    try:
+        return bytes(payload).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            HTTPStatus.BAD_REQUEST,
+            "InvalidEncoding",
+            f"Expected UTF-8 text in {field}, got bytes that are not, at byte {error.start}.",
+        ) from None
+
+
+def as_fields(payload: Any, declared_json: bool) -> str | Mapping[str, Any]:
+    """Return a payload as an object's fields, or as plain text where it is not an object.
+
+    Text that begins like an object is read as JSON, then as the single-quoted Python literal that
+    older clients send. Raises `RequestError` 400 for text that is `declared_json` and is neither,
+    and for JSON that is neither text nor an object.
+    """
+    if isinstance(payload, str | bytes | bytearray):
+        payload = _parse_object(as_text(payload), declared_json)
+    if isinstance(payload, str | Mapping):
+        return payload
+    raise RequestError(
+        HTTPStatus.BAD_REQUEST,
+        "UnexpectedJson",
+        f"Expected text or a JSON object in body, got a JSON {type(payload).__name__}.",
+    )
+
+
+def _parse_object(text: str, declared_json: bool) -> Any:
+    if not declared_json and not text.lstrip().startswith("{"):
+        return text
+    for parse in (json.loads, ast.literal_eval):
+        # A hostile depth of brackets ends either parser in a RecursionError or MemoryError.
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return parse(text.strip())
+    if not declared_json:
+        return text
+    raise RequestError(
+        HTTPStatus.BAD_REQUEST,
+        "MalformedJson",
+        "Expected a JSON object in body, got malformed JSON.",
+    )
+
+
+def answer_requests(
+    rows: Sequence[Row],
+    context: Any,
+    parse: Callable[[int, Row], Request],
+    run: Callable[[Sequence[Request]], Sequence[Any]],
+) -> list[Any]:
+    """Answer every row of a batch, in order, each on its own merits.
+
+    `parse(index, row)` turns a row into a request or raises `RequestError`; `run(requests)` answers
+    all good ones together, one answer each.
+    """
+    outcomes: list[Any] = [_parse_row(parse, index, row) for index, row in enumerate(rows)]
+    good = [
+        index for index, outcome in enumerate(outcomes) if not isinstance(outcome, RequestError)
+    ]
+    for index, answer in zip(good, _run_isolated(run, [outcomes[i] for i in good]), strict=True):
+        outcomes[index] = answer
+    return [_report(outcome, index, context) for index, outcome in enumerate(outcomes)]
+
+
+def _parse_row(
+    parse: Callable[[int, Row], Request], index: int, row: Row
+) -> Request | RequestError:
+    try:
+        return parse(index, row)
+    except Exception as error:
+        return _as_request_error(error)
+
+
+def _run_isolated(
+    run: Callable[[Sequence[Request]], Sequence[Any]], requests: Sequence[Request]
+) -> list[Any]:
+    """Run a batch; where it fails, run its halves, down to the single requests at fault."""
+    if not requests:
+        return []
+    try:
+        answers = list(run(requests))
+        if len(answers) != len(requests):
+            raise RuntimeError(f"{len(requests)} requests gave {len(answers)} answers")
+        return answers
+    except Exception as error:
+        if len(requests) == 1:
+            return [_as_request_error(error)]
+    # Outside the except block: the traceback would keep the failed batch's tensors alive.
+    gc.collect()
+    torch.cuda.empty_cache()
+    half = len(requests) // 2
+    return _run_isolated(run, requests[:half]) + _run_isolated(run, requests[half:])
+
+
+def _as_request_error(error: Exception) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    if is_out_of_memory(error):
+        return RequestError(
+            HTTPStatus.INSUFFICIENT_STORAGE,
+            "OutOfMemory",
+            "Expected a request that fits in this worker's memory; this one alone does not. "
+            "Send a shorter one.",
+        )
+    # The exception's own text may quote the payload, so the log gets its type and place only.
+    places = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("Unexpected %s while answering a request:\n%s", type(error).__name__, places)
+    return RequestError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "InternalError",
+        "The server failed to answer this request; its log says where.",
+    )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an exception means that memory ran out, on the GPU or on the host."""
+    out_of_host_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or out_of_host_memory
+
+
+def _report(outcome: Any, index: int, context: Any) -> Any:
+    if not isinstance(outcome, RequestError):
+        return outcome
+    if context is not None and context.request_processor:
+        context.set_response_status(outcome.status.value, outcome.status.phrase, index)
+        context.set_response_content_type(index, "application/json")
+    return outcome.body()

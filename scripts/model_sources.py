@@ -1,0 +1,207 @@
+"""From where a model comes to the files that its archive holds.
+
+A source is a Hugging Face hub name, a local folder, or `torchaudio` for its Emformer RNN-T bundle.
+Each function here loads the source with the library it belongs to and writes an archive's files
+into a folder: weights as safetensors or TorchScript, whatever format they came in.
+"""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import torch
+import torchaudio
+from huggingface_hub import HfApi, snapshot_download
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, Wav2Vec2ForCTC, Wav2Vec2Processor
+from transformers.utils import logging as transformers_logging
+
+from emformer_rnnt_handler import SENTENCEPIECE_FILE, STATISTICS_FILE
+from text_loading import LABELS_FILE, check_complete
+from text_tasks import TASKS, TextSettings, TextTask
+
+# Loading takes a moment; downloads keep their progress bar.
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+WEIGHTS_FILE = "model.safetensors"
+SCRIPTED_FILE = "model.pt"
+TORCHAUDIO = "torchaudio"
+# What torchaudio's bundle downloads, under the names that it gives the files.
+BUNDLE_FILES = {
+    "weights": "emformer_rnnt_base_librispeech.pt",
+    "statistics": "global_stats_rnnt_librispeech.json",
+    "pieces": "spm_bpe_4096_librispeech.model",
+}
+# Weights of other frameworks, which a hub repository may hold too.
+OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite"]
+HUB_TIMEOUT_S = 10.0
+# Only pre-training uses it, so fine-tuned checkpoints such as base-960h lack it.
+PRETRAINING_WEIGHTS = {"wav2vec2.masked_spec_embed"}
+
+
+class SourceError(Exception):
+    """A source that cannot become an archive, in one sentence that says what to pass instead."""
+
+
+def stage_wav2vec2(source: str, folder: Path, _settings: Mapping[str, Any]) -> str:
+    """Write a `Wav2Vec2ForCTC` and its processor; return the name of the weights file."""
+    path = local_folder(source)
+    processor = _from_pretrained(Wav2Vec2Processor, path)
+    model, report = _from_pretrained(Wav2Vec2ForCTC, path, dtype="auto", output_loading_info=True)
+    missing = set(report["missing_keys"]) - PRETRAINING_WEIGHTS
+    check_complete({"missing_keys": missing}, "CTC speech recognition")
+    processor.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return WEIGHTS_FILE
+
+
+def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> str:
+    """Write a text model and its tokenizer; return the name of the weights file."""
+    settings = TextSettings(**handler_settings)
+    path = local_folder(source)
+    tokenizer = _from_pretrained(AutoTokenizer, path)
+    model, report = _from_pretrained(
+        TASKS[settings.mode].auto_model, path, dtype="auto", output_loading_info=True
+    )
+    check_complete(report, settings.mode)
+    tokenizer.save_pretrained(folder)
+    labels = path / LABELS_FILE
+    if labels.is_file():
+        shutil.copy(labels, folder)
+    if settings.save_mode == "torchscript":
+        model.config.save_pretrained(folder)
+        _trace(model.float().eval(), TASKS[settings.mode](tokenizer, settings, {}), folder)
+        return SCRIPTED_FILE
+    model.save_pretrained(folder)
+    return WEIGHTS_FILE
+
+
+def _trace(model: Any, task: TextTask, folder: Path) -> None:
+    """Trace the model with two rows of unlike length, so that neither size becomes a constant."""
+    payloads = [
+        {"text": words, "question": "which words", "context": words}
+        for words in ("a few words", "a few more words than that")
+    ]
+    examples = [task.parse(payload, declared_json=True, explain=False) for payload in payloads]
+    inputs = task.encode(examples).inputs(torch.device("cpu"))
+    model.config.return_dict = False
+    with torch.inference_mode():
+        traced = torch.jit.trace(model, inputs, strict=False)  # type: ignore[no-untyped-call]
+    traced.save(str(folder / SCRIPTED_FILE))
+
+
+def stage_emformer(source: str, folder: Path, _settings: Mapping[str, Any]) -> str:
+    """Write an Emformer RNN-T as TorchScript, with its statistics and pieces; return its name."""
+    if source == TORCHAUDIO:
+        return stage_bundle(torchaudio.pipelines.EMFORMER_RNNT_BASE_LIBRISPEECH, folder)
+    path = Path(source)
+    if (path / BUNDLE_FILES["weights"]).is_file():
+        return stage_bundle(_local_bundle(path), folder)
+    if not (path / WEIGHTS_FILE).is_file():
+        raise SourceError(
+            f"Expected {source} to be {TORCHAUDIO} or a folder with config.json, {WEIGHTS_FILE}, "
+            f"{STATISTICS_FILE} and {SENTENCEPIECE_FILE}, or with torchaudio's bundle files "
+            f"{', '.join(BUNDLE_FILES.values())}."
+        )
+    model = load_emformer(path)
+    for name in (STATISTICS_FILE, SENTENCEPIECE_FILE):
+        shutil.copy(path / name, folder)
+    return _script_decoder(model, model.joiner.linear.out_features - 1, folder)
+
+
+def load_emformer(folder: Path) -> Any:
+    """Return the Emformer RNN-T of a folder with `config.json` and safetensors, in float32."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = torchaudio.models.emformer_rnnt_model(**config)
+    weights = load_file(folder / WEIGHTS_FILE)
+    model.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    return model.eval()
+
+
+def stage_bundle(bundle: Any, folder: Path) -> str:
+    """Write what a `torchaudio.pipelines.RNNTBundle` holds; return the name of its TorchScript."""
+    try:
+        decoder = bundle.get_decoder()
+        normalization = bundle.get_feature_extractor().pipeline[3]
+        pieces = bundle.get_token_processor().sp_model
+    except OSError as error:
+        raise SourceError(
+            "torchaudio's Emformer RNN-T bundle could not be reached over the network; pass "
+            f"SOURCE=path/to/folder with {', '.join(BUNDLE_FILES.values())}."
+        ) from error
+    statistics = {
+        "mean": normalization.mean.tolist(),
+        "invstddev": normalization.invstddev.tolist(),
+    }
+    (folder / STATISTICS_FILE).write_text(json.dumps(statistics), encoding="utf-8")
+    (folder / SENTENCEPIECE_FILE).write_bytes(pieces.serialized_model_proto())
+    return _script_decoder(decoder.model, decoder.blank, folder)
+
+
+def _local_bundle(folder: Path) -> Any:
+    """Return torchaudio's own bundle, its files taken from `folder`: an absolute path is kept."""
+    standard = torchaudio.pipelines.EMFORMER_RNNT_BASE_LIBRISPEECH
+    paths = {kind: str((folder / name).resolve()) for kind, name in BUNDLE_FILES.items()}
+    return type(standard)(
+        **{
+            **vars(standard),
+            "_rnnt_path": paths["weights"],
+            "_global_stats_path": paths["statistics"],
+            "_sp_model_path": paths["pieces"],
+        }
+    )
+
+
+def _script_decoder(model: Any, blank: int, folder: Path) -> str:
+    decoder = torchaudio.models.RNNTBeamSearch(model.eval(), blank)
+    torch.jit.script(decoder).save(str(folder / SCRIPTED_FILE))
+    return SCRIPTED_FILE
+
+
+def local_folder(source: str) -> Path:
+    """Return the folder of a source: the local one, else what the Hugging Face hub has of it.
+
+    Raises `SourceError` where it is neither a folder nor a model that the hub can give.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(snapshot_download(source, ignore_patterns=_unused_files(source)))
+    except (httpx2.HTTPError, OSError, ValueError):
+        return _cached_folder(source)
+
+
+def _unused_files(source: str) -> list[str]:
+    """Return patterns of what no archive needs; asking the hub fails fast where it is away."""
+    files = HfApi().model_info(source, timeout=HUB_TIMEOUT_S).siblings or ()
+    pickled = ["*.bin"] if any(file.rfilename.endswith(".safetensors") for file in files) else []
+    return [*OTHER_FRAMEWORKS, *pickled]
+
+
+def _cached_folder(source: str) -> Path:
+    try:
+        return Path(snapshot_download(source, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"{source} is neither a local folder nor a model that could be reached on the Hugging "
+            "Face hub; pass SOURCE=path/to/folder with the files of the model."
+        ) from error
+
+
+def _from_pretrained(loader: Any, folder: Path, **options: Any) -> Any:
+    try:
+        return loader.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SourceError(f"{folder} is not a folder of such a model: {reason}") from error
+
+
+STAGERS: dict[str, Callable[[str, Path, Mapping[str, Any]], str]] = {
+    "wav2vec2_handler.py": stage_wav2vec2,
+    "emformer_rnnt_handler.py": stage_emformer,
+    "transformers_handler.py": stage_text,
+}

