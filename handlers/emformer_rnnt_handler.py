@@ -43,7 +43,7 @@ class ModelHandler:
         folder = Path(context.system_properties["model_dir"])
         self.device = choose_device(context.system_properties.get("gpu_id"))
         model_path = folder / context.manifest["model"]["serializedFile"]
-        decoder = torch.jit.load(str(model_path), self.device)  # type: ignore[no-untyped-call]
+        decoder = torch.jit.load(str(model_path), self.device)
         self.model = decoder.eval()
         self._features = load_features(folder / STATISTICS_FILE).to(self.device).eval()
         self._pieces = SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE_FILE))

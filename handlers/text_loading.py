@@ -40,7 +40,7 @@ def load_model(
     if settings.save_mode == "torchscript":
         if settings.captum_explanation:
             raise ValueError("handler.captum_explanation: expected save_mode: pretrained with it.")
-        scripted = torch.jit.load(str(folder / serialized_file), device)  # type: ignore[no-untyped-call]
+        scripted = torch.jit.load(str(folder / serialized_file), device)
         return scripted.eval()
     model = _load_pretrained(folder, settings, device)
     _check_label_count(settings, model.config.num_labels)

@@ -64,7 +64,7 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         self.task = TASKS[self.settings.mode](self.tokenizer, self.settings, self.mapping)
         if self.settings.captum_explanation and self.task.explains:
             # Explanations need the gradients of the embeddings, not of the weights.
-            self.model.requires_grad_(False)
+            self._eager_model = self.model.requires_grad_(False)
             self._embeddings = find_embeddings(self.model, self.settings.embedding_name)
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
@@ -112,7 +112,7 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         self, inputs: tuple[torch.Tensor, ...], baseline: torch.Tensor, target: Target
     ) -> tuple[list[float], float]:
         n_steps = self.settings.n_steps
-        return attribute(self.model, self._embeddings, inputs, baseline, target, n_steps)
+        return attribute(self._eager_model, self._embeddings, inputs, baseline, target, n_steps)
 
     def _adopt(self, batch: Pair) -> EncodedBatch:
         return batch if isinstance(batch, EncodedBatch) else self.task.adopt(*batch)

@@ -9,6 +9,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from text_loading import LABELS_FILE, check_complete
 from text_tasks import TASKS, TextSettings, TextTask
 
 # Loading takes a moment; downloads keep their progress bar.
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+transformers_logging.disable_progress_bar()
 
 WEIGHTS_FILE = "model.safetensors"
 SCRIPTED_FILE = "model.pt"
@@ -90,7 +91,7 @@ def _trace(model: Any, task: TextTask, folder: Path) -> None:
     inputs = task.encode(examples).inputs(torch.device("cpu"))
     model.config.return_dict = False
     with torch.inference_mode():
-        traced = torch.jit.trace(model, inputs, strict=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(model, inputs, strict=False)
     traced.save(str(folder / SCRIPTED_FILE))
 
 
@@ -144,15 +145,12 @@ def stage_bundle(bundle: Any, folder: Path) -> str:
 
 def _local_bundle(folder: Path) -> Any:
     """Return torchaudio's own bundle, its files taken from `folder`: an absolute path is kept."""
-    standard = torchaudio.pipelines.EMFORMER_RNNT_BASE_LIBRISPEECH
     paths = {kind: str((folder / name).resolve()) for kind, name in BUNDLE_FILES.items()}
-    return type(standard)(
-        **{
-            **vars(standard),
-            "_rnnt_path": paths["weights"],
-            "_global_stats_path": paths["statistics"],
-            "_sp_model_path": paths["pieces"],
-        }
+    return replace(
+        torchaudio.pipelines.EMFORMER_RNNT_BASE_LIBRISPEECH,
+        _rnnt_path=paths["weights"],
+        _global_stats_path=paths["statistics"],
+        _sp_model_path=paths["pieces"],
     )
 
 

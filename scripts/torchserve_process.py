@@ -6,6 +6,7 @@ pid file and unpacked archives go to a temporary folder of its own, so that serv
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -32,7 +33,9 @@ FIRST_JAVA = 17
 LAST_LINES = 15
 STOP_TIMEOUT_S = 20.0
 # What the front end logs when a worker could not load its model.
-FAILURE = "Load model failed"
+FAILURE = re.compile(r"Load model failed: ([^,]+),")
+# What stands between the front end's own words and what a worker wrote.
+WORKER_MARK = "MODEL_LOG - "
 
 
 class ServerError(Exception):
@@ -172,10 +175,9 @@ def _is_ready(management_url: str, model: str) -> bool:
 
 
 def _check_failures(folder: Path) -> None:
-    lines = log_path(folder).read_text(encoding="utf-8", errors="replace").splitlines()
-    failures = [line for line in lines if FAILURE in line]
-    if failures:
-        raise ServerError(f"A worker could not load its model.\n{last_lines(folder)}")
+    failure = FAILURE.search(_read_log(folder))
+    if failure:
+        raise ServerError(f"{failure[1]}: its worker could not load it.\n{last_lines(folder)}")
 
 
 def _record_path(folder: Path) -> Path:
@@ -188,9 +190,15 @@ def log_path(folder: Path) -> Path:
 
 
 def last_lines(folder: Path) -> str:
-    """Return the end of the server's log, which tells why it failed."""
-    lines = log_path(folder).read_text(encoding="utf-8", errors="replace").splitlines()
+    """Return what the workers wrote last, which tells why they failed, else the server's end."""
+    lines = _read_log(folder).splitlines()
+    written = [line.partition(WORKER_MARK)[2] for line in lines if WORKER_MARK in line]
+    lines = written or lines
     return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
+
+
+def _read_log(folder: Path) -> str:
+    return log_path(folder).read_text(encoding="utf-8", errors="replace")
 
 
 def check_ports(properties: Mapping[str, str]) -> None:

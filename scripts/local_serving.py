@@ -1,0 +1,60 @@
+"""An archive's handler without a server: loaded and called as a TorchServe worker does it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ts.context import RequestProcessor
+from ts.model_loader import TsModelLoader
+from ts.service import Service
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one request of a batch got: its HTTP status and its answer."""
+
+    status: int
+    answer: Any
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A loaded archive. `service` is TorchServe's own object around the handler."""
+
+    service: Service
+
+    @property
+    def handler(self) -> Any:
+        """Return the handler's instance."""
+        return self.service._entry_point.__self__
+
+    def answer(
+        self, rows: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, str]] | None = None
+    ) -> list[Reply]:
+        """Answer a batch of rows; `headers` are those of each request."""
+        context = self.service.context
+        context.request_processor = [
+            RequestProcessor(dict(each)) for each in headers or [{}] * len(rows)
+        ]
+        answers = self.service._entry_point(list(rows), context)
+        return [
+            Reply(context.get_response_status(index)[0], answer)
+            for index, answer in enumerate(answers)
+        ]
+
+
+def load_archive(folder: Path, gpu_id: int | None = None) -> LocalModel:
+    """Load an unpacked archive as a worker does, on the CPU or on a GPU."""
+    manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))
+    model = manifest["model"]
+    service = TsModelLoader().load(
+        model["modelName"],
+        str(folder),
+        handler=model["handler"],
+        gpu_id=gpu_id,
+        batch_size=1,
+        metrics_cache=None,
+    )
+    return LocalModel(service)

@@ -1,0 +1,52 @@
+"""Train the demo models from nothing into demo_models/; the speech models need espeak-ng."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from build_archives import ROOT
+from demo_training import (
+    emformer,
+    text_answers,
+    text_classification,
+    text_generation,
+    text_tokens,
+    wav2vec2,
+)
+from demo_training.espeak import EspeakMissingError
+
+WORKSPACE = ROOT / ".build" / "demo_training"
+TRAINERS: dict[str, Callable[[Path, Path], None]] = {
+    "wav2vec2": wav2vec2.train,
+    "emformer_asr": emformer.train,
+    "bert_seq_classification": text_classification.train,
+    "bert_token_classification": text_tokens.train,
+    "bert_question_answering": text_answers.train,
+    "gpt2_text_generation": text_generation.train,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what the command line asks for; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="models to train; default all")
+    parser.add_argument("--output", type=Path, default=ROOT / "demo_models", help="where to write")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.models) - set(TRAINERS))
+    if unknown:
+        parser.error(f"expected models among {', '.join(TRAINERS)}; got {', '.join(unknown)}")
+    for name in options.models or TRAINERS:
+        started_s = time.monotonic()
+        try:
+            TRAINERS[name](options.output / name, WORKSPACE)
+        except EspeakMissingError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        print(f"{name}: trained in {(time.monotonic() - started_s) / 60:.0f} min", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What the tests share: the six archives, built once, unpacked, loaded and served."""
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from build_archives import build_archive, read_configs
+from common import START_TIMEOUT_S, LoadModel, free_properties
+from local_serving import LocalModel, load_archive
+from torchserve_process import start_server, stop_server, wait_until_ready
+
+# No test reaches the network, also where there is one.
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(2)
+
+GPU_IDS = [None, 0] if torch.cuda.is_available() else [None]
+
+
+@pytest.fixture(scope="session")
+def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model store with the six archives, as `make archive` builds them."""
+    store = tmp_path_factory.mktemp("model_store")
+    for config in read_configs().values():
+        build_archive(config, store, source=config.source, archive_format="default")
+    return store
+
+
+@pytest.fixture(scope="session")
+def unpacked(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function from an archive's name to the folder of its files."""
+
+    @cache
+    def unpack(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        with zipfile.ZipFile(model_store / f"{name}.mar") as archive:
+            archive.extractall(folder)
+        return folder
+
+    return unpack
+
+
+@pytest.fixture(scope="session", params=GPU_IDS, ids=lambda gpu_id: f"gpu-{gpu_id}")
+def load_model(request: pytest.FixtureRequest, unpacked: Callable[[str], Path]) -> LoadModel:
+    """Return a function from an archive's name to its loaded model, on each device there is."""
+
+    @cache
+    def load(name: str) -> LocalModel:
+        return load_archive(unpacked(name), request.param)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def inference_url(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a running server with the six archives."""
+    folder = tmp_path_factory.mktemp("server")
+    properties = free_properties()
+    names = list(read_configs())
+    start_server(folder, model_store, [f"{name}.mar" for name in names], properties)
+    try:
+        wait_until_ready(folder, names, START_TIMEOUT_S, print)
+        yield properties["inference_address"]
+    finally:
+        stop_server(folder)

@@ -1,0 +1,136 @@
+"""The two speech handlers, with their demo models, through TorchServe's own loader."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+
+from common import EXAMPLES, LoadModel
+from device_io import RequestError
+
+TRANSCRIPTS: dict[str, str] = json.loads((EXAMPLES / "transcripts.json").read_text())
+SPEECH = ["wav2vec2", "emformer_asr"]
+RATE_HZ = 16_000
+
+
+def as_wav(samples: np.ndarray, rate_hz: int = RATE_HZ) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def cut_speech(count: int, seed: int) -> list[bytes]:
+    """Return recordings of unlike length: noisy cuts of the examples in random loudness."""
+    generator = np.random.default_rng(seed)
+    names = sorted(TRANSCRIPTS)
+    recordings = []
+    for _ in range(count):
+        samples, rate_hz = soundfile.read(EXAMPLES / names[generator.integers(len(names))])
+        samples = samples if samples.ndim == 1 else samples.mean(axis=1)
+        length = int(generator.integers(rate_hz // 3, len(samples)))
+        noise = generator.normal(0, 0.003, length)
+        recordings.append(as_wav((samples[:length] + noise) * generator.uniform(0.1, 1), rate_hz))
+    return recordings
+
+
+@pytest.mark.parametrize("archive", SPEECH)
+def test_examples_are_understood(archive: str, load_model: LoadModel) -> None:
+    rows = [{"body": (EXAMPLES / name).read_bytes()} for name in TRANSCRIPTS]
+    replies = load_model(archive).answer(rows)
+    assert [reply.answer.lower() for reply in replies] == list(TRANSCRIPTS.values())
+    assert {reply.status for reply in replies} == {200}
+
+
+@pytest.mark.parametrize("archive", SPEECH)
+@pytest.mark.parametrize("batch_size", [2, 8, 32])
+def test_answer_does_not_depend_on_the_batch(
+    archive: str, batch_size: int, load_model: LoadModel
+) -> None:
+    model = load_model(archive)
+    rows = [{"data": recording} for recording in cut_speech(batch_size, seed=batch_size)]
+    together = [reply.answer for reply in model.answer(rows)]
+    assert together == [model.answer([row])[0].answer for row in rows]
+
+
+@pytest.mark.parametrize("archive", SPEECH)
+def test_broken_rows_fail_alone(archive: str, load_model: LoadModel) -> None:
+    good = {"body": bytearray((EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes())}
+    long = {"body": as_wav(np.zeros(8_000 * 601), 8_000)}
+    rows: list[dict[str, Any]] = [
+        {},
+        good,
+        {"body": b"not audio"},
+        {"body": {"text": "json"}},
+        good,
+        long,
+        good,
+    ]
+    headers: list[dict[str, str]] = [{}] * 6 + [{"explain": "True"}]
+    replies = load_model(archive).answer(rows, headers)
+    assert [reply.status for reply in replies] == [400, 200, 415, 415, 200, 413, 422]
+    assert replies[1] == replies[4]
+    assert replies[1].answer.lower() == "turn on the kitchen lights"
+    for reply in replies:
+        assert isinstance(reply.answer, str) or set(reply.answer) == {"code", "type", "message"}
+
+
+@pytest.mark.parametrize("archive", SPEECH)
+@pytest.mark.parametrize("samples", [1, 159, 399, 400, 2559, 2560])
+def test_clip_of_any_shortness_has_an_answer(
+    archive: str, samples: int, load_model: LoadModel
+) -> None:
+    reply = load_model(archive).answer([{"body": as_wav(np.zeros(samples))}])[0]
+    assert (reply.status, reply.answer) == (200, "")
+
+
+@pytest.mark.parametrize("archive", SPEECH)
+def test_no_rows_get_no_answers(archive: str, load_model: LoadModel) -> None:
+    assert load_model(archive).answer([]) == []
+
+
+def test_wav2vec2_equals_transformers(
+    load_model: LoadModel, unpacked: Callable[[str], Path]
+) -> None:
+    folder = unpacked("wav2vec2")
+    processor = Wav2Vec2Processor.from_pretrained(folder)
+    reference = Wav2Vec2ForCTC.from_pretrained(folder, dtype=torch.float32).eval()
+    recordings = cut_speech(200, seed=1)
+    replies = load_model("wav2vec2").answer([{"body": recording} for recording in recordings])
+    for recording, reply in zip(recordings, replies, strict=True):
+        samples, rate_hz = soundfile.read(io.BytesIO(recording), dtype="float32")
+        if rate_hz != RATE_HZ:
+            continue
+        inputs = processor(samples, sampling_rate=RATE_HZ, return_tensors="pt")
+        with torch.inference_mode():
+            labels = reference(inputs.input_values).logits[0].argmax(dim=-1)
+        assert reply.answer == processor.decode(labels).strip()
+
+
+def test_wav2vec2_contract(load_model: LoadModel) -> None:
+    handler = load_model("wav2vec2").handler
+    assert handler.initialized
+    assert handler.expected_sampling_rate == RATE_HZ
+    assert next(handler.model.parameters()).device == handler.device
+    assert handler.processor.feature_extractor.sampling_rate == RATE_HZ
+    assert handler._context.system_properties["model_dir"]
+    assert not handler.model.training
+
+
+def test_emformer_contract(load_model: LoadModel) -> None:
+    handler = load_model("emformer_asr").handler
+    assert handler.initialized
+    assert isinstance(handler.model, torch.jit.ScriptModule)
+    assert handler.device.type in {"cpu", "cuda"}
+
+
+def test_request_errors_say_what_arrived(load_model: LoadModel) -> None:
+    reply = load_model("wav2vec2").answer([{"body": b"x" * 77}])[0]
+    assert "77 bytes" in reply.answer["message"]
+    assert RequestError(415, "UnsupportedAudio", "").body()["type"] == reply.answer["type"]

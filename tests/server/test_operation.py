@@ -1,0 +1,145 @@
+"""Starting, refusing and stopping: what a person at a terminal meets."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from build_archives import HANDLER_FOLDER, ROOT, read_configs
+from common import EXAMPLES, START_TIMEOUT_S, free_properties
+from torchserve_process import (
+    ServerError,
+    _environment,
+    find_server,
+    read_properties,
+    start_server,
+    stop_server,
+    wait_until_ready,
+)
+
+BIN = Path(sys.executable).parent
+
+
+def test_server_starts_answers_and_leaves_no_process(model_store: Path, tmp_path: Path) -> None:
+    properties = free_properties()
+    record = start_server(tmp_path, model_store, ["bert_seq_classification.mar"], properties)
+    lines: list[str] = []
+    try:
+        wait_until_ready(tmp_path, ["bert_seq_classification"], START_TIMEOUT_S, lines.append)
+        assert find_server(tmp_path) == record
+        processes = [psutil.Process(record.pid)]
+        processes += processes[0].children(recursive=True)
+        assert len(processes) >= 3
+    finally:
+        assert stop_server(tmp_path)
+    assert lines == ["bert_seq_classification: ready, 1 of 1"]
+    assert psutil.wait_procs(processes, timeout=1)[1] == []
+    assert not Path(record.temporary_folder).exists()
+    assert find_server(tmp_path) is None
+    assert not stop_server(tmp_path)
+
+
+def test_worker_that_cannot_load_says_why(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    config = read_configs()["bert_seq_classification"]
+    yaml = tmp_path / "model-config.yaml"
+    yaml.write_text("handler: {mode: translation}\n")
+    modules = ",".join(str(HANDLER_FOLDER / name) for name in config.modules)
+    archive("broken", "transformers_handler.py", store, modules, yaml)
+    folder = tmp_path / "server"
+    start_server(folder, store, ["broken.mar"], free_properties())
+    try:
+        with pytest.raises(ServerError, match=r"broken: its worker(.|\n)*sequence_classification"):
+            wait_until_ready(folder, ["broken"], START_TIMEOUT_S, print)
+    finally:
+        stop_server(folder)
+
+
+def archive(
+    name: str, handler: str, store: Path, extra_files: str, config: Path | None = None, *more: str
+) -> None:
+    """Package by hand, with the command line that TorchServe's documents show."""
+    command = [str(BIN / "torch-model-archiver"), "--model-name", name, "--version", "1.0"]
+    command += ["--handler", str(HANDLER_FOLDER / handler), "--extra-files", extra_files]
+    command += ["--export-path", str(store), *more]
+    command += ["--config-file", str(config)] if config else []
+    subprocess.run(command, check=True)
+
+
+def test_port_in_use_is_named(tmp_path: Path) -> None:
+    properties = free_properties()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(properties["grpc_inference_port"])))
+        taken.listen()
+        with pytest.raises(ServerError, match="grpc_inference_port"):
+            start_server(tmp_path, tmp_path, [], properties)
+    assert find_server(tmp_path) is None
+
+
+def test_every_address_is_loopback() -> None:
+    properties = read_properties()
+    addresses = [value for key, value in properties.items() if key.endswith("address")]
+    assert len(addresses) == 5
+    assert all("127.0.0.1" in address for address in addresses)
+    assert properties["enable_model_api"] == "false"
+
+
+def test_torchserve_serves_the_archives_alone(model_store: Path, tmp_path: Path) -> None:
+    """As in TorchServe's own documents, from a folder that holds the archives and nothing else."""
+    properties = free_properties()
+    store = tmp_path / "model_store"
+    store.mkdir()
+    shutil.copy(model_store / "bert_question_answering.mar", store)
+    shutil.copy(model_store / "wav2vec2.mar", store)
+    (tmp_path / "config.properties").write_text(
+        "".join(f"{key}={value}\n" for key, value in properties.items())
+    )
+    temporary_folder = tmp_path / "tmp"
+    temporary_folder.mkdir()
+    environment = _environment(str(temporary_folder))
+    command = [str(BIN / "torchserve"), "--start", "--ncs", "--model-store", "model_store"]
+    command += ["--models", "all", "--ts-config", "config.properties"]
+    with (tmp_path / "out.log").open("wb") as log:
+        subprocess.run(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, check=True)
+    try:
+        url = f"{properties['inference_address']}/predictions/wav2vec2"
+        wait_for_answer(url, (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes())
+    finally:
+        subprocess.run(
+            [str(BIN / "torchserve"), "--stop", "--foreground"], env=environment, cwd=tmp_path
+        )
+
+
+def wait_for_answer(url: str, body: bytes) -> None:
+    """Ask until the model is there; TorchServe answers 404 or 503, or not at all, before."""
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(url, body, timeout=60) as response:
+                assert response.read() == b"TURN ON THE KITCHEN LIGHTS"
+                return
+        except (urllib.error.URLError, OSError):
+            assert time.monotonic() < deadline_s
+            time.sleep(1)
+
+
+def test_make_names_an_unsuitable_python(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHON": "/bin/false"}
+    result = subprocess.run(
+        ["sh", str(ROOT / "scripts" / "bootstrap.sh"), str(tmp_path / "venv")],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "expected Python 3.11 or 3.12" in result.stderr
+    assert not (tmp_path / "venv").exists()

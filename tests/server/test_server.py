@@ -1,0 +1,128 @@
+"""Real requests to a real TorchServe."""
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pytest
+
+from common import EXAMPLES
+
+SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
+REVIEW = (EXAMPLES / "review_accepted.txt").read_bytes()
+BAD_REVIEW = (EXAMPLES / "review_not_accepted.txt").read_bytes()
+QUESTION = (EXAMPLES / "question.json").read_bytes()
+ENTITIES = (EXAMPLES / "entities.txt").read_bytes()
+PROMPT = (EXAMPLES / "prompt.txt").read_bytes()
+TEXT, JSON, AUDIO = "text/plain", "application/json", "audio/wav"
+
+
+class Reply(NamedTuple):
+    """A status, a content type and a body."""
+
+    status: int
+    content_type: str | None
+    body: bytes
+
+
+def post(url: str, body: bytes, content_type: str) -> Reply:
+    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return Reply(response.status, response.headers["content-type"], response.read())
+    except urllib.error.HTTPError as error:
+        return Reply(error.code, error.headers["content-type"], error.read())
+
+
+class Case(NamedTuple):
+    """A request and what it must get: a status, and the text of a plain answer or of an error."""
+
+    path: str
+    body: bytes
+    content_type: str
+    status: int
+    expected: str
+
+
+CASES = [
+    Case("predictions/wav2vec2", SPEECH, AUDIO, 200, "TURN ON THE KITCHEN LIGHTS"),
+    Case("predictions/emformer_asr", SPEECH, AUDIO, 200, "turn on the kitchen lights"),
+    Case("predictions/bert_seq_classification", REVIEW, TEXT, 200, "Accepted"),
+    Case("predictions/bert_seq_classification", BAD_REVIEW, TEXT, 200, "Not Accepted"),
+    Case("predictions/bert_question_answering", QUESTION, JSON, 200, ""),
+    Case("predictions/bert_token_classification", ENTITIES, TEXT, 200, "B-"),
+    Case("predictions/gpt2_text_generation", PROMPT, TEXT, 200, PROMPT.decode().strip()),
+    Case("explanations/bert_seq_classification", REVIEW, TEXT, 200, '"importances"'),
+    Case("explanations/bert_question_answering", QUESTION, JSON, 200, '"delta_end"'),
+    Case("predictions/wav2vec2", b"no audio at all", AUDIO, 415, "UnsupportedAudio"),
+    Case("predictions/wav2vec2", SPEECH[:30], AUDIO, 415, "UnsupportedAudio"),
+    Case("predictions/emformer_asr", b"{}", JSON, 415, "UnsupportedAudio"),
+    Case("explanations/emformer_asr", SPEECH, AUDIO, 422, "ExplanationUnsupported"),
+    Case("predictions/bert_seq_classification", b'{"txt": 1}', JSON, 400, "MissingField"),
+    Case("predictions/bert_seq_classification", b'{"text": ', JSON, 400, "MalformedJson"),
+    Case("predictions/bert_question_answering", REVIEW, TEXT, 400, "MissingField"),
+    Case("predictions/bert_token_classification", b"\xff\xfe", "text/csv", 400, "Invalid"),
+    Case("explanations/bert_token_classification", ENTITIES, TEXT, 422, "ExplanationUnsupported"),
+    Case("predictions/gpt2_text_generation", b"[1]", JSON, 400, "UnexpectedJson"),
+    Case("predictions/whisper", SPEECH, AUDIO, 404, "ModelNotFoundException"),
+]
+
+
+def check(case: Case, reply: Reply) -> None:
+    text = reply.body.decode()
+    assert reply.status == case.status, text
+    assert case.expected in text
+    if case.status == 200 and "Accepted" in case.expected:
+        assert text == case.expected
+    if case.status != 200:
+        assert json.loads(text)["code"] == case.status
+        assert reply.content_type is not None
+        assert reply.content_type.startswith("application/json")
+
+
+def ask(inference_url: str, case: Case) -> Reply:
+    return post(f"{inference_url}/{case.path}", case.body, case.content_type)
+
+
+def check_all(inference_url: str, cases: list[Case]) -> None:
+    """Ask all at once, each from a connection of its own."""
+    with ThreadPoolExecutor(len(cases)) as pool:
+        replies = pool.map(lambda case: ask(inference_url, case), cases)
+        for case, reply in zip(cases, replies, strict=True):
+            check(case, reply)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.status}-{case.path}")
+def test_each_request_gets_its_answer(inference_url: str, case: Case) -> None:
+    check(case, ask(inference_url, case))
+
+
+def test_twenty_concurrent_requests_get_twenty_answers(inference_url: str) -> None:
+    assert len(CASES) == 20
+    check_all(inference_url, CASES)
+
+
+def test_burst_of_one_kind_is_answered_in_batches(inference_url: str) -> None:
+    """Enough requests for full batches, every third of them broken."""
+    good, broken = CASES[2], CASES[13]
+    check_all(inference_url, [broken if n % 3 == 2 else good for n in range(48)])
+
+
+def curl(*arguments: str) -> str:
+    result = subprocess.run(["curl", "-s", *arguments], capture_output=True, text=True, check=True)
+    return result.stdout
+
+
+def test_forms_of_curl(inference_url: str) -> None:
+    review = f"{inference_url}/predictions/bert_seq_classification"
+    speech = str(EXAMPLES / "turn_on_the_kitchen_lights.wav")
+    transcript = curl("-X", "POST", f"{inference_url}/predictions/wav2vec2", "-T", speech)
+    assert transcript == "TURN ON THE KITCHEN LIGHTS"
+    assert curl(f"{inference_url}/predictions/wav2vec2", "-F", f"data=@{speech}") == transcript
+    assert curl(review, "-F", f"data=@{EXAMPLES / 'review_accepted.txt'}") == "Accepted"
+    assert curl(review, "-H", "Content-Type: text/plain", "--data-binary", REVIEW.decode())
+    form: dict[str, Any] = json.loads(curl(review, "-d", "hello"))
+    assert form["code"] == 400

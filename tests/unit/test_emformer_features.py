@@ -1,0 +1,53 @@
+"""The acoustic front end gives torchaudio's own features."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchaudio.pipelines import EMFORMER_RNNT_BASE_LIBRISPEECH as BUNDLE
+
+from build_archives import ROOT
+from emformer_features import MIN_SAMPLES, load_features
+
+STATISTICS = ROOT / "demo_models" / "emformer_asr" / "global_stats.json"
+
+
+def reference_extractor(statistics: Path) -> torch.nn.Module:
+    """Return the bundle's own extractor; an absolute path stands for what it would download."""
+    bundle = replace(BUNDLE, _global_stats_path=str(statistics))
+    extractor: torch.nn.Module = bundle.get_feature_extractor()
+    return extractor
+
+
+OURS = load_features(STATISTICS)
+REFERENCE = reference_extractor(STATISTICS)
+
+
+@torch.inference_mode()
+@settings(max_examples=200, deadline=None)
+@given(st.integers(MIN_SAMPLES, 50_000), st.floats(0, 1), st.integers(0, 1000))
+def test_features_equal_torchaudios(samples: int, loudness: float, seed: int) -> None:
+    waveform = torch.randn(samples, generator=torch.manual_seed(seed)) * loudness
+    expected, length = REFERENCE(waveform.clone())
+    features = OURS(waveform)
+    assert len(features) == int(length)
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_short_waveform_gives_a_whole_segment() -> None:
+    assert OURS(torch.randn(1)).shape == OURS(torch.randn(MIN_SAMPLES)).shape == (21, 80)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", json.dumps({"mean": [0.0], "invstddev": [1.0]})]
+)
+def test_broken_statistics_stop_the_load_with_one_sentence(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "global_stats.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"^global_stats.json must .*\.$"):
+        load_features(path)
