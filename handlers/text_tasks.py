@@ -136,9 +136,9 @@ class TextTask(ABC):
 
     def adopt(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> EncodedBatch:
         """Return a batch for rows that were encoded elsewhere; segments follow the separators."""
-        batch = EncodedBatch(input_ids, attention_mask)
-        separators = input_ids == self.tokenizer.sep_token_id
-        in_second = (separators.cumsum(dim=1) - separators.int() == 1) & attention_mask.bool()
+        batch = EncodedBatch(input_ids.cpu(), attention_mask.cpu())
+        separators = batch[0] == self.tokenizer.sep_token_id
+        in_second = (separators.cumsum(dim=1) - separators.int() == 1) & batch[1].bool()
         batch.context_tokens = in_second & ~separators
         if "token_type_ids" in self.tokenizer.model_input_names:
             batch.token_type_ids = in_second.long()

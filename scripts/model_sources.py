@@ -102,11 +102,11 @@ def stage_emformer(source: str, folder: Path, _settings: Mapping[str, Any]) -> s
     path = Path(source)
     if (path / BUNDLE_FILES["weights"]).is_file():
         return stage_bundle(_local_bundle(path), folder)
-    if not (path / WEIGHTS_FILE).is_file():
+    needed = ("config.json", WEIGHTS_FILE, STATISTICS_FILE, SENTENCEPIECE_FILE)
+    if not all((path / name).is_file() for name in needed):
         raise SourceError(
-            f"Expected {source} to be {TORCHAUDIO} or a folder with config.json, {WEIGHTS_FILE}, "
-            f"{STATISTICS_FILE} and {SENTENCEPIECE_FILE}, or with torchaudio's bundle files "
-            f"{', '.join(BUNDLE_FILES.values())}."
+            f"Expected {source} to be {TORCHAUDIO} or a folder with {', '.join(needed)}, or with "
+            f"torchaudio's bundle files {', '.join(BUNDLE_FILES.values())}."
         )
     model = load_emformer(path)
     for name in (STATISTICS_FILE, SENTENCEPIECE_FILE):

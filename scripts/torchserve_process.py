@@ -32,6 +32,7 @@ PORT_KEYS = ("grpc_inference_port", "grpc_management_port")
 FIRST_JAVA = 17
 LAST_LINES = 15
 STOP_TIMEOUT_S = 20.0
+REPORT_EVERY_S = 5.0
 # What the front end logs when a worker could not load its model.
 FAILURE = re.compile(r"Load model failed: ([^,]+),")
 # What stands between the front end's own words and what a worker wrote.
@@ -149,19 +150,21 @@ def wait_until_ready(
     model, or the time is over.
     """
     record = find_server(folder)
-    deadline_s = time.monotonic() + timeout_s
+    started_s = reported_s = time.monotonic()
     waiting = list(models)
     while waiting:
-        if record is None or not is_running(record):
-            raise ServerError(f"TorchServe ended while starting.\n{last_lines(folder)}")
-        _check_failures(folder)
-        if time.monotonic() > deadline_s:
-            names = ", ".join(waiting)
-            raise ServerError(f"{names}: no READY after {timeout_s:.0f} s.\n{last_lines(folder)}")
-        ready = [model for model in waiting if _is_ready(record.management_url, model)]
+        _check_alive(folder, record)
+        ready = [model for model in waiting if record and _is_ready(record.management_url, model)]
         waiting = [model for model in waiting if model not in ready]
         for model in ready:
             report(f"{model}: ready, {len(models) - len(waiting)} of {len(models)}")
+        now_s = time.monotonic()
+        if waiting and now_s - started_s > timeout_s:
+            names = ", ".join(waiting)
+            raise ServerError(f"{names}: not ready after {timeout_s:.0f} s.\n{last_lines(folder)}")
+        if waiting and now_s - reported_s > REPORT_EVERY_S:
+            report(f"waiting for {', '.join(waiting)}, {now_s - started_s:.0f} s")
+            reported_s = now_s
         time.sleep(0.5)
 
 
@@ -174,7 +177,9 @@ def _is_ready(management_url: str, model: str) -> bool:
     return bool(workers) and all(worker["status"] == "READY" for worker in workers)
 
 
-def _check_failures(folder: Path) -> None:
+def _check_alive(folder: Path, record: ServerRecord | None) -> None:
+    if record is None or not is_running(record):
+        raise ServerError(f"TorchServe ended while starting.\n{last_lines(folder)}")
     failure = FAILURE.search(_read_log(folder))
     if failure:
         raise ServerError(f"{failure[1]}: its worker could not load it.\n{last_lines(folder)}")

@@ -38,13 +38,23 @@ def test_server_starts_answers_and_leaves_no_process(model_store: Path, tmp_path
         processes = [psutil.Process(record.pid)]
         processes += processes[0].children(recursive=True)
         assert len(processes) >= 3
+        assert_models_cannot_be_removed(record.management_url)
     finally:
         assert stop_server(tmp_path)
-    assert lines == ["bert_seq_classification: ready, 1 of 1"]
+    assert lines[-1] == "bert_seq_classification: ready, 1 of 1"
     assert psutil.wait_procs(processes, timeout=1)[1] == []
     assert not Path(record.temporary_folder).exists()
     assert find_server(tmp_path) is None
     assert not stop_server(tmp_path)
+
+
+def assert_models_cannot_be_removed(management_url: str) -> None:
+    url = f"{management_url}/models/bert_seq_classification"
+    with urllib.request.urlopen(url) as response:
+        assert response.status == 200
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"))
+    assert refused.value.code == 405
 
 
 def test_worker_that_cannot_load_says_why(tmp_path: Path) -> None:
