@@ -137,7 +137,9 @@ class TextTask(ABC):
     def adopt(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> EncodedBatch:
         """Return a batch for rows that were encoded elsewhere; segments follow the separators."""
         batch = EncodedBatch(input_ids.cpu(), attention_mask.cpu())
-        separators = batch[0] == self.tokenizer.sep_token_id
+        # No id is -1: a tokenizer without separators has single texts only.
+        separator = self.tokenizer.sep_token_id
+        separators = batch[0] == (-1 if separator is None else separator)
         in_second = (separators.cumsum(dim=1) - separators.int() == 1) & batch[1].bool()
         batch.context_tokens = in_second & ~separators
         if "token_type_ids" in self.tokenizer.model_input_names:
@@ -238,7 +240,7 @@ class QuestionAnswering(TextTask):
     def parse(self, payload: Any, declared_json: bool, explain: bool) -> Example:
         """Return the example of an object with the fields `question` and `context`."""
         self._check_explanation(explain)
-        content = as_fields(payload, declared_json=True)
+        content = as_fields(payload, declared_json)
         if isinstance(content, str):
             raise _missing_field("question")
         question, context = _text_field(content, "question"), _text_field(content, "context")

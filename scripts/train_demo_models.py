@@ -9,6 +9,7 @@ from pathlib import Path
 from build_archives import ROOT
 from demo_training import (
     emformer,
+    speech_examples,
     text_answers,
     text_classification,
     text_generation,
@@ -33,19 +34,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="models to train; default all")
     parser.add_argument("--output", type=Path, default=ROOT / "demo_models", help="where to write")
+    parser.add_argument(
+        "--examples", action="store_true", help="only speak the recordings of examples/ anew"
+    )
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.models) - set(TRAINERS))
     if unknown:
         parser.error(f"expected models among {', '.join(TRAINERS)}; got {', '.join(unknown)}")
-    for name in options.models or TRAINERS:
-        started_s = time.monotonic()
-        try:
-            TRAINERS[name](options.output / name, WORKSPACE)
-        except EspeakMissingError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        print(f"{name}: trained in {(time.monotonic() - started_s) / 60:.0f} min", flush=True)
+    try:
+        if options.examples:
+            speech_examples.write(ROOT / "examples", WORKSPACE)
+        else:
+            train(options.models or list(TRAINERS), options.output)
+    except EspeakMissingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
+
+
+def train(names: Sequence[str], output: Path) -> None:
+    """Train models one after the other, each into a folder of its name."""
+    for name in names:
+        started_s = time.monotonic()
+        TRAINERS[name](output / name, WORKSPACE)
+        print(f"{name}: trained in {(time.monotonic() - started_s) / 60:.0f} min", flush=True)
 
 
 if __name__ == "__main__":

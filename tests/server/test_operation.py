@@ -132,9 +132,10 @@ def test_torchserve_serves_the_archives_alone(model_store: Path, tmp_path: Path)
 def wait_for_answer(url: str, body: bytes) -> None:
     """Ask until the model is there; TorchServe answers 404 or 503, or not at all, before."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
+    request = urllib.request.Request(url, body, {"Content-Type": "audio/wav"})
     while True:
         try:
-            with urllib.request.urlopen(url, body, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 assert response.read() == b"TURN ON THE KITCHEN LIGHTS"
                 return
         except (urllib.error.URLError, OSError):
