@@ -58,7 +58,9 @@ def start(models: Sequence[str]) -> None:
     except BaseException:
         stop_server(SERVER_FOLDER)
         raise
-    print(f"\nServing at {properties['inference_address']}; its log is {log_path(SERVER_FOLDER)}.")
+    print(
+        f"\nServing at {properties['inference_address']}; its log is {log_path(SERVER_FOLDER).relative_to(ROOT)}."
+    )
     print("make stop ends it.")
 
 

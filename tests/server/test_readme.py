@@ -21,7 +21,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SERVED_AT = "http://127.0.0.1:8080"
 # A command after "$ ", continued by backslashes, and what it prints, up to the next or the end.
 EXCHANGE = re.compile(r"^\$ (curl (?:.*\\\n)*.*)\n((?:(?!\$ |```).*\n)*)", re.MULTILINE)
-EXCHANGES = EXCHANGE.findall(README)
+CONSOLES = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+EXCHANGES = EXCHANGE.findall("```\n".join(CONSOLES) + "```\n")
 PACKAGING = re.findall(r"^torch-model-archiver (?:.*\\\n)*.*$", README, re.MULTILINE)
 MODES = ["bert_seq_classification", "emformer_asr", "wav2vec2"]
 
