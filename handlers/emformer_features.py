@@ -45,8 +45,10 @@ class LogMelFeatures(torch.nn.Module):
         """
         missing = max(0, MIN_SAMPLES - waveform.size(0))
         power = self.mel(torch.nn.functional.pad(waveform, (0, missing))).T * POWER_GAIN
-        # Linear up to e and logarithmic above it: continuous, with no pole at silence.
-        scaled = torch.where(power > math.e, power.clamp(min=math.e).log(), power / math.e)
+        # Logarithmic above e, then linear up to e: torchaudio divides small logarithms by e too,
+        # and its published model was trained on that.
+        scaled = torch.where(power > math.e, power.clamp(min=math.e).log(), power)
+        scaled = torch.where(scaled > math.e, scaled, scaled / math.e)
         normalized = (scaled - self.mean) * self.inverse_deviation
         return torch.nn.functional.pad(normalized, (0, 0, 0, RIGHT_CONTEXT_FRAMES))
 

@@ -58,9 +58,8 @@ def start(models: Sequence[str]) -> None:
     except BaseException:
         stop_server(SERVER_FOLDER)
         raise
-    print(
-        f"\nServing at {properties['inference_address']}; its log is {log_path(SERVER_FOLDER).relative_to(ROOT)}."
-    )
+    log = log_path(SERVER_FOLDER).relative_to(ROOT)
+    print(f"\nServing at {properties['inference_address']}; its log is {log}.")
     print("make stop ends it.")
 
 

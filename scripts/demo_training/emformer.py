@@ -95,7 +95,10 @@ def train_sentence_pieces(seed: int) -> bytes:
 
 
 class LogMelFeatures:
-    """The bundle's features: mel power, logarithm above e and a line below, statistics."""
+    """The bundle's features: mel power, logarithm above e and a line below, statistics.
+
+    The bundle also divides logarithms up to e by e; scores are the same with and without that.
+    """
 
     def __init__(self, waveforms: Sequence[Waveform]) -> None:
         self._spectrogram = torchaudio.transforms.MelSpectrogram(
