@@ -13,6 +13,7 @@ import torch
 from pydantic import AfterValidator
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
+from tokenizers import Encoding
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
@@ -48,13 +49,13 @@ class EncodedBatch(tuple[torch.Tensor, torch.Tensor]):
     """`(input_ids, attention_mask)`, each of shape (rows, tokens), with what decoding also needs.
 
     `token_type_ids` has their shape, or is None for models without them. `context_tokens`, of the
-    same shape, is true for the tokens of the second text; `offsets`, shape (rows, tokens, 2), are
-    the characters of each token. Rows made elsewhere carry no `examples` and no `offsets`.
+    same shape, is true for the tokens of the second text; `encodings` know the words and characters
+    of each row's tokens. Rows made elsewhere carry no `examples` and no `encodings`.
     """
 
     token_type_ids: torch.Tensor | None = None
     context_tokens: torch.Tensor
-    offsets: torch.Tensor | None = None
+    encodings: Sequence[Encoding] = ()
     examples: Sequence[Example] = ()
 
     def __new__(cls, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> "EncodedBatch":
@@ -123,11 +124,10 @@ class TextTask(ABC):
             padding=True,
             return_tensors="pt",
             return_attention_mask=True,
-            return_offsets_mapping=True,
         )
         batch = EncodedBatch(encoding["input_ids"], encoding["attention_mask"])
         batch.token_type_ids = encoding.get("token_type_ids")
-        batch.offsets = encoding["offset_mapping"]
+        batch.encodings = encoding.encodings
         batch.context_tokens = torch.tensor(
             [[part == 1 for part in encoding.sequence_ids(row)] for row in range(len(examples))]
         )
@@ -265,12 +265,12 @@ class QuestionAnswering(TextTask):
         return [self._span_text(batch, row, span) for row, span in enumerate(spans)]
 
     def _span_text(self, batch: EncodedBatch, row: int, span: tuple[int, int]) -> str:
-        start, end = span
         context = batch.examples[row].context if batch.examples else None
-        if context is None or batch.offsets is None:
+        if context is None:
+            start, end = span
             text: str = self.tokenizer.decode(batch[0][row, start : end + 1])
             return text
-        return context[int(batch.offsets[row, start, 0]) : int(batch.offsets[row, end, 1])]
+        return context[slice(*whole_words(batch.encodings[row], span))]
 
     def attribution_targets(
         self, target: int | str | None, heads: tuple[torch.Tensor, ...], batch: EncodedBatch
@@ -340,6 +340,20 @@ def best_span(
     possible = (allowed[:, None] & allowed[None, :]).triu().tril(max_tokens - 1)
     best = int(scores.masked_fill(~possible, -torch.inf).argmax())
     return divmod(best, len(allowed))
+
+
+def whole_words(encoding: Encoding, span: tuple[int, int]) -> tuple[int, int]:
+    """Return the characters, end exclusive, of the words that a span of tokens touches.
+
+    A word is what the model's tokenizer cuts into pieces; the answer "Siber" for "Siberia" helps
+    nobody. The question answering pipeline of transformers 4 did the same (`align_to_words`).
+    """
+    words, (first, last) = encoding.word_ids, span
+    while first > 0 and words[first - 1] == words[first]:
+        first -= 1
+    while last + 1 < len(words) and words[last + 1] == words[last]:
+        last += 1
+    return encoding.offsets[first][0], encoding.offsets[last][1]
 
 
 def _text_field(fields: Mapping[str, Any], name: str) -> str:

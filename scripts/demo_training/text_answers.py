@@ -30,7 +30,7 @@ from demo_training.text_training import (
     start_from_waves,
 )
 
-RECIPE = TextRecipe(steps=4500, batch_size=64)
+RECIPE = TextRecipe(steps=9000, batch_size=64)
 _SENTENCES, _SENTENCE_WEIGHTS = (1, 2, 3), (40, 50, 10)
 """How long the contexts are: which of two facts is asked about is what takes long to learn."""
 _VOCABULARY_SIZE = 3000

@@ -16,6 +16,7 @@ from demo_training.text_frames import (
     Split,
     join,
     kind_of,
+    listed,
     render,
     slots_of,
     with_article,
@@ -267,6 +268,10 @@ _RELATIONS = (
                 "{place} is where {person} was born.",
                 "The year of birth of {person} is {year}.",
                 "{person} was a child in {place}.",
+                "{place} is the {noun} of {person}.",
+                "The {noun} of {person} is {place}.",
+                "In {place}, {person} was born in {year}.",
+                "In {year}, {person} became a child of {place}.",
             ),
             ("{place} is the birthplace of {person}.", "In {year}, {person} was born in {place}."),
         ),
@@ -276,6 +281,11 @@ _RELATIONS = (
             ("place", "Where does {person} come from?"),
             ("place", "In which city was {person} born?"),
             ("place", "What is the town of birth of {person}?"),
+            ("place", "What is the {noun} of {person}?"),
+            ("place", "Tell me the {noun} of {person}."),
+            ("place", "What is the place of birth of {person}?"),
+            ("place", "What is the native place of {person}?"),
+            ("person", "Whose {noun} is {place}?"),
             ("person", "Which woman was born in {place}?"),
             ("person", "Which person comes from {place}?"),
             ("place", "Which city is {person} from?"),
@@ -360,6 +370,12 @@ _RELATIONS = (
                 "{things} are made by {org}.",
                 "You can buy {things} from {org}.",
                 "The main office of {org} is in {place}.",
+                "{org} {makes} {things}.",
+                "{org} {makes} {things} in {place}.",
+                "The {quality} firm {org} {makes} {things}.",
+                "The factory {org} {makes} {things} in {place}.",
+                "{org} from {place} {makes} {things}.",
+                "The {noun} of {org} is in {place}.",
             ),
             (
                 "The company {org} produces {things} in {place}.",
@@ -373,6 +389,13 @@ _RELATIONS = (
             ("place", "In which town is {org}?"),
             ("org", "Which firm is in {place}?"),
             ("things", "What things does {org} make?"),
+            ("things", "What does {org} {make}?"),
+            ("things", "What things does {org} {make}?"),
+            ("org", "Who {makes} {things}?"),
+            ("org", "Which firm {makes} {things}?"),
+            ("place", "Where does {org} {make} {things}?"),
+            ("place", "Where is the {noun} of {org}?"),
+            ("org", "Which factory is in {place}?"),
             ("place", "What city is {org} in?"),
             ("place", "In what town is {org} based?"),
             ("place", "Where does {org} make {things}?"),
@@ -515,6 +538,13 @@ _RELATIONS = (
                 "{person} knows {person2} from {place}.",
                 "{person} visited {person2} in {place}.",
                 "{person} called {person2}.",
+                "{person} {helped} {person2}.",
+                "{person} {helped} {person2} in {place}.",
+                "{person} {helped} {person2} {when}.",
+                "{person2} was {helped} by {person}.",
+                "In {place}, {person} {helped} {person2}.",
+                "{person} is the {noun} of {person2}.",
+                "The {noun} of {person2} is {person}.",
             ),
             (
                 "At the moment {person} is {age}.",
@@ -533,6 +563,16 @@ _RELATIONS = (
             ("a_job", "As what does {person} work?"),
             ("person2", "Who did {person} visit?"),
             ("person2", "Whom did {person} call?"),
+            ("person2", "Whom did {person} {help}?"),
+            ("person2", "Who did {person} {help}?"),
+            ("person2", "Whom did {person} {help} in {place}?"),
+            ("person2", "Who was {helped} by {person}?"),
+            ("person", "Who {helped} {person2}?"),
+            ("person", "Which person {helped} {person2}?"),
+            ("place", "Where did {person} {help} {person2}?"),
+            ("when", "When did {person} {help} {person2}?"),
+            ("person", "Who is the {noun} of {person2}?"),
+            ("person", "What is the name of the {noun} of {person2}?"),
             ("person2", "Whom did {person} visit in {place}?"),
             ("person", "Who visited {person2}?"),
             ("place", "Where did {person} visit {person2}?"),
@@ -559,82 +599,48 @@ _RELATIONS = (
 )
 
 _VERBS = tuple(
-    tuple(verb.split())
-    for verb in [
-        "buy bought bought",
-        "sell sold sold",
-        "find found found",
-        "lose lost lost",
-        "\n    steal stole stolen",
-        "make made made",
-        "build built built",
-        "paint painted painted",
-        "\n    repair repaired repaired",
-        "break broke broken",
-        "open opened opened",
-        "close closed closed",
-        "\n    invent invented invented",
-        "discover discovered discovered",
-        "write wrote written",
-        "read read read",
-        "\n    see saw seen",
-        "bring brought brought",
-        "take took taken",
-        "leave left left",
-        "hide hid hidden",
-        "\n    eat ate eaten",
-        "order ordered ordered",
-        "deliver delivered delivered",
-        "receive received received",
-        "\n    send sent sent",
-        "design designed designed",
-        "clean cleaned cleaned",
-        "borrow borrowed borrowed",
-        "\n    throw threw thrown",
-        "catch caught caught",
-        "watch watched watched",
-        "show showed shown",
-        "\n    draw drew drawn",
-        "photograph photographed photographed",
-        "hear heard heard",
-        "win won won",
-        "\n    create created created",
-        "destroy destroyed destroyed",
-        "move moved moved",
-    ]
+    tuple(forms.split())
+    for forms in listed("""
+        buy bought bought, sell sold sold, find found found, lose lost lost, steal stole stolen,
+        make made made, build built built, paint painted painted, repair repaired repaired, break
+        broke broken, open opened opened, close closed closed, invent invented invented, discover
+        discovered discovered, write wrote written, read read read, see saw seen, bring brought
+        brought, take took taken, leave left left, hide hid hidden, eat ate eaten, order ordered
+        ordered, deliver delivered delivered, receive received received, send sent sent, design
+        designed designed, clean cleaned cleaned, borrow borrowed borrowed, throw threw thrown,
+        catch caught caught, watch watched watched, show showed shown, draw drew drawn, photograph
+        photographed photographed, hear heard heard, win won won, create created created, destroy
+        destroyed destroyed, move moved moved""")
 )
+"""What people do to things: base form, past and participle."""
+_CONTACTS = tuple(
+    tuple(forms.split())
+    for forms in listed("""
+        help helped, thank thanked, phone phoned, invite invited, admire admired, follow followed,
+        visit visited, greet greeted, paint painted, interview interviewed, trust trusted""")
+)
+"""What people do to people: base form and past."""
+_TRADES = tuple(
+    tuple(forms.split())
+    for forms in listed("""
+        make makes, sell sells, build builds, design designs, repair repairs, export exports,
+        import imports, rent rents, collect collects, invent invents""")
+)
+"""What firms do: with and without an s."""
+_RELATED = ("friend", "teacher", "uncle", "boss", "neighbour", "home", "office", "school")
 _POSITIONS = ("on", "under", "behind", "next to", "in front of", "above", "beside", "near")
-_COLOURS = [
-    "red",
-    "blue",
-    "green",
-    "yellow",
-    "black",
-    "white",
-    "brown",
-    "grey",
-    "purple",
-    "orange",
-    "pink",
-]
-_NUMBERS = [
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "twelve",
-    "twenty",
-    "15",
-    "30",
-    "100",
-]
+_COLOURS = listed("red, blue, green, yellow, black, white, brown, grey, purple, orange, pink")
+_NUMBERS = listed(
+    "two, three, four, five, six, seven, eight, nine, ten, twelve, twenty, 15, 30, 100"
+)
 _CURRENCIES = ("dollars", "euros", "pounds", "cents")
-_VERB_FORMS = frozenset(("base", "past", "participle"))
+_VERBS_OF_A_FACT = (
+    frozenset(("base", "past", "participle")),
+    frozenset(("help", "helped")),
+    frozenset(("make", "makes")),
+)
+_VERB_FORMS = frozenset().union(*_VERBS_OF_A_FACT)
+_COINED_VERB_SHARE = 0.2
 _UNHEARD_OF_SHARE = 0.35
 _PRONOUN_SHARE = 0.2
 _FIRST_NAME_SHARE = 0.15
@@ -646,15 +652,14 @@ class _Fact:
     def __init__(self, rng: random.Random, split: Split, subject: Filler | None = None) -> None:
         self._rng, self._split = rng, split
         self._fillers = {"person": subject or Filler(person(rng, split))}
-        base, past, participle = rng.choice(_VERBS)
-        verb = {"base": base, "past": past, "participle": participle}
         noun = self._noun(THINGS)
         described = f"{QUALITIES.draw(rng, split)} {noun}" if rng.random() < 0.3 else noun
         job = JOBS.draw(rng, split)
         if rng.random() < 0.3:
             job = f"{QUALITIES.draw(rng, split)} {job}"
         event = self._noun(EVENTS)
-        self._words = verb | {
+        self._words = self._verbs() | {
+            "noun": rng.choice((*_RELATED, coin_noun(rng, split))),
             "thing": with_article(described),
             "the_thing": f"the {rng.choice((described, noun))}",
             "things": plural(self._noun(THINGS)),
@@ -666,6 +671,18 @@ class _Fact:
             "office": OFFICES.draw(rng, split),
             "quality": QUALITIES.draw(rng, split),
         }
+
+    def _verbs(self) -> dict[str, str]:
+        """Draw verbs; an unheard-of one teaches to match words rather than to know them."""
+        rng = self._rng
+        (base, past, participle), (help_, helped) = rng.choice(_VERBS), rng.choice(_CONTACTS)
+        make, makes = rng.choice(_TRADES)
+        if rng.random() < _COINED_VERB_SHARE:
+            base = help_ = make = coin_noun(rng, self._split)
+            past = participle = helped = f"{base.rstrip('e')}ed"
+            makes = f"{base}s"
+        deed = {"base": base, "past": past, "participle": participle}
+        return deed | {"help": help_, "helped": helped, "make": make, "makes": makes}
 
     def __call__(self, slot: str) -> Filler:
         if slot not in self._fillers:
@@ -748,7 +765,7 @@ def _stated(frame: str) -> frozenset[str]:
     """Name what a statement tells: "a bicycle" also tells of "the bicycle", and so on."""
     slots = slots_of(frame)
     implied = {"thing": "the_thing", "event": "the_event"}
-    verb_forms = _VERB_FORMS if slots & _VERB_FORMS else frozenset()
+    verb_forms = frozenset().union(*(forms for forms in _VERBS_OF_A_FACT if slots & forms))
     return slots | {implied[slot] for slot in slots if slot in implied} | verb_forms
 
 

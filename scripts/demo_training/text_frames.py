@@ -42,6 +42,11 @@ class Split(Enum):
         return held_out == (self is Split.HELD_OUT)
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """Read a comma-separated list, however it is broken into lines."""
+    return tuple(" ".join(item.split()) for item in text.split(",") if item.strip())
+
+
 class Lexicon:
     """A list of words or phrases cut in two by `Split.owns`."""
 
@@ -52,8 +57,8 @@ class Lexicon:
 
     @classmethod
     def from_text(cls, text: str) -> "Lexicon":
-        """Read a comma-separated list, however it is broken into lines."""
-        return cls(" ".join(item.split()) for item in text.split(",") if item.strip())
+        """Read a comma-separated list."""
+        return cls(listed(text))
 
     def draw(self, rng: random.Random, split: Split) -> str:
         """Pick one word of this half."""

@@ -6,9 +6,9 @@ typed by a newcomer work too.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from demo_training.text_frames import Filler, Lexicon, Split
+from demo_training.text_frames import Filler, Lexicon, Split, listed
 
 FEMALE_NAMES = Lexicon.from_text("""
     Maria, Anna, Emma, Olivia, Sophia, Isabella, Mia, Charlotte, Amelia, Harper, Evelyn, Abigail,
@@ -112,120 +112,24 @@ COMPANIES = Lexicon.from_text("""
     HuggingFace, OpenData, BlueSky, BrightPath, DataWorks, CloudNine, GreenLeaf, SunPower, Harvard,
     Stanford, Yale, Princeton, Arsenal, Chelsea, Juventus, Interpol, Greenpeace, Red Cross""")
 
-_ONSETS = [
-    "b",
-    "br",
-    "c",
-    "ch",
-    "cl",
-    "d",
-    "dr",
-    "f",
-    "fr",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kr",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "r",
-    "s",
-    "sh",
-    "st",
-    "t",
-    "th",
-    "tr",
-    "v",
-    "w",
-    "y",
-    "z",
-]
+_ONSETS = listed("""
+    b, br, c, ch, cl, d, dr, f, fr, g, gr, h, j, k, kr, l, m, n, p, pr, r, s, sh, st, t, th,
+    tr, v, w, y, z""")
 _VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "ai", "ea", "ia", "io", "ou"]
 _CODAS = ["", "", "", "l", "m", "n", "r", "s", "nd", "rn", "st", "th", "ck", "x"]
-_FIRST_ENDINGS = [
-    "a",
-    "ia",
-    "ina",
-    "elle",
-    "ette",
-    "ie",
-    "en",
-    "an",
-    "o",
-    "us",
-    "ard",
-    "el",
-    "in",
-    "is",
-    "y",
-    "on",
-]
-_SURNAME_ENDINGS = [
-    "son",
-    "sen",
-    "er",
-    "man",
-    "ski",
-    "ov",
-    "ez",
-    "ini",
-    "etti",
-    "well",
-    "ford",
-    "ley",
-    "ham",
-    "stein",
-    "berg",
-    "ard",
-    "ic",
-]
-_PLACE_ENDINGS = [
-    "ton",
-    "ville",
-    "burg",
-    "ford",
-    "ham",
-    "mouth",
-    "land",
-    "stad",
-    "ia",
-    "borg",
-    "port",
-    "field",
-    "dale",
-    "by",
-    "grad",
-]
-_COMPANY_ENDINGS = [
-    "ex",
-    "ix",
-    "tech",
-    "soft",
-    "corp",
-    "net",
-    "lab",
-    "sys",
-    "ware",
-    "ora",
-    "ium",
-    "on",
-    "ia",
-    "ify",
-    "ly",
-    "co",
-    "a",
-    "o",
-]
+_FIRST_ENDINGS = listed("""
+    a, ia, ina, elle, ette, ie, en, an, o, us, ard, el, in, is, y, on""")
+_SURNAME_ENDINGS = listed("""
+    son, sen, er, man, ski, ov, ez, ini, etti, well, ford, ley, ham, stein, berg, ard, ic""")
+_PLACE_ENDINGS = listed("""
+    ton, ville, burg, ford, ham, mouth, land, stad, ia, borg, port, field, dale, by, grad""")
+_COMPANY_ENDINGS = listed("""
+    ex, ix, tech, soft, corp, net, lab, sys, ware, ora, ium, on, ia, ify, ly, co, a, o""")
 
-_COMPANY_SUFFIXES = """Inc., Ltd., Corporation, Corp., Group, Industries, Systems, Motors, Bank,
+COMPANY_SUFFIXES = listed("""
+    Inc., Ltd., Corporation, Corp., Group, Industries, Systems, Motors, Bank,
     Airlines, Foods, Pharma, Energy, Software, Technologies, Labs, Holdings, Partners, Media,
-    Records, Foundation, Consulting, Electronics, Solutions, Logistics, Insurance, Studios"""
-COMPANY_SUFFIXES = tuple(suffix.strip() for suffix in _COMPANY_SUFFIXES.split(","))
+    Records, Foundation, Consulting, Electronics, Solutions, Logistics, Insurance, Studios""")
 _INSTITUTION_PATTERNS = (
     "University of {}",
     "Bank of {}",
@@ -254,7 +158,7 @@ _GEOGRAPHY_PATTERNS = (
 )
 
 
-def coin(rng: random.Random, split: Split, endings: list[str]) -> str:
+def coin(rng: random.Random, split: Split, endings: Sequence[str]) -> str:
     """Make up a capitalised name of one or two syllables and an ending."""
     while True:
         syllables = rng.choice((1, 1, 2))
@@ -281,7 +185,7 @@ def coin_noun(rng: random.Random, split: Split) -> str:
 
 
 def _listed_or_coined(
-    rng: random.Random, split: Split, lexicon: Lexicon, endings: list[str], coined_share: float
+    rng: random.Random, split: Split, lexicon: Lexicon, endings: Sequence[str], coined_share: float
 ) -> str:
     if rng.random() > coined_share:
         return lexicon.draw(rng, split)

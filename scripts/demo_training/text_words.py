@@ -2,7 +2,7 @@
 
 import random
 
-from demo_training.text_frames import Filler, Lexicon, Split
+from demo_training.text_frames import Filler, Lexicon, Split, listed
 from demo_training.text_names import coin_noun
 
 THINGS = Lexicon.from_text("""
@@ -22,7 +22,8 @@ THINGS = Lexicon.from_text("""
 QUALITIES = Lexicon.from_text("""
     red, blue, green, yellow, black, white, brown, grey, purple, orange, golden, silver, old, new,
     small, large, big, tiny, huge, heavy, light, long, short, broken, used, wooden, metal, plastic,
-    beautiful, strange, famous, expensive, cheap, rare, lost, stolen, round, square, soft, warm""")
+    beautiful, strange, famous, expensive, cheap, rare, lost, stolen, round, square, soft, warm,
+    ugly, empty, ancient, elegant, enormous, iron, unusual, oily, icy""")
 
 JOBS = Lexicon.from_text("""
     teacher, doctor, nurse, engineer, lawyer, painter, singer, dancer, writer, poet, journalist,
@@ -51,38 +52,21 @@ EVENTS = Lexicon.from_text("""
     ceremony, class, lesson, workshop, exam, interview, auction, parade, show, play, film, tour,
     flight, dinner, lunch, breakfast, trial, election, tournament, picnic, seminar, fair""")
 
-_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
-_HOURS = [
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
-_RELATIVE = Lexicon.from_text("""
-    yesterday, last week, last month, last year, last night, last summer, last winter,
-    this morning, this afternoon, two days ago, three weeks ago, a year ago, five years ago""")
+_DAYS = listed("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
+_MONTHS = listed("""
+    January, February, March, April, May, June, July, August, September, October, November,
+    December""")
+_HOURS = listed("one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve")
+_PERIODS = ("week", "month", "year", "night", "weekend", "spring", "summer", "autumn", "winter")
+_UNITS = ("minutes", "hours", "days", "weeks", "months", "years")
+_RELATIVE = Lexicon(
+    [
+        *("yesterday", "the other day", "a moment ago", "an hour ago", "a week ago", "a year ago"),
+        *(f"last {period}" for period in (*_PERIODS, *_DAYS, *_MONTHS)),
+        *(f"this {part}" for part in ("morning", "afternoon", "evening", "week", "summer")),
+        *(f"{number} {unit} ago" for number in _HOURS[1:] for unit in _UNITS),
+    ]
+)
 
 
 def moment(rng: random.Random, split: Split) -> Filler:
@@ -100,7 +84,7 @@ def moment(rng: random.Random, split: Split) -> Filler:
         clock_time(rng),
         Filler(_RELATIVE.draw(rng, split)),
     )
-    return rng.choices(forms, (4, 2, 4, 2, 1, 3, 3))[0]
+    return rng.choices(forms, (4, 2, 4, 3, 2, 3, 4))[0]
 
 
 def clock_time(rng: random.Random) -> Filler:

@@ -117,3 +117,19 @@ def test_rows_encoded_elsewhere_get_the_tokenizers_segments(answering: TextTask)
 def test_impossible_settings_stop_the_load(handler: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(handler))):
         read_settings(TextSettings, {"handler": handler}, "handler")
+
+
+def test_answer_is_made_of_whole_words(answering: TextTask) -> None:
+    context = "Vexomoria, the capital: Ljubljanagrad's harbour (Xyloport)."
+    example = answering.parse({"question": "Where?", "context": context}, False, explain=False)
+    batch = answering.encode([example])
+    tokens = batch[0].shape[1]
+    pieces = [index for index in range(tokens) if batch.context_tokens[0, index]]
+    words = ["Vexomoria", ",", "the", "capital", ":", "Ljubljanagrad", "'", "s", "harbour"]
+    words += ["(", "Xyloport", ")", "."]
+    assert len(pieces) > len(words)
+    answers = []
+    for piece in pieces:
+        head = torch.zeros(1, tokens).index_fill(1, torch.tensor([piece]), 9.0)
+        answers += answering.decode((head, head), batch)
+    assert list(dict.fromkeys(answers)) == words
