@@ -102,7 +102,7 @@ def build_archive(
         return target
     print(f"{config.name}: building from {source} ...", flush=True)
     started_s = time.monotonic()
-    _check_disk_space(source, model_store)
+    _check_room_for(source, model_store)
     _package(config, source, archive_format, model_store)
     _record_path(config, model_store).write_text(json.dumps(asdict(record)), encoding="utf-8")
     print(f"{config.name}: wrote {target} in {time.monotonic() - started_s:.0f} s", flush=True)
@@ -176,17 +176,22 @@ def _run_archiver(
     return exported / f"{config.name}{FORMATS[archive_format]}"
 
 
-def _check_disk_space(source: str, model_store: Path) -> None:
+def _check_room_for(source: str, model_store: Path) -> None:
     folder = _source_folder(source)
     size = sum(path.stat().st_size for path in folder.rglob("*")) if folder else 0
     model_store.mkdir(parents=True, exist_ok=True)
     for place in (model_store, Path(tempfile.gettempdir())):
-        free = shutil.disk_usage(place).free
-        if free < size * COPIES_ON_DISK:
-            raise BuildError(
-                f"Expected {size * COPIES_ON_DISK / 1e9:.1f} GB of free disk space in {place}, "
-                f"got {free / 1e9:.1f} GB."
-            )
+        check_disk_space(place, size * COPIES_ON_DISK)
+
+
+def check_disk_space(place: Path, needed_bytes: int) -> None:
+    """Raise `BuildError` where `place` has less room than is needed."""
+    free_bytes = shutil.disk_usage(place).free
+    if free_bytes < needed_bytes:
+        raise BuildError(
+            f"Expected {needed_bytes / 1e6:.0f} MB of free disk space in {place}, "
+            f"got {free_bytes / 1e6:.0f} MB."
+        )
 
 
 def _remove_previous(config: ArchiveConfig, model_store: Path) -> None:

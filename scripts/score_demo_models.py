@@ -13,25 +13,12 @@ from typing import Any
 
 import soundfile
 
-from build_archives import ROOT, build_archive, read_configs
-from demo_training import (
-    speech_corpus,
-    text_answers,
-    text_classification,
-    text_generation,
-    text_tokens,
-)
+from build_archives import ROOT, ArchiveConfig, BuildError, build_archive, choose_configs
+from demo_training import speech_corpus
+from demo_training.catalogue import SPEECH_MODELS, TEXT_MODELS, WORKSPACE
 from demo_training.espeak import SAMPLE_RATE_HZ, EspeakMissingError
 from local_serving import LocalModel, load_archive
 
-WORKSPACE = ROOT / ".build" / "demo_training"
-SPEECH_MODELS = ("wav2vec2", "emformer_asr")
-TEXT_MODELS: dict[str, Any] = {
-    "bert_seq_classification": text_classification,
-    "bert_token_classification": text_tokens,
-    "bert_question_answering": text_answers,
-    "gpt2_text_generation": text_generation,
-}
 TEXT_EXAMPLES = 1000
 SEED = 2
 BATCH_SIZE = 8
@@ -76,25 +63,27 @@ def score_text(name: str, model: LocalModel) -> dict[str, float]:
     return {f"{score}, {len(examples)} examples": value for score, value in scores.items()}
 
 
+def score(config: ArchiveConfig) -> dict[str, float]:
+    """Return the scores of a demo model, asked through an archive built from it."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = load_archive(build_archive(config, Path(folder), config.source, "no-archive"))
+        return (
+            score_speech(model) if config.name in SPEECH_MODELS else score_text(config.name, model)
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the scores of the models that the command line asks for; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="models to score; default all")
-    names = parser.parse_args(arguments).models or [*SPEECH_MODELS, *TEXT_MODELS]
-    configs = read_configs()
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            config = configs[name]
-            archive = build_archive(config, Path(folder), config.source, "no-archive")
-            model = load_archive(archive)
-            try:
-                is_speech = name in SPEECH_MODELS
-                scores = score_speech(model) if is_speech else score_text(name, model)
-            except EspeakMissingError as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 1
-            for label, value in scores.items():
-                print(f"{name}: {label}: {value:.2f}", flush=True)
+    names = parser.parse_args(arguments).models
+    try:
+        for config in choose_configs(names):
+            for label, value in score(config).items():
+                print(f"{config.name}: {label}: {value:.2f}", flush=True)
+    except (BuildError, EspeakMissingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

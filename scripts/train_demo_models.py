@@ -3,30 +3,13 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from build_archives import ROOT
-from demo_training import (
-    emformer,
-    speech_examples,
-    text_answers,
-    text_classification,
-    text_generation,
-    text_tokens,
-    wav2vec2,
-)
+from demo_training import speech_examples
+from demo_training.catalogue import MODELS, WORKSPACE
 from demo_training.espeak import EspeakMissingError
-
-WORKSPACE = ROOT / ".build" / "demo_training"
-TRAINERS: dict[str, Callable[[Path, Path], None]] = {
-    "wav2vec2": wav2vec2.train,
-    "emformer_asr": emformer.train,
-    "bert_seq_classification": text_classification.train,
-    "bert_token_classification": text_tokens.train,
-    "bert_question_answering": text_answers.train,
-    "gpt2_text_generation": text_generation.train,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,14 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--examples", action="store_true", help="only speak the recordings of examples/ anew"
     )
     options = parser.parse_args(arguments)
-    unknown = sorted(set(options.models) - set(TRAINERS))
+    unknown = sorted(set(options.models) - set(MODELS))
     if unknown:
-        parser.error(f"expected models among {', '.join(TRAINERS)}; got {', '.join(unknown)}")
+        parser.error(f"expected models among {', '.join(MODELS)}; got {', '.join(unknown)}")
     try:
         if options.examples:
             speech_examples.write(ROOT / "examples", WORKSPACE)
         else:
-            train(options.models or list(TRAINERS), options.output)
+            train(options.models or list(MODELS), options.output)
     except EspeakMissingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -56,7 +39,7 @@ def train(names: Sequence[str], output: Path) -> None:
     """Train models one after the other, each into a folder of its name."""
     for name in names:
         started_s = time.monotonic()
-        TRAINERS[name](output / name, WORKSPACE)
+        MODELS[name].train(output / name, WORKSPACE)
         print(f"{name}: trained in {(time.monotonic() - started_s) / 60:.0f} min", flush=True)
 
 

@@ -28,7 +28,7 @@ from demo_training.text_training import (
 )
 
 LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
-RECIPE = TextRecipe(steps=5000, batch_size=64)
+RECIPE = TextRecipe(steps=4000, batch_size=64)
 _VOCABULARY_SIZE = 3000
 
 TokenLabel = tuple[str, str]

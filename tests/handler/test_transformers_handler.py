@@ -14,16 +14,10 @@ from transformers import pipeline
 
 from build_archives import build_archive, read_configs
 from common import EXAMPLES, LoadModel
-from demo_training import text_answers, text_classification, text_generation, text_tokens
+from demo_training.catalogue import TEXT_MODELS
 from local_serving import load_archive
 
 LABELS = {"Accepted", "Not Accepted"}
-TEXT_MODELS: dict[str, Any] = {
-    "bert_seq_classification": text_classification,
-    "bert_token_classification": text_tokens,
-    "bert_question_answering": text_answers,
-    "gpt2_text_generation": text_generation,
-}
 TEXT_ARCHIVES = list(TEXT_MODELS)
 
 

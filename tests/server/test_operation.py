@@ -8,18 +8,20 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from build_archives import HANDLER_FOLDER, ROOT, read_configs
+from build_archives import HANDLER_FOLDER, ROOT, BuildError, read_configs
 from common import EXAMPLES, START_TIMEOUT_S, free_properties
+from serve import start
 from torchserve_process import (
     ServerError,
-    _environment,
     find_server,
     read_properties,
+    server_environment,
     start_server,
     stop_server,
     wait_until_ready,
@@ -95,6 +97,43 @@ def test_port_in_use_is_named(tmp_path: Path) -> None:
     assert find_server(tmp_path) is None
 
 
+def write_free_config(path: Path, **changes: str) -> dict[str, str]:
+    """Write config.properties with free ports; return its keys."""
+    properties = free_properties() | changes
+    path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+    return properties
+
+
+def test_make_serve_answers_and_says_when_it_is_up_already(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    properties = write_free_config(tmp_path / "free.properties")
+    serve = partial(start, ["bert_question_answering"], tmp_path, tmp_path / "free.properties")
+    serve()
+    try:
+        said = capsys.readouterr().out
+        url = f"{properties['inference_address']}/predictions/bert_question_answering"
+        assert f"$ curl -X POST {url} -H 'Content-Type: application/json' -T examples/" in said
+        assert "question.json\nMaria Rossi\n" in said
+        server = find_server(tmp_path)
+        serve()
+        assert find_server(tmp_path) == server
+        assert capsys.readouterr().out.startswith("A server is up already")
+    finally:
+        assert stop_server(tmp_path)
+
+
+def test_make_serve_without_room_says_how_much_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_free_config(tmp_path / "free.properties")
+    full = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(BuildError, match=r"Expected \d+ MB of free disk space in .*, got 0 MB"):
+        start(["bert_question_answering"], tmp_path, tmp_path / "free.properties")
+    assert find_server(tmp_path) is None
+
+
 def test_every_address_is_loopback() -> None:
     properties = read_properties()
     addresses = [value for key, value in properties.items() if key.endswith("address")]
@@ -105,17 +144,14 @@ def test_every_address_is_loopback() -> None:
 
 def test_torchserve_serves_the_archives_alone(model_store: Path, tmp_path: Path) -> None:
     """As in TorchServe's own documents, from a folder that holds the archives and nothing else."""
-    properties = free_properties()
+    properties = write_free_config(tmp_path / "config.properties")
     store = tmp_path / "model_store"
     store.mkdir()
     shutil.copy(model_store / "bert_question_answering.mar", store)
     shutil.copy(model_store / "wav2vec2.mar", store)
-    (tmp_path / "config.properties").write_text(
-        "".join(f"{key}={value}\n" for key, value in properties.items())
-    )
     temporary_folder = tmp_path / "tmp"
     temporary_folder.mkdir()
-    environment = _environment(str(temporary_folder))
+    environment = server_environment(tmp_path, str(temporary_folder))
     command = [str(BIN / "torchserve"), "--start", "--ncs", "--model-store", "model_store"]
     command += ["--models", "all", "--ts-config", "config.properties"]
     with (tmp_path / "out.log").open("wb") as log:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demo_training import text_answers, text_classification, text_generation, text_tokens
+from demo_training.catalogue import TEXT_MODELS
 from demo_training.text_facts import inquiry
 from demo_training.text_frames import (
     Example,
@@ -92,9 +93,9 @@ def test_no_word_of_favour_stands_on_both_sides() -> None:
         assert set(getattr(FAVOURABLE, field)).isdisjoint(getattr(UNFAVOURABLE, field)), field
 
 
-@pytest.mark.parametrize("demo", [text_classification, text_tokens, text_answers, text_generation])
-def test_held_out_examples_depend_on_the_seed_alone(demo: object) -> None:
-    held_out = demo.held_out  # type: ignore[attr-defined]
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_held_out_examples_depend_on_the_seed_alone(name: str) -> None:
+    held_out = TEXT_MODELS[name].held_out
     assert held_out(20, seed=3) == held_out(20, seed=3)
     assert held_out(20, seed=3) != held_out(20, seed=4)
     assert len(held_out(20, seed=3)) == 20
