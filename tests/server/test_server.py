@@ -18,6 +18,7 @@ BAD_REVIEW = (EXAMPLES / "review_not_accepted.txt").read_bytes()
 QUESTION = (EXAMPLES / "question.json").read_bytes()
 ENTITIES = (EXAMPLES / "entities.txt").read_bytes()
 PROMPT = (EXAMPLES / "prompt.txt").read_bytes()
+UNSUPPORTED = "ExplanationUnsupported"
 TEXT, JSON, AUDIO = "text/plain", "application/json", "audio/wav"
 
 
@@ -66,7 +67,7 @@ CASES = [
     Case("predictions/wav2vec2", b"no audio at all", AUDIO, 415, has("UnsupportedAudio")),
     Case("predictions/wav2vec2", SPEECH[:30], AUDIO, 415, has("UnsupportedAudio")),
     Case("predictions/emformer_asr", b"{}", JSON, 415, has("UnsupportedAudio")),
-    Case("explanations/emformer_asr", SPEECH, AUDIO, 422, has("ExplanationUnsupported")),
+    Case("explanations/emformer_asr", SPEECH, AUDIO, 422, has(UNSUPPORTED)),
     Case("predictions/bert_seq_classification", b'{"txt": 1}', JSON, 400, has("MissingField")),
     Case("predictions/bert_seq_classification", b'{"text": ', JSON, 400, has("MalformedJson")),
     Case("predictions/bert_question_answering", REVIEW, TEXT, 400, has("MissingField")),
@@ -77,9 +78,7 @@ CASES = [
         400,
         has("InvalidEncoding"),
     ),
-    Case(
-        "explanations/bert_token_classification", ENTITIES, TEXT, 422, has("ExplanationUnsupported")
-    ),
+    Case("explanations/bert_token_classification", ENTITIES, TEXT, 422, has(UNSUPPORTED)),
     Case("predictions/gpt2_text_generation", b"[1]", JSON, 400, has("UnexpectedJson")),
     Case("predictions/whisper", SPEECH, AUDIO, 404, has("ModelNotFoundException")),
 ]
