@@ -8,7 +8,6 @@ An auxiliary CTC head on the encoder finds the alignments early; it is not part 
 
 import io
 import json
-import math
 import random
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -25,9 +24,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from demo_training import command_grammar, speech_corpus
 from demo_training.augmentation import augment
-from demo_training.espeak import INT16_MAX, SAMPLE_RATE_HZ, Waveform, to_float
+from demo_training.espeak import Waveform, to_float
 from demo_training.speech_corpus import Utterance
 from demo_training.speech_training import Recipe, batches, fit, shortest_first
+from emformer_features import MEL_BINS, RIGHT_CONTEXT_FRAMES, LogMelFeatures
 
 SEED = 1
 RECIPE = Recipe(steps=5_000, peak_learning_rate=1.5e-3, max_gradient_norm=2.0)
@@ -36,9 +36,7 @@ SHORTEST_FIRST_BATCHES = 100
 DIGITS_FIRST_BATCHES = 400
 CTC_WEIGHT = 0.5
 
-MEL_BANDS = 80
 TIME_REDUCTION = 4
-RIGHT_CONTEXT = 4
 SENTENCE_PIECES = 80
 LONGEST_PIECE = 3
 MOST_SYMBOLS_PER_FRAME = 4
@@ -47,11 +45,11 @@ MOST_SYMBOLS_PER_FRAME = 4
 def network_arguments(blank: int) -> dict[str, Any]:
     """Return the keyword arguments of ``torchaudio.models.emformer_rnnt_model``; blank is last."""
     return {
-        "input_dim": MEL_BANDS,
+        "input_dim": MEL_BINS,
         "encoding_dim": 192,
         "num_symbols": blank + 1,
         "segment_length": 16,
-        "right_context_length": RIGHT_CONTEXT,
+        "right_context_length": RIGHT_CONTEXT_FRAMES,
         "time_reduction_input_dim": 40,
         "time_reduction_stride": TIME_REDUCTION,
         "transformer_num_heads": 4,
@@ -94,30 +92,17 @@ def train_sentence_pieces(seed: int) -> bytes:
     return model.getvalue()
 
 
-class LogMelFeatures:
-    """The bundle's features: mel power, logarithm above e and a line below, statistics.
+def normalised_features(waveforms: Sequence[Waveform]) -> LogMelFeatures:
+    """Return the acoustic front end with the statistics of `waveforms`."""
+    plain = LogMelFeatures(torch.zeros(MEL_BINS), torch.ones(MEL_BINS))
+    frames = torch.cat([features_of(plain, waveform) for waveform in waveforms])
+    return LogMelFeatures(frames.mean(0), 1 / frames.std(0))
 
-    The bundle also divides logarithms up to e by e; scores are the same with and without that.
-    """
 
-    def __init__(self, waveforms: Sequence[Waveform]) -> None:
-        self._spectrogram = torchaudio.transforms.MelSpectrogram(
-            SAMPLE_RATE_HZ, n_fft=400, hop_length=160, n_mels=MEL_BANDS
-        )
-        frames = torch.cat([self._log_mel(waveform) for waveform in waveforms])
-        self._mean, self._deviation = frames.mean(0), frames.std(0)
-
-    def __call__(self, waveform: Waveform) -> Tensor:
-        """Return normalised features of shape (frames, mel bands)."""
-        return (self._log_mel(waveform) - self._mean) / self._deviation
-
-    def statistics(self) -> dict[str, list[float]]:
-        """Return what ``global_stats.json`` holds, for each mel band."""
-        return {"mean": self._mean.tolist(), "invstddev": (1 / self._deviation).tolist()}
-
-    def _log_mel(self, waveform: Waveform) -> Tensor:
-        power = self._spectrogram(torch.from_numpy(waveform)).T * INT16_MAX**2
-        return torch.where(power > math.e, power.clamp(min=math.e).log(), power / math.e)
+def features_of(front_end: LogMelFeatures, waveform: Waveform) -> Tensor:
+    """Return features of shape (frames, mel bands), without the right context behind them."""
+    features: Tensor = front_end(torch.from_numpy(waveform))[:-RIGHT_CONTEXT_FRAMES]
+    return features
 
 
 def stack_features(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -128,7 +113,7 @@ def stack_features(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     whole = [nn.functional.pad(row, (0, 0, 0, -len(row) % TIME_REDUCTION)) for row in rows]
     stacked = pad_sequence(whole, batch_first=True)
     lengths = torch.tensor([len(row) for row in whole], dtype=torch.int32)
-    return nn.functional.pad(stacked, (0, 0, 0, RIGHT_CONTEXT)), lengths
+    return nn.functional.pad(stacked, (0, 0, 0, RIGHT_CONTEXT_FRAMES)), lengths
 
 
 class EmformerTrainee:
@@ -142,7 +127,8 @@ class EmformerTrainee:
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=self._piece_model)
         self._blank = self._pieces.get_piece_size()
         every = max(1, len(training) // 1000)
-        self._features = LogMelFeatures([augment(u.waveform, self._rng) for u in training[::every]])
+        heard = [augment(u.waveform, self._rng) for u in training[::every]]
+        self._front_end = normalised_features(heard)
         self._arguments = network_arguments(self._blank)
         self.transducer = torchaudio.models.emformer_rnnt_model(**self._arguments)
         self._ctc_head = nn.Linear(self._arguments["encoding_dim"], self._blank + 1)
@@ -150,7 +136,7 @@ class EmformerTrainee:
 
     def loss(self, batch: Sequence[Utterance]) -> Tensor:
         """Return the transducer loss plus a share of the auxiliary CTC loss, both per piece."""
-        rows = [self._features(augment(u.waveform, self._rng)) for u in batch]
+        rows = [features_of(self._front_end, augment(u.waveform, self._rng)) for u in batch]
         pieces = [torch.tensor(self._pieces.encode(u.text), dtype=torch.int32) for u in batch]
         targets = pad_sequence(pieces, batch_first=True)
         target_lengths = torch.tensor([len(row) for row in pieces], dtype=torch.int32)
@@ -186,7 +172,8 @@ class EmformerTrainee:
         """Recognise greedily, a batch at a time in the encoder and one by one in the decoder."""
         transcripts = []
         for start in range(0, len(utterances), 16):
-            rows = [self._features(to_float(u.waveform)) for u in utterances[start:][:16]]
+            batch = utterances[start:][:16]
+            rows = [features_of(self._front_end, to_float(u.waveform)) for u in batch]
             encodings, lengths = self.transducer.transcribe(*stack_features(rows))
             for encoding, length in zip(encodings, lengths.tolist(), strict=True):
                 transcripts.append(self._pieces.decode(self._decode_greedy(encoding[:length])))
@@ -216,7 +203,11 @@ class EmformerTrainee:
         }
         save_file(weights, self._output_dir / "model.safetensors")
         _write_json(self._output_dir / "config.json", self._arguments)
-        _write_json(self._output_dir / "global_stats.json", self._features.statistics())
+        statistics = {
+            "mean": self._front_end.mean.tolist(),
+            "invstddev": self._front_end.inverse_deviation.tolist(),
+        }
+        _write_json(self._output_dir / "global_stats.json", statistics)
         (self._output_dir / "spm.model").write_bytes(self._piece_model)
 
 

@@ -280,8 +280,8 @@ def test_first_convolution_starts_as_unit_tones() -> None:
 
 def test_features_are_normalised_by_their_statistics() -> None:
     waveforms = [espeak.to_float(noise(16_000, seed)) for seed in range(3)]
-    features = emformer.LogMelFeatures(waveforms)
-    frames = torch.cat([features(waveform) for waveform in waveforms])
+    front_end = emformer.normalised_features(waveforms)
+    frames = torch.cat([emformer.features_of(front_end, waveform) for waveform in waveforms])
     assert frames.shape == (3 * 101, 80)
     torch.testing.assert_close(frames.mean(0), torch.zeros(80), atol=1e-4, rtol=0)
     torch.testing.assert_close(frames.std(0), torch.ones(80))
