@@ -97,6 +97,13 @@ _DEED = Relation(
             "{person} has {participle} {thing}.",
             "The person who {past} {thing} was {person}.",
             "{thing} was {participle} {where} {when} by {person}.",
+            "The one who {past} {thing} {where} {when} was {person}.",
+            "{person} is the one who {past} {thing} {where}.",
+            "It seems that {person} {past} {thing} {where} {when}.",
+            "Everybody knows that {person} {past} {thing} {when} {where}.",
+            "{where}, {when}, {thing} was {participle} by {person}.",
+            "{when} it was {person} who {past} {thing}.",
+            "We saw how {person} {past} {thing} {where}.",
         ),
         (
             "It was {person} who {past} {thing} {where} {when}.",
@@ -127,6 +134,11 @@ _DEED = Relation(
         ("thing", "Which thing was {participle} by {person}?"),
         ("thing", "What was it that {person} {past}?"),
         ("thing", "What thing did {person} {base}?"),
+        ("thing", "Which thing has {person} {participle}?"),
+        ("thing", "What is the thing that {person} {past}?"),
+        ("thing", "{person} {past} something: what is it?"),
+        ("thing", "Do you know what {person} {past}?"),
+        ("thing", "What could {person} have {participle}?"),
         ("thing", "Tell me what {person} {past}."),
         ("where", "Where did {person} {base} {the_thing}?"),
         ("where", "Where did {person} {base} {thing}?"),
@@ -134,6 +146,11 @@ _DEED = Relation(
         ("where", "At what place was {the_thing} {participle}?"),
         ("where", "At which spot did {person} {base} {thing}?"),
         ("where", "In what place did {person} {base} {the_thing}?"),
+        ("where", "Which place did {person} {base} {thing} in?"),
+        ("where", "What was the place where {person} {past} {the_thing}?"),
+        ("where", "Name the place where {the_thing} was {participle}."),
+        ("where", "At which spot was {the_thing} {participle}?"),
+        ("where", "Do you know where {person} {past} {the_thing}?"),
         ("where", "Tell me where {person} {past} {the_thing}."),
         ("when", "When did {person} {base} {the_thing}?"),
         ("when", "When did {person} {base} {thing}?"),
@@ -143,6 +160,10 @@ _DEED = Relation(
         ("when", "At what hour was {the_thing} {participle}?"),
         ("when", "What time did {person} {base} {the_thing}?"),
         ("when", "On what day was {the_thing} {participle}?"),
+        ("when", "What was the time when {person} {past} {the_thing}?"),
+        ("when", "Name the time when {the_thing} was {participle}."),
+        ("when", "In what time was {the_thing} {participle}?"),
+        ("when", "Do you know when {the_thing} was {participle}?"),
         ("when", "Tell me when {person} {past} {the_thing}."),
         ("job", "What is {person}'s job?"),
     ),
@@ -642,6 +663,7 @@ _VERBS_OF_A_FACT = (
 _VERB_FORMS = frozenset().union(*_VERBS_OF_A_FACT)
 _COINED_VERB_SHARE = 0.2
 _UNHEARD_OF_SHARE = 0.35
+_DESCRIBED_SHARE = 0.35
 _PRONOUN_SHARE = 0.2
 _FIRST_NAME_SHARE = 0.15
 
@@ -652,17 +674,15 @@ class _Fact:
     def __init__(self, rng: random.Random, split: Split, subject: Filler | None = None) -> None:
         self._rng, self._split = rng, split
         self._fillers = {"person": subject or Filler(person(rng, split))}
-        noun = self._noun(THINGS)
-        described = f"{QUALITIES.draw(rng, split)} {noun}" if rng.random() < 0.3 else noun
-        job = JOBS.draw(rng, split)
-        if rng.random() < 0.3:
-            job = f"{QUALITIES.draw(rng, split)} {job}"
-        event = self._noun(EVENTS)
+        noun = self._word(THINGS)
+        described = self._described(noun)
+        job = self._described(JOBS.draw(rng, split))
+        event = self._word(EVENTS)
         self._words = self._verbs() | {
             "noun": rng.choice((*_RELATED, coin_noun(rng, split))),
             "thing": with_article(described),
             "the_thing": f"the {rng.choice((described, noun))}",
-            "things": plural(self._noun(THINGS)),
+            "things": plural(self._word(THINGS)),
             "job": job,
             "a_job": with_article(job),
             "event": with_article(event),
@@ -711,7 +731,7 @@ class _Fact:
             return Filler(core, "in " if named or rng.random() < 0.5 else "at ")
         if kind == "position":
             preposition = rng.choice(_POSITIONS)
-            return Filler(f"{preposition} the {self._noun(THINGS)}")
+            return Filler(f"{preposition} the {self._word(THINGS)}")
         words = {
             "year": str(rng.randint(1780, 2030)),
             "clock": clock_time(rng).core,
@@ -723,8 +743,13 @@ class _Fact:
         }
         return Filler(words[kind])
 
-    def _noun(self, lexicon: Lexicon) -> str:
-        """Draw a noun, now and then an unheard-of one."""
+    def _described(self, noun: str) -> str:
+        """Put an adjective in front now and then."""
+        described = self._rng.random() < _DESCRIBED_SHARE
+        return f"{self._word(QUALITIES)} {noun}" if described else noun
+
+    def _word(self, lexicon: Lexicon) -> str:
+        """Draw a word, now and then an unheard-of one."""
         if self._rng.random() > _UNHEARD_OF_SHARE:
             return lexicon.draw(self._rng, self._split)
         if self._rng.random() < 0.5:
