@@ -153,16 +153,16 @@ def wait_until_ready(
     waiting = list(models)
     while waiting:
         _check_alive(folder, record)
-        ready = [model for model in waiting if record and _is_ready(record.management_url, model)]
-        waiting = [model for model in waiting if model not in ready]
-        for model in ready:
-            report(f"{model}: ready, {len(models) - len(waiting)} of {len(models)}")
+        for model in list(waiting):
+            if record and _is_ready(record.management_url, model):
+                waiting.remove(model)
+                report(f"{model}: ready, {len(models) - len(waiting)} of {len(models)}")
         now_s = time.monotonic()
         if waiting and now_s - started_s > timeout_s:
             names = ", ".join(waiting)
             raise ServerError(f"{names}: not ready after {timeout_s:.0f} s.\n{last_lines(folder)}")
         if waiting and now_s - reported_s > REPORT_EVERY_S:
-            report(f"waiting for {', '.join(waiting)}, {now_s - started_s:.0f} s")
+            report(f"{len(waiting)} of {len(models)} still loading, {now_s - started_s:.0f} s")
             reported_s = now_s
         time.sleep(0.5)
 
