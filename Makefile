@@ -57,5 +57,6 @@ lock:  ## choose versions anew and write requirements.lock (uv needed)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header \
 		--no-annotate --quiet --upgrade --output-file requirements.lock
 
-clean: ## remove what was built, but not .venv
+clean:  ## stop the server and remove what was built, but not .venv
+	@test ! -e .build/server/server.json || $(BIN)/python scripts/serve.py stop
 	rm -rf .build model_store/*.mar model_store/*.tar.gz model_store/.*.json

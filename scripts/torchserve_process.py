@@ -44,7 +44,7 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class ServerRecord:
-    """The process of a running server; `created_s` tells it from a later one with its pid."""
+    """The first process of a server; `created_s` tells it from a later one with its pid."""
 
     pid: int
     created_s: float
@@ -99,29 +99,39 @@ def start_server(
 
 def find_server(folder: Path) -> ServerRecord | None:
     """Return the server that runs in `folder`, or None."""
+    record = _read_record(folder)
+    return record if record and _processes(record) else None
+
+
+def _read_record(folder: Path) -> ServerRecord | None:
     if not _record_path(folder).exists():
         return None
-    record = ServerRecord(**json.loads(_record_path(folder).read_text(encoding="utf-8")))
-    return record if is_running(record) else None
+    return ServerRecord(**json.loads(_record_path(folder).read_text(encoding="utf-8")))
 
 
-def is_running(record: ServerRecord) -> bool:
-    """Tell whether the server's own process is alive."""
+def _processes(record: ServerRecord) -> list[psutil.Process]:
+    """Return what is alive of a server: it has a session of its own, which outlives its leader."""
     try:
-        process = psutil.Process(record.pid)
-        same = bool(process.create_time() == record.created_s)
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        if psutil.Process(record.pid).create_time() != record.created_s:
+            return []
     except psutil.NoSuchProcess:
+        pass
+    return [process for process in psutil.process_iter() if _is_alive_in(process, record.pid)]
+
+
+def _is_alive_in(process: psutil.Process, session: int) -> bool:
+    try:
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, psutil.Error):
         return False
 
 
 def stop_server(folder: Path) -> bool:
-    """Stop the server of `folder` with its workers; tell whether there was one."""
-    record = find_server(folder)
+    """Stop the server of `folder` with its workers and its files; tell whether it was running."""
+    record = _read_record(folder)
     if record is None:
         return False
-    root = psutil.Process(record.pid)
-    processes = [*root.children(recursive=True), root]
+    processes = _processes(record)
     for process in processes:
         _signal(process.terminate)
     _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
@@ -130,7 +140,7 @@ def stop_server(folder: Path) -> bool:
     psutil.wait_procs(alive)
     shutil.rmtree(record.temporary_folder, ignore_errors=True)
     _record_path(folder).unlink()
-    return True
+    return bool(processes)
 
 
 def _signal(send: Callable[[], None]) -> None:
@@ -177,7 +187,7 @@ def _is_ready(management_url: str, model: str) -> bool:
 
 
 def _check_alive(folder: Path, record: ServerRecord | None) -> None:
-    if record is None or not is_running(record):
+    if record is None or not _processes(record):
         raise ServerError(f"TorchServe ended while starting.\n{last_lines(folder)}")
     failure = FAILURE.search(_read_log(folder))
     if failure:

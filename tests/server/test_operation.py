@@ -59,7 +59,7 @@ def assert_models_cannot_be_removed(management_url: str) -> None:
     assert refused.value.code == 405
 
 
-def test_worker_that_cannot_load_says_why(tmp_path: Path) -> None:
+def test_worker_that_cannot_load_says_why_and_nothing_is_left(tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
     config = read_configs()["bert_seq_classification"]
@@ -68,12 +68,19 @@ def test_worker_that_cannot_load_says_why(tmp_path: Path) -> None:
     modules = ",".join(str(HANDLER_FOLDER / name) for name in config.modules)
     archive("broken", "transformers_handler.py", store, modules, yaml)
     folder = tmp_path / "server"
-    start_server(folder, store, ["broken.mar"], free_properties())
+    record = start_server(folder, store, ["broken.mar"], free_properties())
+    first = psutil.Process(record.pid)
     try:
         with pytest.raises(ServerError, match=r"broken: its worker(.|\n)*sequence_classification"):
             wait_until_ready(folder, ["broken"], START_TIMEOUT_S, print)
+        others = first.children(recursive=True)
+        assert others
+        first.kill()
+        first.wait()
     finally:
-        stop_server(folder)
+        assert stop_server(folder)
+    assert psutil.wait_procs(others, timeout=1)[1] == []
+    assert not Path(record.temporary_folder).exists()
 
 
 def archive(
