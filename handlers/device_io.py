@@ -108,6 +108,8 @@ def read_settings(
 
 def _describe_problem(problem: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"{key}: unknown key"
     return f"{key}: {problem['msg']}, got {problem['input']!r}"
 
 
@@ -189,11 +191,13 @@ def as_fields(payload: Any, declared_json: bool) -> str | Mapping[str, Any]:
     """Return a payload as an object's fields, or as plain text where it is not an object.
 
     Text that begins like an object is read as JSON, then as the single-quoted Python literal that
-    older clients send. Raises `RequestError` 400 for text that is `declared_json` and is neither,
-    and for JSON that is neither text nor an object.
+    older clients send. Raises `RequestError` 400 for bytes that are `declared_json` and are
+    neither, and for JSON that is neither text nor an object.
     """
     if isinstance(payload, str | bytes | bytearray):
-        payload = _parse_object(as_text(payload), declared_json)
+        # TorchServe hands over JSON's text as str, and as bytes only what it could not parse.
+        unparsed = declared_json and not isinstance(payload, str)
+        payload = _parse_object(as_text(payload), unparsed)
     if isinstance(payload, str | Mapping):
         return payload
     raise RequestError(

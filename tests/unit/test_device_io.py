@@ -91,7 +91,7 @@ def test_settings_have_defaults_and_leave_the_configuration_alone() -> None:
 @pytest.mark.parametrize(
     ("handler", "named"),
     [
-        ({"max_audio_second": 5}, ["max_audio_second"]),
+        ({"max_audio_second": 5}, ["max_audio_second: unknown key"]),
         ({"dtype": "float8"}, ["dtype", "'float8'", "bfloat16"]),
         ({"threads": "two"}, ["threads", "'two'"]),
     ],
@@ -151,7 +151,11 @@ def test_python_literals_of_older_clients_are_read() -> None:
 
 def test_nesting_that_no_parser_survives_is_refused() -> None:
     with pytest.raises(RequestError):
-        as_fields("{'a': " * 100_000, True)
+        as_fields(b"{'a': " * 100_000, True)
+
+
+def test_text_that_torchserve_read_out_of_json_is_text() -> None:
+    assert as_fields("The waiter was rude.", True) == "The waiter was rude."
 
 
 def test_header_names_have_any_case() -> None:
