@@ -13,7 +13,7 @@ import soundfile
 import torch
 import torchaudio
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel, Wav2Vec2ForCTC, Wav2Vec2Processor
+from transformers import BertConfig, BertModel, Wav2Vec2ForCTC, Wav2Vec2Model, Wav2Vec2Processor
 
 from build_archives import (
     HANDLER_FOLDER,
@@ -200,10 +200,18 @@ def test_checkpoint_without_a_head_is_refused(tmp_path: Path) -> None:
         build_archive(read_configs()["bert_seq_classification"], tmp_path, str(tmp_path))
 
 
+def test_speech_checkpoint_without_a_head_is_refused(tmp_path: Path) -> None:
+    demo = ROOT / "demo_models" / "wav2vec2"
+    Wav2Vec2Model.from_pretrained(demo).save_pretrained(tmp_path)
+    Wav2Vec2Processor.from_pretrained(demo).save_pretrained(tmp_path)
+    with pytest.raises(BuildError, match=r"fine-tuned for CTC speech recognition.*lm_head"):
+        build_archive(read_configs()["wav2vec2"], tmp_path / "store", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("name", "source", "said"),
     [
-        ("wav2vec2", "facebook/wav2vec2-base-960h", "SOURCE=path/to/folder"),
+        ("wav2vec2", "nobody-on-the-hub/wav2vec2-base-960h", "SOURCE=path/to/folder"),
         ("wav2vec2", "no/such/folder/here", "SOURCE=path/to/folder"),
         ("emformer_asr", "demo_models/wav2vec2", "torchaudio"),
     ],
