@@ -1,32 +1,113 @@
-"""From the bytes of a recording to a mono waveform at the model's sampling rate."""
+"""From a request's recording to a mono waveform at the model's sampling rate.
+
+A recording is decoded, mixed and resampled block by block, so that a long one needs no more memory
+than its samples at the model's rate.
+"""
 
 import io
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from email.message import Message
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Any, Literal
 
 import soundfile
 import torch
 import torchaudio
 
-from device_io import RequestError
+from device_io import RequestError, Row, request_audio, request_header
 
-# Resampling kernels, each a few kilobytes; more rates than these are not in use.
-KEPT_RESAMPLERS = 32
+BLOCK_S = 10
+# Resampling kernels, of up to 20 MB each; more rates than these are seldom in use.
+KEPT_RESAMPLERS = 8
+MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
+# Odd rates are taken for the nearest multiple of this: the kernel of 44,101 Hz would fill 3 GB.
+RATE_STEP_HZ = 25
+PCM_SAMPLE_BYTES = 2
+# What libsndfile says of a FLAC stream that was written to a pipe.
+UNKNOWN_FRAMES = torch.iinfo(torch.int64).max
 
 
-def decode_audio(audio: bytes, sample_rate_hz: int, max_duration_s: float) -> torch.Tensor:
+@dataclass(frozen=True)
+class PcmFormat:
+    """What a client says of 16-bit samples without a header."""
+
+    rate_hz: int
+    channels: int = 1
+    endian: Literal["BIG", "LITTLE"] = "BIG"
+
+
+def request_waveform(
+    row: Row, context: Any, index: int, sample_rate_hz: int, max_duration_s: float
+) -> torch.Tensor:
+    """Return a request's recording as `decode_audio` does; raises `RequestError`."""
+    pcm = parse_pcm_format(request_header(context, index, "Content-Type") or "")
+    return decode_audio(request_audio(row), sample_rate_hz, max_duration_s, pcm)
+
+
+def parse_pcm_format(content_type: str) -> PcmFormat | None:
+    """Return what `audio/L16; rate=16000; channels=1` says, None for any other content type.
+
+    Samples are big-endian, as RFC 2586 has them, unless `endianness=little-endian` is added.
+    Raises `RequestError` 400 for a missing rate and for a parameter that is out of range.
+    """
+    header = Message()
+    header["Content-Type"] = content_type
+    if header.get_content_type() != "audio/l16":
+        return None
+    rate_hz = _whole_parameter(header, "rate", "", MIN_RATE_HZ, MAX_RATE_HZ)
+    channels = _whole_parameter(header, "channels", "1", 1, 8)
+    little = str(header.get_param("endianness")).lower() == "little-endian"
+    return PcmFormat(rate_hz, channels, "LITTLE" if little else "BIG")
+
+
+def _whole_parameter(header: Message, name: str, default: str, least: int, most: int) -> int:
+    value = str(header.get_param(name, default))
+    if value.isdecimal() and least <= int(value) <= most:
+        return int(value)
+    raise RequestError(
+        HTTPStatus.BAD_REQUEST,
+        "InvalidContentType",
+        f"Expected {name} from {least} to {most} in Content-Type, as in "
+        "audio/L16; rate=16000; channels=1.",
+    )
+
+
+def decode_audio(
+    audio: bytes, sample_rate_hz: int, max_duration_s: float, pcm: PcmFormat | None = None
+) -> torch.Tensor:
     """Return a recording as a mono float32 waveform of shape (samples,) at `sample_rate_hz`.
 
-    Any container that libsndfile reads: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and more.
-    Channels are averaged. Raises `RequestError`: 415 for bytes that no decoder recognises, 413 for
-    more than `max_duration_s` (told by the header, before any sample is decoded), 400 for no or
+    Any container that libsndfile reads: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and more, or bare
+    samples where `pcm` says how to read them. Channels are averaged. Raises `RequestError`: 415 for
+    bytes that no decoder recognises, 413 for more than `max_duration_s` (told by the header, before
+    any sample is decoded), 422 for a rate or a length that cannot be, 400 for no, damaged or
     impossible samples.
     """
+    with _open(audio, pcm) as recording:
+        _check_header(recording, max_duration_s)
+        blocks = resample_blocks(_read_blocks(recording), recording.samplerate, sample_rate_hz)
+        waveform = torch.cat(list(blocks))
+    if waveform.numel() == 0:
+        raise _bad_samples("EmptyAudio", "Expected audio in body, got a file of 0 samples.")
+    return waveform
+
+
+def _open(audio: bytes, pcm: PcmFormat | None) -> soundfile.SoundFile:
     try:
-        with soundfile.SoundFile(io.BytesIO(audio)) as recording:
-            _check_duration(recording.frames / recording.samplerate, max_duration_s)
-            samples = recording.read(dtype="float32", always_2d=True)
-            rate_hz: int = recording.samplerate
+        if pcm is None:
+            return soundfile.SoundFile(io.BytesIO(audio))
+        _check_whole_samples(audio, pcm)
+        return soundfile.SoundFile(
+            io.BytesIO(audio),
+            samplerate=pcm.rate_hz,
+            channels=pcm.channels,
+            format="RAW",
+            subtype="PCM_16",
+            endian=pcm.endian,
+        )
     except soundfile.LibsndfileError:
         raise RequestError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -34,25 +115,34 @@ def decode_audio(audio: bytes, sample_rate_hz: int, max_duration_s: float) -> to
             f"Expected a recording in body (WAV, FLAC, Ogg, MP3 or AIFF), got {len(audio)} bytes "
             "that no audio decoder recognises.",
         ) from None
-    waveform = torch.from_numpy(samples).mean(dim=1)
-    _check_samples(waveform)
-    return resample(waveform, rate_hz, sample_rate_hz)
 
 
-def resample(waveform: torch.Tensor, from_hz: int, to_hz: int) -> torch.Tensor:
-    """Return `waveform`, shape (samples,), at another sampling rate; kernels are kept per rate."""
-    if from_hz == to_hz:
-        return waveform
-    resampled: torch.Tensor = _resampler(from_hz, to_hz)(waveform)
-    return resampled
+def _check_whole_samples(audio: bytes, pcm: PcmFormat) -> None:
+    frame_bytes = PCM_SAMPLE_BYTES * pcm.channels
+    if len(audio) % frame_bytes:
+        raise _bad_samples(
+            "InvalidAudio",
+            f"Expected a multiple of {frame_bytes} bytes of audio/L16 in body, got {len(audio)}.",
+        )
 
 
-@lru_cache(maxsize=KEPT_RESAMPLERS)
-def _resampler(from_hz: int, to_hz: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(from_hz, to_hz)
-
-
-def _check_duration(duration_s: float, max_duration_s: float) -> None:
+def _check_header(recording: soundfile.SoundFile, max_duration_s: float) -> None:
+    rate_hz = recording.samplerate
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise RequestError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "UnsupportedRate",
+            f"Expected a sampling rate from {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz in body, got "
+            f"{rate_hz} Hz.",
+        )
+    if recording.frames == UNKNOWN_FRAMES:
+        raise RequestError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "UnknownDuration",
+            "Expected a header that tells the recording's length in body, got a stream's. Write "
+            "the recording to a file, not to a pipe, and send that.",
+        )
+    duration_s = recording.frames / rate_hz
     if duration_s > max_duration_s:
         raise RequestError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -61,14 +151,59 @@ def _check_duration(duration_s: float, max_duration_s: float) -> None:
         )
 
 
-def _check_samples(waveform: torch.Tensor) -> None:
-    if waveform.numel() == 0:
-        raise RequestError(
-            HTTPStatus.BAD_REQUEST, "EmptyAudio", "Expected audio in body, got a file of 0 samples."
-        )
-    if not bool(torch.isfinite(waveform).all()):
-        raise RequestError(
-            HTTPStatus.BAD_REQUEST,
-            "InvalidAudio",
-            "Expected finite samples in body, got NaN or infinite ones.",
-        )
+def _read_blocks(recording: soundfile.SoundFile) -> Iterator[torch.Tensor]:
+    """Yield the recording's samples, channels averaged, in blocks of shape (samples,)."""
+    rate_hz, read = recording.samplerate, 0
+    while len(samples := _read(recording, BLOCK_S * rate_hz, read / rate_hz)):
+        read += len(samples)
+        block = torch.from_numpy(samples).mean(dim=1)
+        if not bool(torch.isfinite(block).all()):
+            raise _bad_samples(
+                "InvalidAudio", "Expected finite samples in body, got NaN or infinite ones."
+            )
+        yield block
+
+
+def _read(recording: soundfile.SoundFile, frames: int, position_s: float) -> Any:
+    try:
+        return recording.read(frames, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:
+        raise _bad_samples(
+            "DamagedAudio",
+            f"Expected a whole recording in body, got one that is damaged after {position_s:g} s.",
+        ) from None
+
+
+def _bad_samples(kind: str, message: str) -> RequestError:
+    return RequestError(HTTPStatus.BAD_REQUEST, kind, message)
+
+
+def resample_blocks(
+    blocks: Iterable[torch.Tensor], from_hz: int, to_hz: int
+) -> Iterator[torch.Tensor]:
+    """Yield the samples of `blocks`, each of shape (samples,), at another sampling rate.
+
+    Together they are what resampling the whole at once gives: each block is resampled with its
+    neighbours' samples on both sides, as many as the kernel reaches.
+    """
+    from_hz = round(from_hz / RATE_STEP_HZ) * RATE_STEP_HZ
+    if from_hz == to_hz:
+        yield from (*blocks, torch.empty(0))
+        return
+    resampler = _resampler(from_hz, to_hz)
+    step, new_step = from_hz // resampler.gcd, to_hz // resampler.gcd
+    reach = math.ceil(resampler.width / step)
+    kept = torch.zeros(reach * step)
+    for block in blocks:
+        kept = torch.cat([kept, block])
+        steps = len(kept) // step - 2 * reach
+        if steps > 0:
+            resampled = resampler(kept[: (steps + 2 * reach) * step])
+            yield resampled[reach * new_step : (reach + steps) * new_step]
+            kept = kept[steps * step :]
+    yield resampler(kept)[reach * new_step :]
+
+
+@lru_cache(maxsize=KEPT_RESAMPLERS)
+def _resampler(from_hz: int, to_hz: int) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(from_hz, to_hz)

@@ -6,6 +6,7 @@ error body; its neighbours never notice.
 """
 
 import ast
+import base64
 import gc
 import json
 import logging
@@ -24,6 +25,9 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 Row = Mapping[str, Any]
 Settings = TypeVar("Settings")
 Request = TypeVar("Request")
+
+# Where a recording may be: TorchServe's own names, and the one that speech services use.
+AUDIO_FIELDS = ("data", "body", "file")
 
 # How each handler's settings are read: no unknown keys, no conversions such as "yes" to true.
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -141,12 +145,12 @@ def explanation_unsupported() -> RequestError:
     )
 
 
-def request_body(row: Row) -> Any:
-    """Return a row's payload, from its field `data` or `body`.
+def request_body(row: Row, fields: Sequence[str] = ("data", "body")) -> Any:
+    """Return a row's payload, from the first of its `fields` that has one.
 
     Raises `RequestError` 400 where there is none.
     """
-    for field in ("data", "body"):
+    for field in fields:
         payload = row.get(field)
         if payload is not None and not (
             isinstance(payload, str | bytes | bytearray) and not payload
@@ -155,21 +159,40 @@ def request_body(row: Row) -> Any:
     raise RequestError(
         HTTPStatus.BAD_REQUEST,
         "MissingPayload",
-        "Expected a payload in the field data or body, got none or an empty one. Send a file with "
-        "curl -T FILE, or text with curl -H 'Content-Type: text/plain' --data-binary TEXT.",
+        f"Expected a payload in the field {' or '.join(fields)}, got none or an empty one. Send a "
+        "file with curl -T FILE, or text with curl -H 'Content-Type: text/plain' --data-binary "
+        "TEXT.",
     )
 
 
 def request_audio(row: Row) -> bytes:
-    """Return a row's payload as the bytes of a recording; raises `RequestError` 400 or 415."""
-    payload = request_body(row)
+    """Return a row's payload as the bytes of a recording, from JSON as base64.
+
+    Raises `RequestError` 400 or 415.
+    """
+    payload = request_body(row, AUDIO_FIELDS)
+    if isinstance(payload, Mapping):
+        return _from_base64(payload)
     if isinstance(payload, bytes | bytearray):
         return bytes(payload)
     raise RequestError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "UnsupportedAudio",
-        "Expected the bytes of a recording in body, got text or JSON. Send the file itself with "
+        "Expected the bytes of a recording in body, got text. Send the file itself with "
         "curl -T FILE.",
+    )
+
+
+def _from_base64(fields: Mapping[str, Any]) -> bytes:
+    encoded = request_body(fields, AUDIO_FIELDS)
+    # Without its line breaks, which the command base64 writes.
+    with suppress(ValueError, AttributeError):
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    raise RequestError(
+        HTTPStatus.BAD_REQUEST,
+        "InvalidBase64",
+        f"Expected a recording in base64 in the JSON field {' or '.join(AUDIO_FIELDS)}, got "
+        "something else there.",
     )
 
 

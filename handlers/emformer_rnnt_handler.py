@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from sentencepiece import SentencePieceProcessor
 
-from audio_decoding import decode_audio
+from audio_decoding import request_waveform
 from device_io import (
     Row,
     answer_requests,
@@ -15,7 +15,6 @@ from device_io import (
     limit_threads,
     read_settings,
     refuse_explanation,
-    request_audio,
 )
 from emformer_features import SAMPLE_RATE_HZ, load_features
 from rnnt_decoding import EmformerSettings, search_best_tokens, tokens_to_text
@@ -57,7 +56,8 @@ class ModelHandler:
 
     def _parse(self, index: int, row: Row, context: Any) -> torch.Tensor:
         refuse_explanation(context, index)
-        return decode_audio(request_audio(row), SAMPLE_RATE_HZ, self._settings.max_audio_seconds)
+        limit_s = self._settings.max_audio_seconds
+        return request_waveform(row, context, index, SAMPLE_RATE_HZ, limit_s)
 
     @torch.inference_mode()
     def _transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[str]:

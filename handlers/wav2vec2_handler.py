@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
-from audio_decoding import decode_audio
+from audio_decoding import request_waveform
 from ctc_recognition import Wav2Vec2Settings, compute_emissions, decode_greedy
 from device_io import (
     Row,
@@ -16,7 +16,6 @@ from device_io import (
     limit_threads,
     read_settings,
     refuse_explanation,
-    request_audio,
 )
 
 
@@ -56,9 +55,8 @@ class Wav2VecHandler:
 
     def _parse(self, index: int, row: Row, context: Any) -> torch.Tensor:
         refuse_explanation(context, index)
-        return decode_audio(
-            request_audio(row), self.expected_sampling_rate, self._settings.max_audio_seconds
-        )
+        rate_hz, limit_s = self.expected_sampling_rate, self._settings.max_audio_seconds
+        return request_waveform(row, context, index, rate_hz, limit_s)
 
     @torch.inference_mode()
     def _transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[str]:

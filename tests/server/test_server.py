@@ -1,5 +1,7 @@
 """Real requests to a real TorchServe."""
 
+import base64
+import io
 import json
 import re
 import subprocess
@@ -9,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pytest
+import soundfile
 
 from common import EXAMPLES
 
@@ -66,7 +69,7 @@ CASES = [
     Case("explanations/bert_question_answering", QUESTION, JSON, 200, has("delta_end")),
     Case("predictions/wav2vec2", b"no audio at all", AUDIO, 415, has("UnsupportedAudio")),
     Case("predictions/wav2vec2", SPEECH[:30], AUDIO, 415, has("UnsupportedAudio")),
-    Case("predictions/emformer_asr", b"{}", JSON, 415, has("UnsupportedAudio")),
+    Case("predictions/emformer_asr", b"{}", JSON, 400, has("MissingPayload")),
     Case("explanations/emformer_asr", SPEECH, AUDIO, 422, has(UNSUPPORTED)),
     Case("predictions/bert_seq_classification", b'{"txt": 1}', JSON, 400, has("MissingField")),
     Case("predictions/bert_seq_classification", b'{"text": ', JSON, 400, has("MalformedJson")),
@@ -122,6 +125,18 @@ def test_burst_of_one_kind_is_answered_in_batches(inference_url: str) -> None:
     check_all(inference_url, [broken if n % 3 == 2 else good for n in range(48)])
 
 
+def test_forms_of_a_recording(inference_url: str) -> None:
+    url = f"{inference_url}/predictions/wav2vec2"
+    encoded = json.dumps({"data": base64.b64encode(SPEECH).decode()}).encode()
+    samples, rate_hz = soundfile.read(io.BytesIO(SPEECH), dtype="int16")
+    bare = samples.astype(">i2").tobytes()
+    for body, content_type in [(encoded, JSON), (bare, f"audio/L16; rate={rate_hz}; channels=1")]:
+        assert post(url, body, content_type).body == b"TURN ON THE KITCHEN LIGHTS"
+    refused = post(url, bare, "audio/L16")
+    assert refused.status == 400
+    assert b"Expected rate from 4000 to 384000 in Content-Type" in refused.body
+
+
 def curl(*arguments: str) -> str:
     result = subprocess.run(["curl", "-s", *arguments], capture_output=True, text=True, check=True)
     return result.stdout
@@ -135,5 +150,6 @@ def test_forms_of_curl(inference_url: str) -> None:
     assert curl(f"{inference_url}/predictions/wav2vec2", "-F", f"data=@{speech}") == transcript
     assert curl(review, "-F", f"data=@{EXAMPLES / 'review_accepted.txt'}") == "Accepted"
     assert curl(review, "-H", "Content-Type: text/plain", "--data-binary", REVIEW.decode())
+    assert curl(f"{inference_url}/predictions/wav2vec2", "-F", f"file=@{speech}") == transcript
     form: dict[str, Any] = json.loads(curl(review, "-d", "hello"))
     assert form["code"] == 400

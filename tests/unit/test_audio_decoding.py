@@ -7,8 +7,10 @@ import pytest
 import soundfile
 import torch
 import torchaudio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from audio_decoding import decode_audio, resample
+from audio_decoding import PcmFormat, decode_audio, parse_pcm_format, resample_blocks
 from device_io import RequestError
 
 RATE_HZ = 16_000
@@ -57,32 +59,89 @@ def test_channels_are_averaged_and_rates_converted(channels: int, rate_hz: int) 
     torch.testing.assert_close(waveform, expected, atol=1e-5, rtol=0)
 
 
-def test_same_rate_is_left_alone() -> None:
-    waveform = torch.randn(100)
-    assert resample(waveform, RATE_HZ, RATE_HZ) is waveform
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000]),
+    st.lists(st.integers(1, 3_000), min_size=1, max_size=8),
+)
+def test_blocks_are_resampled_as_one(rate_hz: int, sizes: list[int]) -> None:
+    whole = torch.randn(sum(sizes), generator=torch.manual_seed(sum(sizes)))
+    resampled = torch.cat(list(resample_blocks(whole.split(sizes), rate_hz, RATE_HZ)))
+    expected = torchaudio.functional.resample(whole, rate_hz, RATE_HZ)
+    torch.testing.assert_close(resampled, expected, atol=1e-4, rtol=0)
+
+
+def test_odd_rate_is_taken_for_its_neighbour() -> None:
+    waveform = decode_audio(encode(tone(44_100), 44_101, "WAV"), RATE_HZ, 60)
+    torch.testing.assert_close(
+        waveform, decode_audio(encode(tone(44_100), 44_100, "WAV"), RATE_HZ, 60)
+    )
+
+
+def with_total_samples(flac: bytes, samples: int) -> bytes:
+    """Return a FLAC file whose header claims another length: 36 bits at byte 21."""
+    claimed = (int.from_bytes(flac[21:26], "big") >> 36 << 36) | samples
+    return flac[:21] + claimed.to_bytes(5, "big") + flac[26:]
 
 
 def test_header_tells_a_recording_that_is_too_long() -> None:
-    flac = encode(np.zeros(RATE_HZ * 120, dtype=np.float32), RATE_HZ, "FLAC")
-    with pytest.raises(RequestError, match=r"at most 60 s.*120\.0 s") as caught:
+    three_days = 3 * 24 * 3600 * RATE_HZ
+    flac = with_total_samples(encode(tone(RATE_HZ), RATE_HZ, "FLAC"), three_days)
+    with pytest.raises(RequestError, match=r"at most 60 s.*259200\.0 s") as caught:
         decode_audio(flac, RATE_HZ, 60)
     assert caught.value.status == 413
 
 
-def not_audio() -> list[tuple[bytes, int]]:
+@pytest.mark.parametrize("endian", ["BIG", "LITTLE"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_without_a_header(endian: str, channels: int) -> None:
+    samples = (np.stack([tone(RATE_HZ)] * channels, axis=1) * 32767).astype(np.int16)
+    audio = samples.astype(">i2" if endian == "BIG" else "<i2").tobytes()
+    extra = "; endianness=little-endian" if endian == "LITTLE" else ""
+    pcm = parse_pcm_format(f"Audio/L16;rate=16000; channels={channels}{extra}")
+    assert pcm == PcmFormat(RATE_HZ, channels, endian)  # type: ignore[arg-type]
+    waveform = decode_audio(audio, RATE_HZ, 60, pcm)
+    torch.testing.assert_close(waveform, torch.from_numpy(tone(RATE_HZ)), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("content_type", ["", "audio/wav", "application/octet-stream", "nonsense"])
+def test_other_content_types_have_a_header(content_type: str) -> None:
+    assert parse_pcm_format(content_type) is None
+
+
+@pytest.mark.parametrize("parameters", ["", "; rate=fast", "; rate=1", "; rate=16000; channels=9"])
+def test_content_type_of_impossible_samples_is_refused(parameters: str) -> None:
+    with pytest.raises(
+        RequestError, match="in Content-Type, as in audio/L16; rate=16000"
+    ) as caught:
+        parse_pcm_format(f"audio/L16{parameters}")
+    assert caught.value.status == 400
+
+
+def test_part_of_a_sample_is_refused() -> None:
+    with pytest.raises(RequestError, match="multiple of 4 bytes"):
+        decode_audio(b"\0" * 6, RATE_HZ, 60, PcmFormat(RATE_HZ, 2))
+
+
+def not_audio() -> list[tuple[bytes, int, str]]:
     nan = np.full(1000, np.nan, dtype=np.float32)
     wav = encode(tone(RATE_HZ), RATE_HZ, "WAV")
+    flac = bytearray(encode(tone(RATE_HZ, 2), RATE_HZ, "FLAC"))
+    flac[len(flac) // 2 :] = b"\xff" * len(flac[len(flac) // 2 :])
     return [
-        (b"this is a text file, not a recording", 415),
-        (wav[:20], 415),
-        (b"\0" * 1000, 415),
-        (encode(np.zeros(0, dtype=np.float32), RATE_HZ, "WAV"), 400),
-        (encode(nan, RATE_HZ, "WAV", "FLOAT"), 400),
+        (b"this is a text file, not a recording", 415, "UnsupportedAudio"),
+        (wav[:20], 415, "UnsupportedAudio"),
+        (b"\0" * 1000, 415, "UnsupportedAudio"),
+        (encode(np.zeros(0, dtype=np.float32), RATE_HZ, "WAV"), 400, "EmptyAudio"),
+        (encode(nan, RATE_HZ, "WAV", "FLOAT"), 400, "InvalidAudio"),
+        (bytes(flac), 400, "DamagedAudio"),
+        (encode(tone(RATE_HZ), 100, "WAV"), 422, "UnsupportedRate"),
+        (with_total_samples(encode(tone(RATE_HZ), RATE_HZ, "FLAC"), 0), 422, "UnknownDuration"),
     ]
 
 
-@pytest.mark.parametrize(("audio", "status"), not_audio())
-def test_what_is_no_recording_is_refused(audio: bytes, status: int) -> None:
+@pytest.mark.parametrize(("audio", "status", "kind"), not_audio())
+def test_what_is_no_recording_is_refused(audio: bytes, status: int, kind: str) -> None:
     with pytest.raises(RequestError) as caught:
         decode_audio(audio, RATE_HZ, 60)
-    assert caught.value.status == status
+    assert (caught.value.status, caught.value.kind) == (status, kind)

@@ -20,6 +20,7 @@ from device_io import (
     choose_device,
     choose_dtype,
     read_settings,
+    request_audio,
     request_body,
     request_header,
 )
@@ -102,6 +103,34 @@ def test_mistaken_settings_name_key_value_and_choices(
     with pytest.raises(ValueError, match="handler") as caught:
         read_settings(Wav2Vec2Settings, {"handler": handler}, "handler")
     assert all(part in str(caught.value) for part in named)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"body": bytearray(b"RIFF")},
+        {"file": b"RIFF"},
+        {"body": {"data": "UklGRg=="}},
+        {"body": {"file": "UklG\r\nRg==\n"}},
+    ],
+)
+def test_recording_comes_in_any_of_its_forms(row: dict[str, Any]) -> None:
+    assert request_audio(row) == b"RIFF"
+
+
+@pytest.mark.parametrize(
+    ("row", "status", "kind"),
+    [
+        ({"body": "RIFF"}, 415, "UnsupportedAudio"),
+        ({"body": {"data": "not base64!"}}, 400, "InvalidBase64"),
+        ({"body": {"data": 7}}, 400, "InvalidBase64"),
+        ({"body": {"audio": "UklGRg=="}}, 400, "MissingPayload"),
+    ],
+)
+def test_what_holds_no_recording_is_refused(row: dict[str, Any], status: int, kind: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        request_audio(row)
+    assert (caught.value.status, caught.value.kind) == (status, kind)
 
 
 @pytest.mark.parametrize("row", [{}, {"data": None}, {"body": b""}, {"body": ""}, {"other": b"x"}])
