@@ -10,11 +10,12 @@ import base64
 import gc
 import json
 import logging
+import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import ConfigDict, ValidationError
@@ -53,6 +54,13 @@ class RequestError(Exception):
         return {"code": self.status.value, "type": self.kind, "message": self.message}
 
 
+class Answer(NamedTuple):
+    """What a request gets, with the media type of its response."""
+
+    content: Any
+    media_type: str
+
+
 def choose_device(gpu_id: int | None) -> torch.device:
     """Return the device of this worker: the GPU that TorchServe gave it, else the CPU."""
     if gpu_id is None or gpu_id < 0:
@@ -82,10 +90,13 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def limit_threads(threads: int | None) -> None:
-    """Give this worker `threads` intra-op threads; None leaves PyTorch's choice, every core."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+def limit_threads(threads: int | None, config: Mapping[str, Any] | None) -> None:
+    """Give this worker `threads` intra-op threads, by default its share of the cores.
+
+    `config` is the model's YAML: its workers share the machine.
+    """
+    workers = max(1, int((config or {}).get("maxWorkers") or 1))
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // workers))
 
 
 def read_settings(
@@ -114,6 +125,8 @@ def _describe_problem(problem: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "unexpected_keyword_argument":
         return f"{key}: unknown key"
+    if not key:
+        return str(problem["msg"])
     return f"{key}: {problem['msg']}, got {problem['input']!r}"
 
 
@@ -323,9 +336,13 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _report(outcome: Any, index: int, context: Any) -> Any:
-    if not isinstance(outcome, RequestError):
+    served = context is not None and context.request_processor
+    if isinstance(outcome, RequestError):
+        if served:
+            context.set_response_status(outcome.status.value, outcome.status.phrase, index)
+        outcome = Answer(outcome.body(), "application/json")
+    if not isinstance(outcome, Answer):
         return outcome
-    if context is not None and context.request_processor:
-        context.set_response_status(outcome.status.value, outcome.status.phrase, index)
-        context.set_response_content_type(index, "application/json")
-    return outcome.body()
+    if served:
+        context.set_response_content_type(index, outcome.media_type)
+    return outcome.content

@@ -38,7 +38,7 @@ class ModelHandler:
         missing file.
         """
         self._settings = read_settings(EmformerSettings, context.model_yaml_config, "handler")
-        limit_threads(self._settings.threads)
+        limit_threads(self._settings.threads, context.model_yaml_config)
         folder = Path(context.system_properties["model_dir"])
         self.device = choose_device(context.system_properties.get("gpu_id"))
         model_path = folder / context.manifest["model"]["serializedFile"]

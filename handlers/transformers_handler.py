@@ -46,7 +46,7 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         config = context.model_yaml_config
         self.settings = read_settings(TextSettings, config, "handler")
         self.setup_config = asdict(self.settings)
-        limit_threads(self.settings.threads)
+        limit_threads(self.settings.threads, config)
         self.context, self.manifest = context, context.manifest
         self.device = choose_device(context.system_properties.get("gpu_id"))
         self._load(Path(context.system_properties["model_dir"]))

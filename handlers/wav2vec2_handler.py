@@ -7,8 +7,17 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from audio_decoding import request_waveform
-from ctc_recognition import Wav2Vec2Settings, compute_emissions, decode_greedy
+from ctc_recognition import (
+    Wav2Vec2Settings,
+    check_architecture,
+    compute_emissions,
+    find_best_path,
+    frame_grid,
+    group_words,
+    normalize_in_place,
+)
 from device_io import (
+    Answer,
     Row,
     answer_requests,
     choose_device,
@@ -16,6 +25,15 @@ from device_io import (
     limit_threads,
     read_settings,
     refuse_explanation,
+    request_header,
+)
+from transcripts import (
+    WRITERS,
+    SpeechRequest,
+    Transcript,
+    Word,
+    choose_media_type,
+    response_format_of,
 )
 
 
@@ -31,20 +49,27 @@ class Wav2VecHandler:
         self.expected_sampling_rate = 16_000
 
     def initialize(self, context: Any) -> None:
-        """Load the checkpoint and its processor from the archive.
+        """Load the checkpoint and its processor from the archive, and run them once.
 
         Raises `ValueError` or `OSError`, which stop the load, for a mistake in the YAML or a
         missing file.
         """
         self._context = context
-        self._settings = read_settings(Wav2Vec2Settings, context.model_yaml_config, "handler")
-        limit_threads(self._settings.threads)
+        config = context.model_yaml_config
+        self._settings = read_settings(Wav2Vec2Settings, config, "handler")
+        limit_threads(self._settings.threads, config)
         properties = context.system_properties
         self.device = choose_device(properties.get("gpu_id"))
         self.dtype = choose_dtype(self._settings.dtype, self.device)
         self.processor = Wav2Vec2Processor.from_pretrained(properties["model_dir"])
-        model: Any = Wav2Vec2ForCTC.from_pretrained(properties["model_dir"], dtype=self.dtype)
+        model: Any = Wav2Vec2ForCTC.from_pretrained(
+            properties["model_dir"],
+            dtype=self.dtype,
+            attn_implementation=self._settings.attn_implementation,
+        )
+        check_architecture(model)
         self.model = model.to(self.device).eval()
+        self._transcribe([SpeechRequest(torch.zeros(self.expected_sampling_rate), "text/plain")])
         self.initialized = True
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
@@ -53,25 +78,47 @@ class Wav2VecHandler:
             data, context, lambda index, row: self._parse(index, row, context), self._transcribe
         )
 
-    def _parse(self, index: int, row: Row, context: Any) -> torch.Tensor:
+    def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
         refuse_explanation(context, index)
+        accept = request_header(context, index, "Accept")
+        media_type = choose_media_type(accept, response_format_of(row))
         rate_hz, limit_s = self.expected_sampling_rate, self._settings.max_audio_seconds
-        return request_waveform(row, context, index, rate_hz, limit_s)
+        waveform = request_waveform(row, context, index, rate_hz, limit_s)
+        if self.processor.feature_extractor.do_normalize:
+            waveform = normalize_in_place(waveform)
+        return SpeechRequest(waveform, media_type)
 
     @torch.inference_mode()
-    def _transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[str]:
-        emissions = compute_emissions(self.model, [self._normalize(w) for w in waveforms])
-        tokenizer = self.processor.tokenizer
+    def _transcribe(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+        waveforms = [request.waveform for request in requests]
+        settings = self._settings
+        emissions = compute_emissions(
+            self.model, waveforms, settings.chunk_length_s, settings.stride_length_s
+        )
         return [
-            tokenizer.decode(
-                decode_greedy(emission, tokenizer.pad_token_id), group_tokens=False
-            ).strip()
-            for emission in emissions
+            Answer(
+                WRITERS[request.media_type](self._transcript(emission, len(request.waveform))),
+                request.media_type,
+            )
+            for request, emission in zip(requests, emissions, strict=True)
         ]
 
-    def _normalize(self, waveform: torch.Tensor) -> torch.Tensor:
-        features = self.processor.feature_extractor(
-            waveform.numpy(), sampling_rate=self.expected_sampling_rate, return_tensors="pt"
-        )
-        normalized: torch.Tensor = features.input_values[0].to(self.device, self.dtype)
-        return normalized
+    def _transcript(self, emission: torch.Tensor, samples: int) -> Transcript:
+        tokenizer = self.processor.tokenizer
+        tokens = find_best_path(emission, tokenizer.pad_token_id)
+        frame_s = frame_grid(self.model).stride / self.expected_sampling_rate
+        words = [
+            Word(
+                self._text([token.label for token in word]),
+                word[0].start * frame_s,
+                word[-1].stop * frame_s,
+                sum(token.confidence for token in word) / len(word),
+            )
+            for word in group_words(tokens, tokenizer.word_delimiter_token_id)
+        ]
+        text = self._text([token.label for token in tokens])
+        return Transcript(text, samples / self.expected_sampling_rate, words)
+
+    def _text(self, labels: Sequence[int]) -> str:
+        text: str = self.processor.tokenizer.decode(labels, group_tokens=False)
+        return text.strip()

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
+from audio_decoding import decode_audio
 from common import EXAMPLES, LoadModel
+from ctc_recognition import (
+    Token,
+    compute_emissions,
+    find_best_path,
+    group_words,
+    normalize_in_place,
+    run_batch,
+)
 from device_io import RequestError
 
 TRANSCRIPTS: dict[str, str] = json.loads((EXAMPLES / "transcripts.json").read_text())
@@ -62,7 +72,7 @@ def test_answer_does_not_depend_on_the_batch(
 @pytest.mark.parametrize("archive", SPEECH)
 def test_broken_rows_fail_alone(archive: str, load_model: LoadModel) -> None:
     good = {"body": bytearray((EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes())}
-    long = {"body": as_wav(np.zeros(8_000 * 601), 8_000)}
+    long = {"body": as_wav(np.zeros(4_000 * 3_601), 4_000)}
     rows: list[dict[str, Any]] = [
         {},
         good,
@@ -111,6 +121,74 @@ def test_wav2vec2_equals_transformers(
         with torch.inference_mode():
             labels = reference(inputs.input_values).logits[0].argmax(dim=-1)
         assert reply.answer == processor.decode(labels).strip()
+
+
+def speak(names: Sequence[str]) -> np.ndarray:
+    """Return examples one after the other, at 16 kHz, with a pause after each."""
+    pieces = []
+    for name in names:
+        waveform = decode_audio((EXAMPLES / name).read_bytes(), RATE_HZ, 60).numpy()
+        pieces += [waveform, np.zeros(RATE_HZ // 3, dtype=np.float32)]
+    return np.concatenate(pieces)
+
+
+@torch.inference_mode()
+def test_words_at_window_borders_are_neither_lost_nor_doubled(load_model: LoadModel) -> None:
+    model = load_model("wav2vec2").handler.model
+    names = sorted(TRANSCRIPTS)
+    for seed in range(4):
+        order: list[str] = np.random.default_rng(seed).permutation(names * 4).tolist()
+        waveform = normalize_in_place(torch.from_numpy(speak(order)))
+        whole = run_batch(model, [waveform])[0]
+        windows = compute_emissions(model, [waveform], chunk_s=10 + seed, stride_s=2)[0]
+        assert len(waveform) > 4 * RATE_HZ * (10 + seed)
+        assert labels_of(windows) == labels_of(whole)
+
+
+def labels_of(emission: torch.Tensor) -> list[int]:
+    return [token.label for token in find_best_path(emission.cpu(), 0)]
+
+
+def test_long_recording_has_words_and_text(load_model: LoadModel) -> None:
+    recording = as_wav(speak(sorted(TRANSCRIPTS) * 4))
+    transcript, plain = (
+        reply.answer
+        for reply in load_model("wav2vec2").answer(
+            [{"body": recording, "response_format": "json"}, {"body": recording}]
+        )
+    )
+    assert transcript["text"] == plain
+    assert " ".join(word["word"] for word in transcript["words"]) == plain
+    assert len(plain.split()) > 100
+    assert transcript["duration"] == pytest.approx(len(recording) / 2 / RATE_HZ, abs=0.01)
+    times = [time_s for word in transcript["words"] for time_s in (word["start"], word["end"])]
+    assert times == sorted(times)
+    assert transcript["duration"] - 3 < times[-1] <= transcript["duration"]
+
+
+@torch.inference_mode()
+def test_times_are_those_of_a_forced_alignment(load_model: LoadModel) -> None:
+    handler = load_model("wav2vec2").handler
+    blank, space = (
+        handler.processor.tokenizer.pad_token_id,
+        handler.processor.tokenizer.word_delimiter_token_id,
+    )
+    for recording in cut_speech(200, seed=5):
+        waveform = normalize_in_place(decode_audio(recording, RATE_HZ, 60))
+        emission = run_batch(handler.model, [waveform])[0].cpu()
+        tokens = find_best_path(emission, blank)
+        if not tokens:
+            continue
+        targets = torch.tensor([[token.label for token in tokens]])
+        path, scores = torchaudio.functional.forced_align(
+            emission.log_softmax(dim=-1)[None], targets, blank=blank
+        )
+        spans = torchaudio.functional.merge_tokens(path[0], scores[0].exp(), blank)
+        aligned = group_words([Token(s.token, s.start, s.end, s.score) for s in spans], space)
+        for word, expected in zip(group_words(tokens, space), aligned, strict=True):
+            # Two frames of 20 ms.
+            assert abs(word[0].start - expected[0].start) <= 2
+            assert abs(word[-1].stop - expected[-1].stop) <= 2
 
 
 def test_wav2vec2_contract(load_model: LoadModel) -> None:

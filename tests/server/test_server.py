@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -33,8 +34,8 @@ class Reply(NamedTuple):
     body: bytes
 
 
-def post(url: str, body: bytes, content_type: str) -> Reply:
-    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+def post(url: str, body: bytes, content_type: str, **headers: str) -> Reply:
+    request = urllib.request.Request(url, body, {"Content-Type": content_type, **headers})
     try:
         with urllib.request.urlopen(request, timeout=120) as response:
             return Reply(response.status, response.headers["content-type"], response.read())
@@ -135,6 +136,40 @@ def test_forms_of_a_recording(inference_url: str) -> None:
     refused = post(url, bare, "audio/L16")
     assert refused.status == 400
     assert b"Expected rate from 4000 to 384000 in Content-Type" in refused.body
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "pattern"),
+    [
+        ("*/*", "text/plain", "TURN ON THE KITCHEN LIGHTS"),
+        ("application/json", "application/json", has("confidence")),
+        (
+            "text/vtt",
+            "text/vtt",
+            r"WEBVTT\n\n00:00:00\.\d{3} --> 00:00:0.*\nTURN ON THE KITCHEN LI.*",
+        ),
+        ("application/x-subrip", "application/x-subrip", r"1\n00:00:00,\d{3} --> .*LIGHTS\n"),
+    ],
+)
+def test_transcript_comes_in_the_form_asked_for(
+    inference_url: str, accept: str, content_type: str, pattern: str
+) -> None:
+    url = f"{inference_url}/predictions/wav2vec2"
+    reply = post(url, SPEECH, AUDIO, Accept=accept)
+    assert reply.status == 200
+    assert reply.content_type is not None
+    assert reply.content_type.startswith(content_type)
+    assert re.fullmatch(pattern, reply.body.decode(), re.DOTALL)
+
+
+def test_field_of_a_form_chooses_too(inference_url: str) -> None:
+    url = f"{inference_url}/predictions/wav2vec2"
+    form = ("-F", f"file=@{EXAMPLES / 'turn_on_the_kitchen_lights.wav'}")
+    words = json.loads(curl(url, *form, "-F", "response_format=json"))["words"]
+    assert [word["word"] for word in words] == ["TURN", "ON", "THE", "KITCHEN", "LIGHTS"]
+    assert all(a["end"] <= b["start"] for a, b in itertools.pairwise(words))
+    assert "--> 00:00:0" in curl(url, *form, "-F", "response_format=vtt")
+    assert json.loads(curl(url, *form, "-F", "response_format=pdf"))["code"] == 422
 
 
 def curl(*arguments: str) -> str:

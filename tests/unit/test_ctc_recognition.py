@@ -1,5 +1,6 @@
 """CTC: hand-computed paths, and emissions that no neighbour in the batch changes."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
 
 from build_archives import ROOT
-from ctc_recognition import compute_emissions, decode_greedy, receptive_field_samples
+from ctc_recognition import (
+    FrameGrid,
+    check_architecture,
+    compute_emissions,
+    cut_waveform,
+    cut_windows,
+    find_best_path,
+    frame_grid,
+    group_words,
+    normalize_in_place,
+    plan_batches,
+    run_batch,
+)
 
 BLANK = 0
 
@@ -31,14 +49,29 @@ def emission_of(path: list[int], labels: int = 32) -> torch.Tensor:
     ],
 )
 def test_hand_computed_paths(path: list[int], labels: list[int]) -> None:
-    assert decode_greedy(emission_of(path), BLANK) == labels
+    tokens = find_best_path(emission_of(path), BLANK)
+    assert [token.label for token in tokens] == labels
+    for token in tokens:
+        assert set(path[token.start : token.stop]) == {token.label}
+
+
+def test_hand_computed_words() -> None:
+    space = 4
+    tokens = find_best_path(emission_of([0, 5, 5, 0, 6, 4, 4, 0, 4, 7, 0, 7]), BLANK)
+    words = group_words(tokens, space)
+    assert [[token.label for token in word] for word in words] == [[5, 6], [7, 7]]
+    assert [(word[0].start, word[-1].stop) for word in words] == [(1, 5), (9, 12)]
+    # Of 32 labels, one has the logit 1 and the others 0.
+    expected = math.e / (math.e + 31)
+    assert tokens[0].confidence == pytest.approx(expected)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from([0, 4, 5, 6, 7, 11, 15]), min_size=1, max_size=60))
 def test_text_is_what_the_tokenizer_makes_of_the_path(path: list[int]) -> None:
     tokenizer = demo_tokenizer()
-    labels = decode_greedy(emission_of(path), tokenizer.pad_token_id)
+    tokens = find_best_path(emission_of(path), tokenizer.pad_token_id)
+    labels = [token.label for token in tokens]
     assert tokenizer.decode(labels, group_tokens=False) == tokenizer.decode(path)
 
 
@@ -77,7 +110,7 @@ SMALL = {
 def test_emission_is_the_same_alone_and_in_any_batch(norm: str, batch_size: int) -> None:
     model = random_model(norm, **SMALL)
     waveforms = [torch.randn(400 + 997 * row) for row in range(batch_size)]
-    for waveform, emission in zip(waveforms, compute_emissions(model, waveforms), strict=True):
+    for waveform, emission in zip(waveforms, run_batch(model, waveforms), strict=True):
         alone = model(waveform[None]).logits[0]
         torch.testing.assert_close(emission, alone, atol=1e-4, rtol=0)
 
@@ -86,12 +119,67 @@ def test_emission_is_the_same_alone_and_in_any_batch(norm: str, batch_size: int)
 def test_emission_of_a_full_size_model_is_the_same_in_a_batch() -> None:
     model = random_model("group")
     waveforms = [torch.randn(samples) for samples in (16_000, 5_000, 24_000)]
-    for waveform, emission in zip(waveforms, compute_emissions(model, waveforms), strict=True):
+    for waveform, emission in zip(waveforms, run_batch(model, waveforms), strict=True):
         torch.testing.assert_close(emission, model(waveform[None]).logits[0], atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
 def test_waveform_shorter_than_a_frame_gives_one_frame() -> None:
     model = random_model("group", **SMALL)
-    assert receptive_field_samples(model) == 400
-    assert compute_emissions(model, [torch.randn(1)])[0].shape == (1, 32)
+    assert frame_grid(model) == FrameGrid(field=400, stride=320)
+    assert run_batch(model, [torch.randn(1)])[0].shape == (1, 32)
+
+
+@given(st.integers(1, 500), st.integers(1, 100), st.data())
+def test_windows_keep_every_frame_once(frames: int, length: int, data: st.DataObject) -> None:
+    stride = data.draw(st.integers(0, (length - 1) // 2))
+    windows = cut_windows(frames, length, stride)
+    kept = [frame for window in windows for frame in range(window.first_kept, window.last_kept)]
+    assert kept == list(range(frames))
+    for window in windows:
+        assert window.stop - window.start == min(length, frames)
+        assert window.start == 0 or window.first_kept - window.start >= stride
+        assert window.stop == frames or window.stop - window.last_kept == stride
+
+
+@given(st.integers(1, 50_000), st.integers(3, 60))
+def test_windows_have_the_frames_of_their_samples(samples: int, length: int) -> None:
+    grid = FrameGrid(400, 320)
+    waveform = torch.arange(samples)
+    for window in cut_windows(grid.count_frames(samples), length, 1):
+        piece = cut_waveform(waveform, grid, window)
+        assert grid.count_frames(len(piece)) == window.stop - window.start
+        assert int(piece[0]) == window.start * grid.stride
+
+
+@torch.inference_mode()
+def test_emission_of_windows_is_one() -> None:
+    model = random_model("layer", **SMALL)
+    waveforms = [torch.randn(samples) for samples in (100, 16_000, 70_000)]
+    emissions = compute_emissions(model, waveforms, chunk_s=2, stride_s=0.5)
+    for waveform, emission in zip(waveforms, emissions, strict=True):
+        assert len(emission) == len(run_batch(model, [waveform])[0])
+    torch.testing.assert_close(emissions[1], run_batch(model, [waveforms[1]])[0])
+
+
+@given(st.lists(st.integers(1, 4_000_000), max_size=40), st.sampled_from(["cpu", "cuda"]))
+def test_batches_hold_each_waveform_once(samples: list[int], device: str) -> None:
+    batches = plan_batches(samples, torch.device(device))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(samples)))
+    for batch in batches:
+        longest = max(samples[index] for index in batch)
+        assert len(batch) == 1 or (device == "cuda" and longest * len(batch) <= 640 * 16_000)
+
+
+@given(st.integers(0, 1000), st.floats(-0.5, 0.5), st.floats(0.001, 1))
+def test_waveform_is_normalised_as_transformers_does(seed: int, mean: float, scale: float) -> None:
+    waveform = torch.randn(4000, generator=torch.manual_seed(seed)) * scale + mean
+    extractor = Wav2Vec2FeatureExtractor()
+    expected = extractor(waveform.numpy(), sampling_rate=16_000).input_values[0]
+    actual = normalize_in_place(waveform.clone())
+    torch.testing.assert_close(actual, torch.from_numpy(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_convolutions_after_the_encoder_stop_the_load() -> None:
+    with pytest.raises(ValueError, match="add_adapter"):
+        check_architecture(random_model("layer", add_adapter=True, **SMALL))
