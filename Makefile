@@ -9,6 +9,7 @@ MODELS ?=
 MODEL ?=
 SOURCE ?=
 FORMAT ?=
+LONG ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +17,7 @@ READY := $(VENV)/.ready
 export PYTHONPATH := $(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve stop archive test lint types demo-models demo-scores lock clean
+.PHONY: help setup serve stop archive test lint types demo-models demo-scores benchmark lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,9 @@ demo-models: $(READY)  ## train the demo models from nothing (espeak-ng needed);
 
 demo-scores: $(READY)  ## measure the demo models as they are served (espeak-ng needed); MODEL= for one
 	@$(BIN)/python scripts/score_demo_models.py $(MODEL)
+
+benchmark: $(READY)  ## compare with what people run today; MODEL= for one, LONG=1 with an hour of audio
+	@$(BIN)/python scripts/benchmark.py $(MODEL) $(if $(LONG),--long)
 
 lock:  ## choose versions anew and write requirements.lock (uv needed)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header \

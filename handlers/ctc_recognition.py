@@ -20,6 +20,7 @@ from device_io import STRICT, DtypeName
 
 # A processor computes one waveform at a time fastest; a GPU is filled by about this much audio.
 GPU_BATCH_SAMPLES = 640 * 16_000
+# That of `Wav2Vec2FeatureExtractor`.
 NORMALIZATION_EPSILON = 1e-7
 
 
@@ -99,13 +100,15 @@ def cut_waveform(waveform: torch.Tensor, grid: FrameGrid, window: Window) -> tor
     return waveform[window.start * grid.stride : (window.stop - 1) * grid.stride + grid.field]
 
 
-def normalize_in_place(waveform: torch.Tensor) -> torch.Tensor:
+def normalize_in_place(
+    waveform: torch.Tensor, epsilon: float = NORMALIZATION_EPSILON
+) -> torch.Tensor:
     """Give a waveform of shape (samples,) zero mean and unit variance, and return it.
 
     As `Wav2Vec2FeatureExtractor` does, without the copies that a long recording has no room for.
     """
     variance, mean = torch.var_mean(waveform, correction=0)
-    return waveform.sub_(mean).div_((variance + NORMALIZATION_EPSILON).sqrt())
+    return waveform.sub_(mean).div_((variance + epsilon).sqrt())
 
 
 def plan_batches(samples: Sequence[int], device: torch.device) -> list[list[int]]:

@@ -7,7 +7,9 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from audio_decoding import request_waveform
+from cpu_convolutions import speed_up_convolutions
 from ctc_recognition import (
+    NORMALIZATION_EPSILON,
     Wav2Vec2Settings,
     check_architecture,
     compute_emissions,
@@ -69,6 +71,8 @@ class Wav2VecHandler:
         )
         check_architecture(model)
         self.model = model.to(self.device).eval()
+        if self.device.type == "cpu":
+            speed_up_convolutions(self.model.wav2vec2.feature_extractor.conv_layers)
         self._transcribe([SpeechRequest(torch.zeros(self.expected_sampling_rate), "text/plain")])
         self.initialized = True
 
@@ -84,8 +88,10 @@ class Wav2VecHandler:
         media_type = choose_media_type(accept, response_format_of(row))
         rate_hz, limit_s = self.expected_sampling_rate, self._settings.max_audio_seconds
         waveform = request_waveform(row, context, index, rate_hz, limit_s)
-        if self.processor.feature_extractor.do_normalize:
-            waveform = normalize_in_place(waveform)
+        extractor = self.processor.feature_extractor
+        if extractor.do_normalize:
+            epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
+            waveform = normalize_in_place(waveform, epsilon)
         return SpeechRequest(waveform, media_type)
 
     @torch.inference_mode()

@@ -22,6 +22,8 @@ HANDLER_FOLDER = ROOT / "handlers"
 MODEL_STORE = ROOT / "model_store"
 # How torch-model-archiver names what it writes.
 FORMATS = {"default": ".mar", "tgz": ".tar.gz", "no-archive": ""}
+# What decides how a model becomes an archive.
+BUILDERS = ("build_archives.py", "model_sources.py", "wav2vec2_bundles.py")
 # Staging and archiving each write the model once.
 COPIES_ON_DISK = 2
 
@@ -122,7 +124,7 @@ def fingerprint(config: ArchiveConfig, source: str) -> str:
 def _inputs(config: ArchiveConfig, source: str) -> Iterator[Path]:
     yield config.path
     yield from (HANDLER_FOLDER / name for name in (config.handler, *config.modules))
-    yield from (ROOT / "scripts" / name for name in ("build_archives.py", "model_sources.py"))
+    yield from (ROOT / "scripts" / name for name in BUILDERS)
     folder = _source_folder(source)
     if folder:
         yield from sorted(path for path in folder.rglob("*") if path.is_file())
@@ -222,7 +224,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="archives to build; default all")
     parser.add_argument(
         "--source",
-        help="hub name, folder, or torchaudio; default as last time, else the YAML's",
+        help="hub name, folder, torchaudio or torchaudio:BUNDLE; default as last time",
     )
     parser.add_argument("--format", choices=FORMATS, help="default as last time, else a .mar")
     parser.add_argument("--model-store", type=Path, default=MODEL_STORE, help="where to write")

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from emformer_rnnt_handler import SENTENCEPIECE_FILE, STATISTICS_FILE
 from text_loading import LABELS_FILE, check_complete
 from text_tasks import TASKS, TextSettings, TextTask
+from wav2vec2_bundles import bundle_names, convert_bundle
 
 # Loading takes a moment; downloads keep their progress bar.
 transformers_logging.disable_progress_bar()
@@ -50,14 +51,35 @@ class SourceError(Exception):
 
 def stage_wav2vec2(source: str, folder: Path, _settings: Mapping[str, Any]) -> str:
     """Write a `Wav2Vec2ForCTC` and its processor; return the name of the weights file."""
-    path = local_folder(source)
+    if source.startswith(f"{TORCHAUDIO}:"):
+        model, processor = _speech_bundle(source.removeprefix(f"{TORCHAUDIO}:"))
+    else:
+        model, processor = _pretrained_speech(local_folder(source))
+    processor.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return WEIGHTS_FILE
+
+
+def _speech_bundle(name: str) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
+    if name not in bundle_names():
+        raise SourceError(
+            f"Expected {TORCHAUDIO}: and one of {', '.join(bundle_names())}; got {name}."
+        )
+    try:
+        return convert_bundle(name)
+    except OSError as error:
+        raise SourceError(
+            f"torchaudio's bundle {name} could not be reached over the network; pass a "
+            "SOURCE=path/to/folder with a Hugging Face checkpoint."
+        ) from error
+
+
+def _pretrained_speech(path: Path) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
     processor = _from_pretrained(Wav2Vec2Processor, path)
     model, report = _from_pretrained(Wav2Vec2ForCTC, path, dtype="auto", output_loading_info=True)
     missing = set(report["missing_keys"]) - PRETRAINING_WEIGHTS
     check_complete({"missing_keys": missing}, "CTC speech recognition")
-    processor.save_pretrained(folder)
-    model.save_pretrained(folder)
-    return WEIGHTS_FILE
+    return model, processor
 
 
 def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> str:

@@ -24,7 +24,8 @@ from build_archives import (
     main,
     read_configs,
 )
-from full_size_models import write_base_960h, write_bundle
+from ctc_recognition import run_batch
+from full_size_models import write_base_960h, write_bundle, write_speech_bundle
 from local_serving import load_archive
 
 NAMES = [
@@ -126,6 +127,36 @@ def soundfile_read(path: Path) -> tuple[torch.Tensor, int]:
     return torch.from_numpy(samples), rate_hz
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("WAV2VEC2_ASR_BASE_960H", 12),
+        ("WAV2VEC2_ASR_LARGE_LV60K_960H", 2),
+        ("HUBERT_ASR_LARGE", 2),
+        ("VOXPOPULI_ASR_BASE_10K_DE", 2),
+    ],
+)
+def test_speech_bundle_hears_like_torchaudio(
+    name: str, layers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first at full size; the rest differ in norms, order, labels and unused classes."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    bundle = getattr(torchaudio.pipelines, name)
+    monkeypatch.setitem(bundle._params, "encoder_num_layers", layers)
+    write_speech_bundle(bundle, tmp_path / "hub" / "checkpoints")
+    source, config = f"torchaudio:{name}", read_configs()["wav2vec2"]
+    archive = build_archive(config, tmp_path / "store", source, "no-archive")
+    handler = load_archive(archive).handler
+    waveform, _ = soundfile_read(SPEECH)
+    expected = bundle.get_model()(waveform[None])[0][0]
+    request = handler._parse(0, {"body": SPEECH.read_bytes()}, None)
+    emission = run_batch(handler.model, [request.waveform])[0]
+    torch.testing.assert_close(emission, expected, atol=1e-4, rtol=0)
+    vocabulary = handler.processor.tokenizer.convert_ids_to_tokens(range(len(bundle.get_labels())))
+    assert tuple(vocabulary) == bundle.get_labels(blank="<pad>")
+
+
 def test_full_size_bundle_answers_like_torchaudio(tmp_path: Path) -> None:
     source = tmp_path / "bundle"
     source.mkdir()
@@ -214,6 +245,7 @@ def test_speech_checkpoint_without_a_head_is_refused(tmp_path: Path) -> None:
         ("wav2vec2", "nobody-on-the-hub/wav2vec2-base-960h", "SOURCE=path/to/folder"),
         ("wav2vec2", "no/such/folder/here", "SOURCE=path/to/folder"),
         ("emformer_asr", "demo_models/wav2vec2", "torchaudio"),
+        ("wav2vec2", "torchaudio:WAV2VEC2_BASE", "WAV2VEC2_ASR_BASE_960H"),
     ],
 )
 def test_source_that_cannot_be_had_ends_in_one_sentence(

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from build_archives import ROOT
+from cpu_convolutions import speed_up_convolutions
 from ctc_recognition import (
     FrameGrid,
     check_architecture,
@@ -121,6 +122,18 @@ def test_emission_of_a_full_size_model_is_the_same_in_a_batch() -> None:
     waveforms = [torch.randn(samples) for samples in (16_000, 5_000, 24_000)]
     for waveform, emission in zip(waveforms, run_batch(model, waveforms), strict=True):
         torch.testing.assert_close(emission, model(waveform[None]).logits[0], atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_convolutions_of_a_cpu_compute_the_same(norm: str) -> None:
+    model = random_model(norm, **SMALL)
+    waveforms = [torch.randn(samples) for samples in (1, 400, 719, 720, 16_000, 40_001)]
+    expected = [run_batch(model, [waveform])[0] for waveform in waveforms]
+    speed_up_convolutions(model.wav2vec2.feature_extractor.conv_layers)
+    for waveform, emission in zip(waveforms, expected, strict=True):
+        actual = run_batch(model, [waveform])[0]
+        torch.testing.assert_close(actual, emission, atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()

@@ -77,6 +77,20 @@ def write_processor(folder: Path) -> None:
         (folder / name).write_text(json.dumps(content))
 
 
+def write_speech_bundle(bundle: Any, folder: Path) -> None:
+    """Write what a `Wav2Vec2ASRBundle` downloads into the folder where torch.hub looks for it."""
+    torch.manual_seed(0)
+    model = torchaudio.models.wav2vec2_model(**bundle._params)
+    weights = model.state_dict()
+    # fairseq trained classes without use, which torchaudio drops.
+    unused = len(bundle._remove_aux_axis)
+    for name in ("aux.weight", "aux.bias"):
+        head, labels = weights[name][:1], weights[name][1:]
+        weights[name] = torch.cat([head, torch.randn(unused, *labels.shape[1:]), labels])
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(weights, folder / bundle._path)
+
+
 def write_bundle(folder: Path) -> Any:
     """Write what torchaudio's Emformer RNN-T bundle downloads, and return the model."""
     torch.manual_seed(0)
