@@ -14,7 +14,7 @@ import torch
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Wav2Vec2ForCTC
+from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from device_io import STRICT, DtypeName
 
@@ -31,6 +31,7 @@ class Wav2Vec2Settings:
     dtype: DtypeName = "float32"
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     threads: int | None = None
+    target_lang: str | None = None
     max_audio_seconds: float = 3600.0
     chunk_length_s: Annotated[float, KeyOptions(gt=0)] = 20.0
     stride_length_s: Annotated[float, KeyOptions(ge=0)] = 2.0
@@ -66,6 +67,19 @@ def check_architecture(model: Wav2Vec2ForCTC) -> None:
         raise ValueError(
             "config.json: expected add_adapter to be false for CTC speech recognition."
         )
+
+
+def choose_language(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, language: str) -> None:
+    """Load a language's adapter, head and labels, as checkpoints of MMS have them for many.
+
+    Raises `ValueError` where the checkpoint's folder has none for the language. Pratap et al. 2023,
+    "Scaling Speech Technology to 1,000+ Languages".
+    """
+    try:
+        processor.tokenizer.set_target_lang(language)
+        model.load_adapter(language, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"handler.target_lang: {error}") from error
 
 
 def frame_grid(model: Wav2Vec2ForCTC) -> FrameGrid:

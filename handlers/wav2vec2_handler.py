@@ -12,6 +12,7 @@ from ctc_recognition import (
     NORMALIZATION_EPSILON,
     Wav2Vec2Settings,
     check_architecture,
+    choose_language,
     compute_emissions,
     find_best_path,
     frame_grid,
@@ -70,7 +71,9 @@ class Wav2VecHandler:
             attn_implementation=self._settings.attn_implementation,
         )
         check_architecture(model)
-        self.model = model.to(self.device).eval()
+        if self._settings.target_lang:
+            choose_language(model, self.processor, self._settings.target_lang)
+        self.model = model.to(self.device, self.dtype).eval()
         if self.device.type == "cpu":
             speed_up_convolutions(self.model.wav2vec2.feature_extractor.conv_layers)
         self._transcribe([SpeechRequest(torch.zeros(self.expected_sampling_rate), "text/plain")])

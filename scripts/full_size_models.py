@@ -1,7 +1,8 @@
-"""Full-size models of random weights, in folders laid out exactly like the published ones."""
+"""Models of random weights, in folders laid out exactly like the published ones."""
 
 import json
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ import sentencepiece
 import torch
 import torchaudio
 from safetensors.torch import save_file
-from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+)
 
 from model_sources import BUNDLE_FILES
 
@@ -75,6 +82,36 @@ def write_processor(folder: Path) -> None:
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
+
+
+def write_mms(folder: Path, labels: Mapping[str, Sequence[str]], **sizes: Any) -> None:
+    """Write a model laid out as facebook/mms-1b-all: an adapter and labels for each language."""
+    torch.manual_seed(0)
+    special = ["<pad>", "<s>", "</s>", "<unk>", "|"]
+    vocabulary = {
+        language: {label: index for index, label in enumerate([*special, *each])}
+        for language, each in labels.items()
+    }
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    first = next(iter(vocabulary))
+    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), target_lang=first)
+    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(folder)
+    model = Wav2Vec2ForCTC(
+        Wav2Vec2Config(
+            feat_extract_norm="layer",
+            do_stable_layer_norm=True,
+            conv_bias=True,
+            vocab_size=len(vocabulary[first]),
+            adapter_attn_dim=16,
+            **sizes,
+        )
+    )
+    model.save_pretrained(folder)
+    for language, each in vocabulary.items():
+        model.lm_head = torch.nn.Linear(model.config.hidden_size, len(each))
+        adapter = {name: torch.randn_like(part) for name, part in model._get_adapters().items()}
+        save_file(adapter, folder / f"adapter.{language}.safetensors", {"format": "pt"})
 
 
 def write_speech_bundle(bundle: Any, folder: Path) -> None:

@@ -17,10 +17,11 @@ import httpx2
 import torch
 import torchaudio
 from huggingface_hub import HfApi, snapshot_download
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Wav2Vec2ForCTC, Wav2Vec2Processor
 from transformers.utils import logging as transformers_logging
 
+from ctc_recognition import choose_language
 from emformer_rnnt_handler import SENTENCEPIECE_FILE, STATISTICS_FILE
 from text_loading import LABELS_FILE, check_complete
 from text_tasks import TASKS, TextSettings, TextTask
@@ -31,6 +32,7 @@ transformers_logging.disable_progress_bar()
 
 WEIGHTS_FILE = "model.safetensors"
 SCRIPTED_FILE = "model.pt"
+ADAPTER_FILE = "adapter.{}.safetensors"
 TORCHAUDIO = "torchaudio"
 # What torchaudio's bundle downloads, under the names that it gives the files.
 BUNDLE_FILES = {
@@ -49,12 +51,17 @@ class SourceError(Exception):
     """A source that cannot become an archive, in one sentence that says what to pass instead."""
 
 
-def stage_wav2vec2(source: str, folder: Path, _settings: Mapping[str, Any]) -> str:
+def stage_wav2vec2(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> str:
     """Write a `Wav2Vec2ForCTC` and its processor; return the name of the weights file."""
+    language = handler_settings.get("target_lang")
     if source.startswith(f"{TORCHAUDIO}:"):
         model, processor = _speech_bundle(source.removeprefix(f"{TORCHAUDIO}:"))
     else:
-        model, processor = _pretrained_speech(local_folder(source))
+        model, processor = _pretrained_speech(local_folder(source, language))
+    if language:
+        choose_language(model, processor, language)
+        adapter = {name: weight.detach() for name, weight in model._get_adapters().items()}
+        save_file(adapter, folder / ADAPTER_FILE.format(language), {"format": "pt"})
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
     return WEIGHTS_FILE
@@ -182,24 +189,29 @@ def _script_decoder(model: Any, blank: int, folder: Path) -> str:
     return SCRIPTED_FILE
 
 
-def local_folder(source: str) -> Path:
+def local_folder(source: str, language: str | None = None) -> Path:
     """Return the folder of a source: the local one, else what the Hugging Face hub has of it.
+
+    Of a checkpoint with an adapter for each language, the hub gives that of `language` only.
 
     Raises `SourceError` where it is neither a folder nor a model that the hub can give.
     """
     if Path(source).is_dir():
         return Path(source)
     try:
-        return Path(snapshot_download(source, ignore_patterns=_unused_files(source)))
+        return Path(snapshot_download(source, ignore_patterns=_unused_files(source, language)))
     except (httpx2.HTTPError, OSError, ValueError):
         return _cached_folder(source)
 
 
-def _unused_files(source: str) -> list[str]:
+def _unused_files(source: str, language: str | None) -> list[str]:
     """Return patterns of what no archive needs; asking the hub fails fast where it is away."""
     files = HfApi().model_info(source, timeout=HUB_TIMEOUT_S).siblings or ()
-    pickled = ["*.bin"] if any(file.rfilename.endswith(".safetensors") for file in files) else []
-    return [*OTHER_FRAMEWORKS, *pickled]
+    names = [file.rfilename for file in files]
+    pickled = ["*.bin"] if any(name.endswith(".safetensors") for name in names) else []
+    kept = ADAPTER_FILE.format(language)
+    adapters = [name for name in names if name.startswith("adapter.") and name != kept]
+    return [*OTHER_FRAMEWORKS, *pickled, *adapters]
 
 
 def _cached_folder(source: str) -> Path:

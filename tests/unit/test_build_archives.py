@@ -12,12 +12,14 @@ import pytest
 import soundfile
 import torch
 import torchaudio
+import yaml
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, Wav2Vec2ForCTC, Wav2Vec2Model, Wav2Vec2Processor
 
 from build_archives import (
     HANDLER_FOLDER,
     ROOT,
+    ArchiveConfig,
     BuildError,
     build_archive,
     choose_configs,
@@ -25,7 +27,7 @@ from build_archives import (
     read_configs,
 )
 from ctc_recognition import run_batch
-from full_size_models import write_base_960h, write_bundle, write_speech_bundle
+from full_size_models import write_base_960h, write_bundle, write_mms, write_speech_bundle
 from local_serving import load_archive
 
 NAMES = [
@@ -125,6 +127,51 @@ def test_full_size_base_960h_answers_like_transformers(tmp_path: Path) -> None:
 def soundfile_read(path: Path) -> tuple[torch.Tensor, int]:
     samples, rate_hz = soundfile.read(path, dtype="float32")
     return torch.from_numpy(samples), rate_hz
+
+
+SMALL = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+}
+
+
+def with_language(language: str, tmp_path: Path) -> ArchiveConfig:
+    """Return the configuration of a Wav2Vec2 archive whose YAML names a language."""
+    config = read_configs()["wav2vec2"]
+    content = yaml.safe_load(config.path.read_text())
+    content["handler"]["target_lang"] = language
+    path = tmp_path / config.path.name
+    path.write_text(yaml.safe_dump(content))
+    return replace(config, path=path, handler_settings=content["handler"])
+
+
+def test_language_of_the_yaml_is_the_one_spoken(tmp_path: Path) -> None:
+    source = tmp_path / "mms"
+    write_mms(source, {"eng": "abc", "fra": "éàçdefg"}, **SMALL)
+    config = with_language("fra", tmp_path)
+    archive = build_archive(config, tmp_path / "store", str(source), "no-archive")
+    assert not (archive / "adapter.eng.safetensors").exists()
+    model = load_archive(archive)
+    processor = Wav2Vec2Processor.from_pretrained(source)
+    processor.tokenizer.set_target_lang("fra")
+    reference = Wav2Vec2ForCTC.from_pretrained(source).eval()
+    reference.load_adapter("fra")
+    waveform, rate_hz = soundfile_read(SPEECH)
+    inputs = processor(waveform, sampling_rate=rate_hz, return_tensors="pt")
+    with torch.inference_mode():
+        labels = reference(inputs.input_values).logits[0].argmax(dim=-1)
+    answer = model.answer([{"body": SPEECH.read_bytes()}])[0].answer
+    assert answer == processor.decode(labels).strip()
+    assert set(answer) & set("éàçdefg")
+
+
+def test_language_that_a_checkpoint_lacks_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "mms"
+    write_mms(source, {"eng": "abc"}, **SMALL)
+    with pytest.raises(BuildError, match=r"target_lang: deu does not exist. Choose one of eng"):
+        build_archive(with_language("deu", tmp_path), tmp_path / "store", str(source))
 
 
 @torch.inference_mode()
