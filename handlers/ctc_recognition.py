@@ -207,16 +207,16 @@ class Token(NamedTuple):
     confidence: float
 
 
-def find_best_path(emission: torch.Tensor, blank: int) -> list[Token]:
-    """Return the tokens of the best path of an emission, shape (frames, labels), in order.
+def find_best_path(probabilities: torch.Tensor, blank: int) -> list[Token]:
+    """Return the tokens of the best path, in order; `probabilities` have shape (frames, labels).
 
     Repeats are merged first, then blanks dropped, so that a blank keeps a double letter apart.
     Graves et al. 2006, "Connectionist Temporal Classification", section 3.2.
     """
-    probabilities, path = emission.softmax(dim=-1).max(dim=-1)
+    highest, path = probabilities.max(dim=-1)
     labels, counts = torch.unique_consecutive(path, return_counts=True)
     stops = counts.cumsum(dim=0)
-    sums = torch.nn.functional.pad(probabilities.double().cumsum(dim=0), (1, 0))
+    sums = torch.nn.functional.pad(highest.double().cumsum(dim=0), (1, 0))
     means = (sums[stops] - sums[stops - counts]) / counts
     columns = (each.tolist() for each in (labels, stops - counts, stops, means))
     return [Token(*row) for row in zip(*columns, strict=True) if row[0] != blank]

@@ -27,10 +27,11 @@ class Word(NamedTuple):
 
 
 class SpeechRequest(NamedTuple):
-    """A waveform of shape (samples,), and the media type in which its transcript is wanted."""
+    """A waveform of shape (samples,), and the media type in which its answer is wanted."""
 
     waveform: torch.Tensor
     media_type: str
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,34 +121,38 @@ RESPONSE_FORMATS = {
     "json": "application/json",
     "vtt": "text/vtt",
     "srt": "application/x-subrip",
+    "png": "image/png",
 }
 
 
-def choose_media_type(accept: str | None, response_format: Any) -> str:
+def choose_media_type(
+    accept: str | None, response_format: Any, media_types: Sequence[str] = tuple(WRITERS)
+) -> str:
     """Return the media type of the answer: the field `response_format`, else the header `Accept`.
 
-    Plain text where neither asks for anything known. Raises `RequestError` 422 for another
-    `response_format`.
+    The first of `media_types` where neither asks for one of them. Raises `RequestError` 422 for
+    another `response_format`.
     """
     if response_format is None:
-        return _preferred(accept or "")
+        return _preferred(accept or "", media_types)
     name = as_text(response_format) if isinstance(response_format, str | bytes | bytearray) else ""
-    if name not in RESPONSE_FORMATS:
+    names = [each for each, media_type in RESPONSE_FORMATS.items() if media_type in media_types]
+    if name not in names:
         raise RequestError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
             "UnknownFormat",
-            f"Expected response_format to be one of {', '.join(RESPONSE_FORMATS)}.",
+            f"Expected response_format to be one of {', '.join(names)}.",
         )
     return RESPONSE_FORMATS[name]
 
 
-def _preferred(accept: str) -> str:
-    """Return the known media type that an `Accept` header weighs most (RFC 9110, section 12.5)."""
-    best, best_weight = "text/plain", 0.0
+def _preferred(accept: str, media_types: Sequence[str]) -> str:
+    """Return the media type that an `Accept` header weighs most (RFC 9110, section 12.5)."""
+    best, best_weight = media_types[0], 0.0
     for choice in accept.split(","):
         media_type, *parameters = (part.strip().lower() for part in choice.split(";"))
         weight = next((_weight(each) for each in parameters if each.startswith("q=")), 1.0)
-        if media_type in WRITERS and weight > best_weight:
+        if media_type in media_types and weight > best_weight:
             best, best_weight = media_type, weight
     return best
 

@@ -8,8 +8,10 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from audio_decoding import request_waveform
 from cpu_convolutions import speed_up_convolutions
+from ctc_alignment import EXPLANATIONS, MAX_EXPLAINED_S, Alignment
 from ctc_recognition import (
     NORMALIZATION_EPSILON,
+    Token,
     Wav2Vec2Settings,
     check_architecture,
     choose_language,
@@ -27,8 +29,8 @@ from device_io import (
     choose_dtype,
     limit_threads,
     read_settings,
-    refuse_explanation,
     request_header,
+    wants_explanation,
 )
 from transcripts import (
     WRITERS,
@@ -76,58 +78,72 @@ class Wav2VecHandler:
         self.model = model.to(self.device, self.dtype).eval()
         if self.device.type == "cpu":
             speed_up_convolutions(self.model.wav2vec2.feature_extractor.conv_layers)
-        self._transcribe([SpeechRequest(torch.zeros(self.expected_sampling_rate), "text/plain")])
+        labels = range(self.model.config.vocab_size)
+        self._labels = self.processor.tokenizer.convert_ids_to_tokens(labels)
+        self._answer([SpeechRequest(torch.zeros(self.expected_sampling_rate), "text/plain")])
         self.initialized = True
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
-        """Return one transcript for each recording of the batch, in order."""
+        """Return one transcript or alignment for each recording of the batch, in order."""
         return answer_requests(
-            data, context, lambda index, row: self._parse(index, row, context), self._transcribe
+            data, context, lambda index, row: self._parse(index, row, context), self._answer
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
-        refuse_explanation(context, index)
+        explain = wants_explanation(context, index)
         accept = request_header(context, index, "Accept")
-        media_type = choose_media_type(accept, response_format_of(row))
+        media_types = EXPLANATIONS if explain else WRITERS
+        media_type = choose_media_type(accept, response_format_of(row), list(media_types))
         rate_hz, limit_s = self.expected_sampling_rate, self._settings.max_audio_seconds
+        limit_s = min(limit_s, MAX_EXPLAINED_S) if explain else limit_s
         waveform = request_waveform(row, context, index, rate_hz, limit_s)
         extractor = self.processor.feature_extractor
         if extractor.do_normalize:
             epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
             waveform = normalize_in_place(waveform, epsilon)
-        return SpeechRequest(waveform, media_type)
+        return SpeechRequest(waveform, media_type, explain)
 
     @torch.inference_mode()
-    def _transcribe(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+    def _answer(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
         waveforms = [request.waveform for request in requests]
         settings = self._settings
         emissions = compute_emissions(
             self.model, waveforms, settings.chunk_length_s, settings.stride_length_s
         )
         return [
-            Answer(
-                WRITERS[request.media_type](self._transcript(emission, len(request.waveform))),
-                request.media_type,
-            )
+            Answer(self._write(request, emission), request.media_type)
             for request, emission in zip(requests, emissions, strict=True)
         ]
 
-    def _transcript(self, emission: torch.Tensor, samples: int) -> Transcript:
+    def _write(self, request: SpeechRequest, emission: torch.Tensor) -> Any:
+        alignment = self._align(request.waveform, emission)
+        if request.explain:
+            return EXPLANATIONS[request.media_type](alignment)
+        return WRITERS[request.media_type](alignment.transcript)
+
+    def _align(self, waveform: torch.Tensor, emission: torch.Tensor) -> Alignment:
         tokenizer = self.processor.tokenizer
-        tokens = find_best_path(emission, tokenizer.pad_token_id)
+        blank, delimiter = tokenizer.pad_token_id, tokenizer.word_delimiter_token_id
         frame_s = frame_grid(self.model).stride / self.expected_sampling_rate
+        probabilities = emission.softmax(dim=-1)
+        tokens = find_best_path(probabilities, blank)
+        spoken = group_words(tokens, delimiter)
         words = [
             Word(
-                self._text([token.label for token in word]),
+                self._text(word),
                 word[0].start * frame_s,
                 word[-1].stop * frame_s,
                 sum(token.confidence for token in word) / len(word),
             )
-            for word in group_words(tokens, tokenizer.word_delimiter_token_id)
+            for word in spoken
         ]
-        text = self._text([token.label for token in tokens])
-        return Transcript(text, samples / self.expected_sampling_rate, words)
+        duration_s = len(waveform) / self.expected_sampling_rate
+        transcript = Transcript(self._text(tokens), duration_s, words)
+        return Alignment(
+            waveform, probabilities, self._labels, blank, delimiter, frame_s, transcript, spoken
+        )
 
-    def _text(self, labels: Sequence[int]) -> str:
+    def _text(self, tokens: Sequence[Token]) -> str:
+        labels = [token.label for token in tokens]
         text: str = self.processor.tokenizer.decode(labels, group_tokens=False)
         return text.strip()

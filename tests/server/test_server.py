@@ -162,6 +162,15 @@ def test_transcript_comes_in_the_form_asked_for(
     assert re.fullmatch(pattern, reply.body.decode(), re.DOTALL)
 
 
+def test_explanation_of_speech_is_an_alignment_or_a_picture(inference_url: str) -> None:
+    url = f"{inference_url}/explanations/wav2vec2"
+    alignment = post(url, SPEECH, AUDIO)
+    assert json.loads(alignment.body)["words"][4]["word"] == "LIGHTS"
+    picture = post(url, SPEECH, AUDIO, Accept="image/png")
+    assert picture.content_type == "image/png"
+    assert picture.body.startswith(b"\x89PNG")
+
+
 def test_field_of_a_form_chooses_too(inference_url: str) -> None:
     url = f"{inference_url}/predictions/wav2vec2"
     form = ("-F", f"file=@{EXAMPLES / 'turn_on_the_kitchen_lights.wav'}")

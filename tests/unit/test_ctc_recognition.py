@@ -1,6 +1,5 @@
 """CTC: hand-computed paths, and emissions that no neighbour in the batch changes."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from ctc_recognition import (
 BLANK = 0
 
 
-def emission_of(path: list[int], labels: int = 32) -> torch.Tensor:
+def probabilities_of(path: list[int], labels: int = 32) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(path), labels).float()
 
 
@@ -50,7 +49,7 @@ def emission_of(path: list[int], labels: int = 32) -> torch.Tensor:
     ],
 )
 def test_hand_computed_paths(path: list[int], labels: list[int]) -> None:
-    tokens = find_best_path(emission_of(path), BLANK)
+    tokens = find_best_path(probabilities_of(path), BLANK)
     assert [token.label for token in tokens] == labels
     for token in tokens:
         assert set(path[token.start : token.stop]) == {token.label}
@@ -58,20 +57,23 @@ def test_hand_computed_paths(path: list[int], labels: list[int]) -> None:
 
 def test_hand_computed_words() -> None:
     space = 4
-    tokens = find_best_path(emission_of([0, 5, 5, 0, 6, 4, 4, 0, 4, 7, 0, 7]), BLANK)
+    tokens = find_best_path(probabilities_of([0, 5, 5, 0, 6, 4, 4, 0, 4, 7, 0, 7]), BLANK)
     words = group_words(tokens, space)
     assert [[token.label for token in word] for word in words] == [[5, 6], [7, 7]]
     assert [(word[0].start, word[-1].stop) for word in words] == [(1, 5), (9, 12)]
-    # Of 32 labels, one has the logit 1 and the others 0.
-    expected = math.e / (math.e + 31)
-    assert tokens[0].confidence == pytest.approx(expected)
+    assert tokens[0].confidence == 1
+
+
+def test_confidence_is_the_mean_probability() -> None:
+    probabilities = torch.tensor([[0.1, 0.9], [0.3, 0.7], [0.8, 0.2]])
+    assert find_best_path(probabilities, BLANK)[0].confidence == pytest.approx(0.8)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from([0, 4, 5, 6, 7, 11, 15]), min_size=1, max_size=60))
 def test_text_is_what_the_tokenizer_makes_of_the_path(path: list[int]) -> None:
     tokenizer = demo_tokenizer()
-    tokens = find_best_path(emission_of(path), tokenizer.pad_token_id)
+    tokens = find_best_path(probabilities_of(path), tokenizer.pad_token_id)
     labels = [token.label for token in tokens]
     assert tokenizer.decode(labels, group_tokens=False) == tokenizer.decode(path)
 
