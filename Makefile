@@ -14,10 +14,11 @@ LONG ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LM := $(VENV)/.lm
 export PYTHONPATH := $(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve stop archive test lint types demo-models demo-scores benchmark lock clean
+.PHONY: help setup lm serve stop archive test lint types demo-models demo-scores benchmark lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +39,15 @@ archive: $(READY)  ## build archives; MODEL=, SOURCE= (hub name, folder, torchau
 	@$(BIN)/python scripts/build_archives.py $(MODEL) \
 		$(if $(SOURCE),--source "$(SOURCE)") $(if $(FORMAT),--format "$(FORMAT)")
 
+lm: $(LM)  ## add beam search with a language model for Wav2Vec2 (a C++ compiler needed)
+
+$(LM): requirements-lm.lock $(READY)
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-lm.lock
+	@touch $@
+
 test: lint types  ## lint, types, and the unit, handler and server tests
+	@$(MAKE) --no-print-directory lm \
+		|| echo "The extra lm could not be installed: its tests are skipped."
 	@$(BIN)/python -m pytest
 
 lint: $(READY)  ## ruff
@@ -60,6 +69,9 @@ benchmark: $(READY)  ## compare with what people run today; MODEL= for one, LONG
 lock:  ## choose versions anew and write requirements.lock (uv needed)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header \
 		--no-annotate --quiet --upgrade --output-file requirements.lock
+	printf 'flashlight-text\nkenlm\n' | uv pip compile - --constraint requirements.lock --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --upgrade \
+		--output-file requirements-lm.lock
 
 clean:  ## stop the server and remove what was built, but not .venv
 	@test ! -e .build/server/server.json || $(BIN)/python scripts/serve.py stop

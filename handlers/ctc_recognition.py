@@ -32,6 +32,13 @@ class Wav2Vec2Settings:
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     threads: int | None = None
     target_lang: str | None = None
+    decoder: Literal["greedy", "beam"] = "greedy"
+    beam_width: Annotated[int, KeyOptions(ge=1)] = 50
+    lm: str | None = None
+    lexicon: str | None = None
+    lm_weight: float | None = None
+    word_score: float | None = None
+    hotwords: list[str] | None = None
     max_audio_seconds: float = 3600.0
     chunk_length_s: Annotated[float, KeyOptions(gt=0)] = 20.0
     stride_length_s: Annotated[float, KeyOptions(ge=0)] = 2.0

@@ -1,6 +1,8 @@
 """TorchServe handler for Wav2Vec2 CTC speech recognition: a recording in, its transcript out."""
 
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from audio_decoding import request_waveform
 from cpu_convolutions import speed_up_convolutions
 from ctc_alignment import EXPLANATIONS, MAX_EXPLAINED_S, Alignment
+from ctc_beam import Decode, load_beam_decoder
 from ctc_recognition import (
     NORMALIZATION_EPSILON,
     Token,
@@ -78,10 +81,17 @@ class Wav2VecHandler:
         self.model = model.to(self.device, self.dtype).eval()
         if self.device.type == "cpu":
             speed_up_convolutions(self.model.wav2vec2.feature_extractor.conv_layers)
+        self._decode = self._choose_decoder(Path(properties["model_dir"]))
         labels = range(self.model.config.vocab_size)
         self._labels = self.processor.tokenizer.convert_ids_to_tokens(labels)
         self._answer([SpeechRequest(torch.zeros(self.expected_sampling_rate), "text/plain")])
         self.initialized = True
+
+    def _choose_decoder(self, folder: Path) -> Decode:
+        tokenizer = self.processor.tokenizer
+        if self._settings.decoder == "beam":
+            return load_beam_decoder(self._settings, tokenizer, folder)
+        return functools.partial(find_best_path, blank=tokenizer.pad_token_id)
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
         """Return one transcript or alignment for each recording of the batch, in order."""
@@ -126,7 +136,7 @@ class Wav2VecHandler:
         blank, delimiter = tokenizer.pad_token_id, tokenizer.word_delimiter_token_id
         frame_s = frame_grid(self.model).stride / self.expected_sampling_rate
         probabilities = emission.softmax(dim=-1)
-        tokens = find_best_path(probabilities, blank)
+        tokens = self._decode(probabilities)
         spoken = group_words(tokens, delimiter)
         words = [
             Word(

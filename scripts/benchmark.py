@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,11 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-import yaml
 from transformers import AutoModelForCTC, AutoProcessor
 
-from build_archives import HANDLER_FOLDER, ArchiveConfig, build_archive, read_configs
+from build_archives import HANDLER_FOLDER, ArchiveConfig, read_configs
 from full_size_models import write_base_960h
-from local_serving import LocalModel, load_archive
+from local_serving import LocalModel, build_with_settings, load_archive
 
 SAMPLE_RATE_HZ = 16_000
 CLIP_S = 10
@@ -37,18 +35,6 @@ def noise(duration_s: int, seed: int) -> bytes:
     samples = generator.normal(0, 0.1, duration_s * SAMPLE_RATE_HZ).astype(np.float32)
     soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return file.getvalue()
-
-
-def load(config: ArchiveConfig, folder: Path, gpu_id: int | None, **settings: Any) -> LocalModel:
-    """Build an archive of the model in `folder` with some handler settings, and load it."""
-    content = yaml.safe_load(config.path.read_text(encoding="utf-8"))
-    content["handler"] |= settings
-    path = folder.parent / "model-config" / config.path.name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    changed = replace(config, path=path)
-    store = Path(tempfile.mkdtemp(dir=folder.parent))
-    return load_archive(build_archive(changed, store, str(folder), "no-archive"), gpu_id)
 
 
 def time_side_by_side(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -97,7 +83,9 @@ def benchmark_wav2vec2(threads: int, long: bool) -> None:
             _time_on_gpu(config, folder)
             return
         models = {
-            dtype: load(config, folder, None, dtype=dtype, threads=threads)
+            dtype: load_archive(
+                build_with_settings(config, folder, folder.parent, dtype=dtype, threads=threads)
+            )
             for dtype in ("float32", "auto")
         }
         _time_clips(models, plain_loop(folder))
@@ -124,7 +112,8 @@ def _time_on_gpu(config: ArchiveConfig, folder: Path) -> None:
     clips = [{"body": noise(CLIP_S, seed)} for seed in range(max(GPU_BATCHES))]
     rows = []
     for dtype in ("float32", "bfloat16"):
-        model = load(config, folder, 0, dtype=dtype, threads=None)
+        archive = build_with_settings(config, folder, folder.parent, dtype=dtype, threads=None)
+        model = load_archive(archive, gpu_id=0)
         for size in GPU_BATCHES:
             run = partial(model.answer, clips[:size])
             each = time_side_by_side({dtype: run}, REPEATS)[dtype]

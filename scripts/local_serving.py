@@ -1,14 +1,18 @@
 """An archive's handler without a server: loaded and called as a TorchServe worker does it."""
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ts.context import RequestProcessor
 from ts.model_loader import TsModelLoader
 from ts.service import Service
+
+from build_archives import ArchiveConfig, build_archive
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,19 @@ class LocalModel:
             Reply(context.get_response_status(index)[0], answer)
             for index, answer in enumerate(answers)
         ]
+
+
+def build_with_settings(
+    config: ArchiveConfig, source: Path, workspace: Path, **settings: Any
+) -> Path:
+    """Build an unpacked archive of the model in `source` with some other handler settings."""
+    content = yaml.safe_load(config.path.read_text(encoding="utf-8"))
+    content["handler"] |= settings
+    folder = Path(tempfile.mkdtemp(dir=workspace))
+    path = folder / config.path.name
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    changed = replace(config, path=path, handler_settings=content["handler"])
+    return build_archive(changed, folder, str(source), "no-archive")
 
 
 def load_archive(folder: Path, gpu_id: int | None = None) -> LocalModel:

@@ -6,6 +6,7 @@ into a folder: weights as safetensors or TorchScript, whatever format they came 
 """
 
 import json
+import math
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Wav2Vec2ForCTC, Wav2Vec2Processor
 from transformers.utils import logging as transformers_logging
 
+from ctc_beam import LANGUAGE_MODEL_FILE, spell
 from ctc_recognition import choose_language
 from emformer_rnnt_handler import SENTENCEPIECE_FILE, STATISTICS_FILE
 from text_loading import LABELS_FILE, check_complete
@@ -32,6 +34,8 @@ transformers_logging.disable_progress_bar()
 
 WEIGHTS_FILE = "model.safetensors"
 SCRIPTED_FILE = "model.pt"
+# KenLM's formats.
+LANGUAGE_MODELS = (".arpa", ".bin", ".binary", ".gz")
 ADAPTER_FILE = "adapter.{}.safetensors"
 TORCHAUDIO = "torchaudio"
 # What torchaudio's bundle downloads, under the names that it gives the files.
@@ -57,14 +61,44 @@ def stage_wav2vec2(source: str, folder: Path, handler_settings: Mapping[str, Any
     if source.startswith(f"{TORCHAUDIO}:"):
         model, processor = _speech_bundle(source.removeprefix(f"{TORCHAUDIO}:"))
     else:
-        model, processor = _pretrained_speech(local_folder(source, language))
+        path = local_folder(source, language)
+        source = str(path)
+        model, processor = _pretrained_speech(path)
     if language:
         choose_language(model, processor, language)
         adapter = {name: weight.detach() for name, weight in model._get_adapters().items()}
         save_file(adapter, folder / ADAPTER_FILE.format(language), {"format": "pt"})
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
+    _stage_language_model(Path(source), folder, handler_settings, processor.tokenizer)
     return WEIGHTS_FILE
+
+
+def _stage_language_model(
+    source: Path, folder: Path, settings: Mapping[str, Any], tokenizer: Any
+) -> None:
+    """Copy what the YAML names, and what a `Wav2Vec2ProcessorWithLM` keeps in its own folder."""
+    for name in filter(None, (settings.get("lm"), settings.get("lexicon"))):
+        if not (source / name).is_file():
+            raise SourceError(f"Expected {name}, which the YAML names, in {source}.")
+        shutil.copy(source / name, folder)
+    packed = source / "language_model"
+    if not packed.is_dir():
+        return
+    weights = json.loads((packed / "attrs.json").read_text(encoding="utf-8"))
+    model = next(path for path in sorted(packed.iterdir()) if path.suffix in LANGUAGE_MODELS)
+    shutil.copy(model, folder)
+    words = (packed / "unigrams.txt").read_text(encoding="utf-8").split()
+    lines = spell(words, tokenizer.get_vocab(), tokenizer.word_delimiter_token)
+    (folder / "lexicon.txt").write_text("".join(lines), encoding="utf-8")
+    options = {
+        "lm": model.name,
+        "lexicon": "lexicon.txt",
+        # pyctcdecode weighs natural logarithms, flashlight KenLM's own, of base 10.
+        "lm_weight": weights["alpha"] * math.log(10),
+        "word_score": weights["beta"],
+    }
+    (folder / LANGUAGE_MODEL_FILE).write_text(json.dumps(options), encoding="utf-8")
 
 
 def _speech_bundle(name: str) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:

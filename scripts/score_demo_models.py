@@ -5,23 +5,29 @@ Word error rates need espeak-ng, which speaks the held-out sentences anew.
 
 import argparse
 import io
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 
 from build_archives import ROOT, ArchiveConfig, BuildError, build_archive, choose_configs
 from demo_training import speech_corpus
 from demo_training.catalogue import SPEECH_MODELS, TEXT_MODELS, WORKSPACE
 from demo_training.espeak import SAMPLE_RATE_HZ, EspeakMissingError
-from local_serving import LocalModel, load_archive
+from demo_training.word_model import write_demo_model
+from local_serving import LocalModel, build_with_settings, load_archive
 
 TEXT_EXAMPLES = 1000
 SEED = 2
 BATCH_SIZE = 8
+NOISE_DB = 5
 
 
 def answer_all(model: LocalModel, payloads: Sequence[Any]) -> list[Any]:
@@ -35,15 +41,49 @@ def answer_all(model: LocalModel, payloads: Sequence[Any]) -> list[Any]:
 
 def score_speech(model: LocalModel) -> dict[str, float]:
     """Return the word error rate in percent on each held-out set."""
-    scores = {}
-    for name, utterances in speech_corpus.held_out(WORKSPACE).items():
-        transcripts = answer_all(model, [_as_wav(utterance) for utterance in utterances])
-        rate = speech_corpus.word_error_rate(
-            [utterance.text for utterance in utterances],
-            [transcript.lower() for transcript in transcripts],
+    return {
+        f"word error rate %, {name.replace('_', ' ')}, {len(utterances)} sentences": _error_rate(
+            model, utterances
         )
-        scores[f"word error rate %, {name.replace('_', ' ')}, {len(utterances)} sentences"] = rate
-    return scores
+        for name, utterances in speech_corpus.held_out(WORKSPACE).items()
+    }
+
+
+def score_language_model(model: LocalModel, source: Path, folder: Path) -> dict[str, float]:
+    """Return the word error rate of unheard voices in noise, without and with a language model."""
+    shutil.copytree(source, folder / "source")
+    write_demo_model(folder / "source" / "lm.arpa")
+    config = choose_configs(["wav2vec2"])[0]
+    settings = {"decoder": "beam", "lm": "lm.arpa"}
+    beam = load_archive(build_with_settings(config, folder / "source", folder, **settings))
+    utterances = speech_corpus.held_out(WORKSPACE)["unseen_voices"]
+    noisy = _add_noise(utterances)
+    label = f"word error rate %, unseen voices{{}}, {len(utterances)} sentences"
+    return {
+        label.format(", language model"): _error_rate(beam, utterances),
+        label.format(f" in noise of {NOISE_DB} dB"): _error_rate(model, noisy),
+        label.format(f" in noise of {NOISE_DB} dB, language model"): _error_rate(beam, noisy),
+    }
+
+
+def _error_rate(model: LocalModel, utterances: Sequence[speech_corpus.Utterance]) -> float:
+    transcripts = answer_all(model, [_as_wav(utterance) for utterance in utterances])
+    return speech_corpus.word_error_rate(
+        [utterance.text for utterance in utterances],
+        [transcript.lower() for transcript in transcripts],
+    )
+
+
+def _add_noise(utterances: Sequence[speech_corpus.Utterance]) -> list[speech_corpus.Utterance]:
+    """Return utterances with white noise, their signal `NOISE_DB` above it."""
+    generator = np.random.default_rng(SEED)
+    noisy = []
+    for utterance in utterances:
+        loudness = utterance.waveform.std() * 10 ** (-NOISE_DB / 20)
+        samples = utterance.waveform + generator.normal(0, loudness, utterance.waveform.shape)
+        waveform = samples.clip(-32768, 32767).astype(np.int16)
+        noisy.append(replace(utterance, waveform=waveform))
+    return noisy
 
 
 def _as_wav(utterance: speech_corpus.Utterance) -> bytes:
@@ -67,9 +107,13 @@ def score(config: ArchiveConfig) -> dict[str, float]:
     """Return the scores of a demo model, asked through an archive built from it."""
     with tempfile.TemporaryDirectory() as folder:
         model = load_archive(build_archive(config, Path(folder), config.source, "no-archive"))
-        return (
-            score_speech(model) if config.name in SPEECH_MODELS else score_text(config.name, model)
-        )
+        if config.name not in SPEECH_MODELS:
+            return score_text(config.name, model)
+        scores = score_speech(model)
+        # The extra lm is optional.
+        if config.name == "wav2vec2" and find_spec("kenlm"):
+            scores |= score_language_model(model, ROOT / config.source, Path(folder))
+        return scores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,14 +12,12 @@ import pytest
 import soundfile
 import torch
 import torchaudio
-import yaml
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, Wav2Vec2ForCTC, Wav2Vec2Model, Wav2Vec2Processor
 
 from build_archives import (
     HANDLER_FOLDER,
     ROOT,
-    ArchiveConfig,
     BuildError,
     build_archive,
     choose_configs,
@@ -28,7 +26,7 @@ from build_archives import (
 )
 from ctc_recognition import run_batch
 from full_size_models import write_base_960h, write_bundle, write_mms, write_speech_bundle
-from local_serving import load_archive
+from local_serving import build_with_settings, load_archive
 
 NAMES = [
     "bert_question_answering",
@@ -137,21 +135,11 @@ SMALL = {
 }
 
 
-def with_language(language: str, tmp_path: Path) -> ArchiveConfig:
-    """Return the configuration of a Wav2Vec2 archive whose YAML names a language."""
-    config = read_configs()["wav2vec2"]
-    content = yaml.safe_load(config.path.read_text())
-    content["handler"]["target_lang"] = language
-    path = tmp_path / config.path.name
-    path.write_text(yaml.safe_dump(content))
-    return replace(config, path=path, handler_settings=content["handler"])
-
-
 def test_language_of_the_yaml_is_the_one_spoken(tmp_path: Path) -> None:
     source = tmp_path / "mms"
     write_mms(source, {"eng": "abc", "fra": "éàçdefg"}, **SMALL)
-    config = with_language("fra", tmp_path)
-    archive = build_archive(config, tmp_path / "store", str(source), "no-archive")
+    config = read_configs()["wav2vec2"]
+    archive = build_with_settings(config, source, tmp_path, target_lang="fra")
     assert not (archive / "adapter.eng.safetensors").exists()
     model = load_archive(archive)
     processor = Wav2Vec2Processor.from_pretrained(source)
@@ -171,7 +159,7 @@ def test_language_that_a_checkpoint_lacks_is_named(tmp_path: Path) -> None:
     source = tmp_path / "mms"
     write_mms(source, {"eng": "abc"}, **SMALL)
     with pytest.raises(BuildError, match=r"target_lang: deu does not exist. Choose one of eng"):
-        build_archive(with_language("deu", tmp_path), tmp_path / "store", str(source))
+        build_with_settings(read_configs()["wav2vec2"], source, tmp_path, target_lang="deu")
 
 
 @torch.inference_mode()
