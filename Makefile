@@ -46,7 +46,7 @@ $(LM): requirements-lm.lock $(READY)
 	@touch $@
 
 test: lint types  ## lint, types, and the unit, handler and server tests
-	@$(MAKE) --no-print-directory lm \
+	@$(MAKE) -s lm \
 		|| echo "The extra lm could not be installed: its tests are skipped."
 	@$(BIN)/python -m pytest
 

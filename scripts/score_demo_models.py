@@ -66,6 +66,22 @@ def score_language_model(model: LocalModel, source: Path, folder: Path) -> dict[
     }
 
 
+def score_bfloat16(model: LocalModel, source: Path, folder: Path) -> dict[str, float]:
+    """Return how often `dtype: auto` gives the transcript of float32, in percent."""
+    config = choose_configs(["wav2vec2"])[0]
+    fast = load_archive(build_with_settings(config, source, folder, dtype="auto"))
+    utterances = [
+        each for several in speech_corpus.held_out(WORKSPACE).values() for each in several
+    ]
+    recordings = [_as_wav(utterance) for utterance in utterances]
+    pairs = zip(answer_all(fast, recordings), answer_all(model, recordings), strict=True)
+    equal = sum(transcript == expected for transcript, expected in pairs)
+    label = (
+        f"transcripts of {fast.handler.dtype} as those of float32 %, {len(utterances)} sentences"
+    )
+    return {label: 100 * equal / len(utterances)}
+
+
 def _error_rate(model: LocalModel, utterances: Sequence[speech_corpus.Utterance]) -> float:
     transcripts = answer_all(model, [_as_wav(utterance) for utterance in utterances])
     return speech_corpus.word_error_rate(
@@ -110,9 +126,11 @@ def score(config: ArchiveConfig) -> dict[str, float]:
         if config.name not in SPEECH_MODELS:
             return score_text(config.name, model)
         scores = score_speech(model)
-        # The extra lm is optional.
-        if config.name == "wav2vec2" and find_spec("kenlm"):
-            scores |= score_language_model(model, ROOT / config.source, Path(folder))
+        if config.name == "wav2vec2":
+            arguments = (model, ROOT / config.source, Path(folder))
+            scores |= score_bfloat16(*arguments)
+            # The extra lm is optional.
+            scores |= score_language_model(*arguments) if find_spec("kenlm") else {}
         return scores
 
 

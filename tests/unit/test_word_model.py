@@ -1,8 +1,8 @@
 """The n-gram model: a distribution in every context, in a file that is read back."""
 
 import math
-from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,10 +36,11 @@ def test_every_context_has_a_distribution(sentences: list[list[str]]) -> None:
 
 
 @given(SENTENCES)
-def test_words_are_read_back(sentences: list[list[str]]) -> None:
+def test_words_are_read_back(
+    tmp_path_factory: pytest.TempPathFactory, sentences: list[list[str]]
+) -> None:
     words = sorted({word for sentence in sentences for word in sentence})
-    path = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path("/tmp")  # noqa: S108
-    file = path / "words.arpa"
+    file = tmp_path_factory.getbasetemp() / "words.arpa"
     file.write_text(format_arpa(*estimate(sentences)))
     assert read_arpa_words(file) == words
 
