@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +15,12 @@ from safetensors.torch import load_file
 
 from build_archives import ROOT
 from common import EXAMPLES
+from ctc_recognition import Wav2Vec2Settings
 from full_size_models import write_processor
 from local_serving import load_archive
 from model_sources import stage_emformer
+from rnnt_decoding import EmformerSettings
+from text_tasks import TextSettings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SERVED_AT = "http://127.0.0.1:8080"
@@ -58,6 +63,19 @@ def test_readme_shows_every_archive() -> None:
 def test_readme_names_only_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)", README)) <= targets
+
+
+@pytest.mark.parametrize("settings_class", [Wav2Vec2Settings, EmformerSettings, TextSettings])
+def test_every_setting_is_in_the_readme(settings_class: Any) -> None:
+    rows = " ".join(re.findall(r"^\| (`[a-zA-Z_`, ]+`) \|", README, re.MULTILINE))
+    for field in fields(settings_class):
+        assert f"`{field.name}`" in rows
+
+
+def test_every_setting_of_wav2vec2_is_in_its_yaml() -> None:
+    yaml = (ROOT / "model_configs" / "wav2vec2.yaml").read_text()
+    for field in fields(Wav2Vec2Settings):
+        assert re.search(rf"^  (# )?{field.name}: ", yaml, re.MULTILINE), field.name
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,11 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import soundfile
+import torch
+import torchaudio
 
 from common import EXAMPLES
 
@@ -23,6 +26,7 @@ QUESTION = (EXAMPLES / "question.json").read_bytes()
 ENTITIES = (EXAMPLES / "entities.txt").read_bytes()
 PROMPT = (EXAMPLES / "prompt.txt").read_bytes()
 UNSUPPORTED = "ExplanationUnsupported"
+RATE_HZ = 16_000
 TEXT, JSON, AUDIO = "text/plain", "application/json", "audio/wav"
 
 
@@ -124,6 +128,61 @@ def test_burst_of_one_kind_is_answered_in_batches(inference_url: str) -> None:
     """Enough requests for full batches, every third of them broken."""
     good, broken = CASES[2], CASES[13]
     check_all(inference_url, [broken if n % 3 == 2 else good for n in range(48)])
+
+
+def encode(samples: np.ndarray, rate_hz: int, container: str, subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format=container, subtype=subtype)
+    return file.getvalue()
+
+
+def three_days_of_flac() -> bytes:
+    """Return a small file whose header claims three days: 36 bits of samples at byte 21."""
+    flac = encode(np.zeros(RATE_HZ), RATE_HZ, "FLAC")
+    claimed = int.from_bytes(flac[21:26], "big") >> 36 << 36 | 3 * 24 * 3600 * RATE_HZ
+    return flac[:21] + claimed.to_bytes(5, "big") + flac[26:]
+
+
+@pytest.mark.parametrize(
+    ("recording", "status", "pattern"),
+    [
+        (encode(np.zeros(RATE_HZ), RATE_HZ, "WAV"), 200, ""),
+        (b"", 400, has("MissingPayload")),
+        (encode(np.zeros(0), RATE_HZ, "WAV"), 400, has("EmptyAudio")),
+        (encode(np.full(999, np.nan), RATE_HZ, "WAV", "FLOAT"), 400, has("InvalidAudio")),
+        (three_days_of_flac(), 413, has("AudioTooLong")),
+        (encode(np.zeros(RATE_HZ), 100, "WAV"), 422, has("UnsupportedRate")),
+    ],
+    ids=["silence", "empty", "no-samples", "nan", "three-days", "slow"],
+)
+def test_recordings_without_speech(
+    inference_url: str, recording: bytes, status: int, pattern: str
+) -> None:
+    check_all(inference_url, [Case("predictions/wav2vec2", recording, AUDIO, status, pattern)])
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype", "rate_hz", "channels"),
+    [
+        ("WAV", "PCM_U8", 22_050, 1),
+        ("WAV", "ULAW", 8_000, 2),
+        ("WAV", "PCM_24", 192_000, 8),
+        ("WAV", "FLOAT", 44_100, 2),
+        ("FLAC", None, 48_000, 1),
+        ("OGG", "VORBIS", 32_000, 1),
+        ("OGG", "OPUS", 48_000, 2),
+        ("MP3", None, 44_100, 2),
+        ("AIFF", "PCM_32", 96_000, 1),
+    ],
+)
+def test_speech_in_every_container(
+    inference_url: str, container: str, subtype: str | None, rate_hz: int, channels: int
+) -> None:
+    samples, from_hz = soundfile.read(io.BytesIO(SPEECH), dtype="float32")
+    waveform = torchaudio.functional.resample(torch.from_numpy(samples), from_hz, rate_hz)
+    recording = encode(waveform.numpy()[:, None].repeat(channels, 1), rate_hz, container, subtype)
+    reply = post(f"{inference_url}/predictions/wav2vec2", recording, AUDIO)
+    assert reply.body == b"TURN ON THE KITCHEN LIGHTS"
 
 
 def test_forms_of_a_recording(inference_url: str) -> None:
