@@ -88,8 +88,13 @@ def decode_audio(
     """
     with _open(audio, pcm) as recording:
         _check_header(recording, max_duration_s)
-        blocks = resample_blocks(_read_blocks(recording), recording.samplerate, sample_rate_hz)
-        waveform = torch.cat(list(blocks))
+        rate_hz = _usual_rate(recording.samplerate)
+        waveform = torch.empty(math.ceil(recording.frames * sample_rate_hz / rate_hz) + 1)
+        samples = 0
+        for block in resample_blocks(_read_blocks(recording), rate_hz, sample_rate_hz):
+            waveform[samples : samples + len(block)] = block
+            samples += len(block)
+    waveform = waveform[:samples]
     if waveform.numel() == 0:
         raise _bad_samples("EmptyAudio", "Expected audio in body, got a file of 0 samples.")
     return waveform
@@ -124,6 +129,10 @@ def _check_whole_samples(audio: bytes, pcm: PcmFormat) -> None:
             "InvalidAudio",
             f"Expected a multiple of {frame_bytes} bytes of audio/L16 in body, got {len(audio)}.",
         )
+
+
+def _usual_rate(rate_hz: int) -> int:
+    return round(rate_hz / RATE_STEP_HZ) * RATE_STEP_HZ
 
 
 def _check_header(recording: soundfile.SoundFile, max_duration_s: float) -> None:
@@ -186,9 +195,8 @@ def resample_blocks(
     Together they are what resampling the whole at once gives: each block is resampled with its
     neighbours' samples on both sides, as many as the kernel reaches.
     """
-    from_hz = round(from_hz / RATE_STEP_HZ) * RATE_STEP_HZ
     if from_hz == to_hz:
-        yield from (*blocks, torch.empty(0))
+        yield from blocks
         return
     resampler = _resampler(from_hz, to_hz)
     step, new_step = from_hz // resampler.gcd, to_hz // resampler.gcd

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ctc_recognition import Token
-from transcripts import Transcript
+from transcripts import Transcript, describe_word, write_json
 
 # What fits in a picture and in a person's patience.
 MAX_EXPLAINED_S = 60.0
@@ -87,21 +87,15 @@ def _extend(
 def describe_alignment(alignment: Alignment) -> dict[str, Any]:
     """Return the text, tokens with frames, times and probability, and words with alternatives."""
     words = [
-        {
-            "word": word.text,
-            "start": round(word.start_s, 3),
-            "end": round(word.end_s, 3),
-            "confidence": round(word.confidence, 4),
-            "alternatives": _find_alternatives(alignment, tokens),
-        }
+        {**describe_word(word), "alternatives": _find_alternatives(alignment, tokens)}
         for word, tokens in zip(alignment.transcript.words, alignment.words, strict=True)
     ]
+    tokens = [_describe_token(alignment, token) for word in alignment.words for token in word]
     return {
-        "text": alignment.transcript.text,
-        "duration": round(alignment.transcript.duration_s, 3),
-        "frame_duration": alignment.frame_s,
-        "tokens": [_describe_token(alignment, token) for word in alignment.words for token in word],
+        **write_json(alignment.transcript),
         "words": words,
+        "frame_duration": alignment.frame_s,
+        "tokens": tokens,
     }
 
 

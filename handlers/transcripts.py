@@ -50,16 +50,18 @@ def write_plain(transcript: Transcript) -> str:
 
 def write_json(transcript: Transcript) -> dict[str, Any]:
     """Return the text, the duration and the words, times in seconds."""
-    words = [
-        {
-            "word": word.text,
-            "start": round(word.start_s, 3),
-            "end": round(word.end_s, 3),
-            "confidence": round(word.confidence, 4),
-        }
-        for word in transcript.words
-    ]
+    words = [describe_word(word) for word in transcript.words]
     return {"text": transcript.text, "duration": round(transcript.duration_s, 3), "words": words}
+
+
+def describe_word(word: Word) -> dict[str, Any]:
+    """Return a word's text, times in seconds and confidence."""
+    return {
+        "word": word.text,
+        "start": round(word.start_s, 3),
+        "end": round(word.end_s, 3),
+        "confidence": round(word.confidence, 4),
+    }
 
 
 def write_vtt(transcript: Transcript) -> str:
