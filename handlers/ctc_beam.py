@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import torchaudio
 
-from ctc_recognition import Token, Wav2Vec2Settings
+from ctc_recognition import Wav2Vec2Settings
+from transcripts import Token
 
 Decode = Callable[[torch.Tensor], list[Token]]
 # What a checkpoint with a language model says of it, written by scripts/model_sources.py.

@@ -14,9 +14,10 @@ import torch
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from device_io import STRICT, DtypeName
+from transcripts import Token
 
 # A processor computes one waveform at a time fastest; a GPU is filled by about this much audio.
 GPU_BATCH_SAMPLES = 640 * 16_000
@@ -205,15 +206,6 @@ def extract_features(model: Wav2Vec2ForCTC, waveform: torch.Tensor) -> torch.Ten
     return features
 
 
-class Token(NamedTuple):
-    """A label of the best path: its frames, the end exclusive, and its mean probability there."""
-
-    label: int
-    start: int
-    stop: int
-    confidence: float
-
-
 def find_best_path(probabilities: torch.Tensor, blank: int) -> list[Token]:
     """Return the tokens of the best path, in order; `probabilities` have shape (frames, labels).
 
@@ -233,3 +225,12 @@ def group_words(tokens: Sequence[Token], delimiter: int | None) -> list[list[Tok
     """Return the tokens of each word; a model without a `delimiter` has but one word."""
     groups = itertools.groupby(tokens, lambda token: token.label == delimiter)
     return [list(word) for is_delimiter, word in groups if not is_delimiter]
+
+
+def name_labels(tokenizer: Wav2Vec2CTCTokenizer, count: int) -> list[str]:
+    """Return what people call the labels of an emission."""
+    names = [str(tokenizer.convert_ids_to_tokens(label)) for label in range(count)]
+    if tokenizer.word_delimiter_token_id is not None:
+        names[tokenizer.word_delimiter_token_id] = "space"
+    names[tokenizer.pad_token_id] = "blank"
+    return names

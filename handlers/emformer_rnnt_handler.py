@@ -1,5 +1,6 @@
 """TorchServe handler for Emformer RNN-T speech recognition: a recording in, its transcript out."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import torch
 from sentencepiece import SentencePieceProcessor
 
-from audio_decoding import request_waveform
+from alignments import Alignment, Alternatives
 from device_io import (
+    Answer,
     Row,
     answer_requests,
     choose_device,
@@ -16,15 +18,27 @@ from device_io import (
     read_settings,
     refuse_explanation,
 )
-from emformer_features import SAMPLE_RATE_HZ, load_features
-from rnnt_decoding import EmformerSettings, search_best_tokens, tokens_to_text
+from emformer_features import SAMPLE_RATE_HZ
+from rnnt_recognition import EmformerSettings, Recognizer, Recording
+from rnnt_tokens import (
+    find_alternatives,
+    group_pieces,
+    name_pieces,
+    split_path,
+    text_of,
+    tokens_to_text,
+)
+from scripted_beam_search import MAX_AUDIO_S, ScriptedBeamSearch, is_beam_search
+from speech_requests import SpeechRequest, read_request, write_answer
+from transcripts import PLAIN, Token, Transcript, time_words
 
-STATISTICS_FILE = "global_stats.json"
 SENTENCEPIECE_FILE = "spm.model"
+# TorchScript profiles and optimises its first runs.
+WARM_UPS = 3
 
 
 class ModelHandler:
-    """Transcribes recordings with a TorchScript `torchaudio.models.RNNTBeamSearch`."""
+    """Transcribes recordings with the TorchScript file of an Emformer RNN-T."""
 
     def __init__(self) -> None:
         self.model: Any = None
@@ -32,7 +46,7 @@ class ModelHandler:
         self.initialized = False
 
     def initialize(self, context: Any) -> None:
-        """Load the TorchScript file that the manifest names, the statistics and the pieces.
+        """Load the TorchScript file that the manifest names and the pieces, and run them.
 
         Raises `ValueError` or `OSError`, which stop the load, for a mistake in the YAML or a
         missing file.
@@ -41,30 +55,75 @@ class ModelHandler:
         limit_threads(self._settings.threads, context.model_yaml_config)
         folder = Path(context.system_properties["model_dir"])
         self.device = choose_device(context.system_properties.get("gpu_id"))
-        model_path = folder / context.manifest["model"]["serializedFile"]
-        decoder = torch.jit.load(str(model_path), self.device)
-        self.model = decoder.eval()
-        self._features = load_features(folder / STATISTICS_FILE).to(self.device).eval()
         self._pieces = SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE_FILE))
+        model_path = folder / context.manifest["model"]["serializedFile"]
+        self.model = torch.jit.load(str(model_path), self.device).eval()
+        self._search: ScriptedBeamSearch | None = None
+        if is_beam_search(self.model):
+            self._search = ScriptedBeamSearch(self.model, folder, self._settings.beam_width)
+        else:
+            self.recognizer = Recognizer(self.model, self._settings, self.device)
+        for _ in range(WARM_UPS):
+            self._answer([SpeechRequest(torch.zeros(SAMPLE_RATE_HZ), PLAIN)])
         self.initialized = True
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
-        """Return one transcript for each recording of the batch, in order."""
+        """Return one transcript or alignment for each recording of the batch, in order."""
         return answer_requests(
-            data, context, lambda index, row: self._parse(index, row, context), self._transcribe
+            data, context, lambda index, row: self._parse(index, row, context), self._answer
         )
 
-    def _parse(self, index: int, row: Row, context: Any) -> torch.Tensor:
-        refuse_explanation(context, index)
+    def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
         limit_s = self._settings.max_audio_seconds
-        return request_waveform(row, context, index, SAMPLE_RATE_HZ, limit_s)
+        if self._search is None:
+            return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s)
+        refuse_explanation(context, index)
+        limit_s = min(limit_s, MAX_AUDIO_S)
+        return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, (PLAIN,))
 
     @torch.inference_mode()
-    def _transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[str]:
-        # RNNTBeamSearch takes one utterance at a time, so no request can touch another.
-        return [self._transcribe_one(waveform) for waveform in waveforms]
+    def _answer(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+        if self._search is not None:
+            found = [self._search(request.waveform) for request in requests]
+            return [Answer(tokens_to_text(self._pieces, tokens), PLAIN) for tokens in found]
+        recordings = [
+            self.recognizer.start(request.waveform, keep_encodings=request.explain)
+            for request in requests
+        ]
+        self.recognizer.recognize(recordings)
+        return [self._write(*pair) for pair in zip(requests, recordings, strict=True)]
 
-    def _transcribe_one(self, waveform: torch.Tensor) -> str:
-        features = self._features(waveform.to(self.device))
-        tokens = search_best_tokens(self.model, features, self._settings.beam_width)
-        return tokens_to_text(self._pieces, tokens)
+    def _write(self, request: SpeechRequest, recording: Recording) -> Answer:
+        tokens = recording.best_tokens()
+        spoken = group_pieces(self._pieces, tokens)
+        words = time_words(
+            spoken, [text_of(self._pieces, word) for word in spoken], self.recognizer.frame_s
+        )
+        duration_s = len(request.waveform) / SAMPLE_RATE_HZ
+        transcript = Transcript(text_of(self._pieces, tokens), duration_s, words)
+        align = functools.partial(self._align, request, recording, transcript, spoken)
+        return write_answer(request, transcript, align)
+
+    def _align(
+        self,
+        request: SpeechRequest,
+        recording: Recording,
+        transcript: Transcript,
+        spoken: Sequence[Sequence[Token]],
+    ) -> Alignment:
+        tokens = recording.best_tokens()
+        probabilities, chances = split_path(self.recognizer.find_path(recording), tokens)
+        chances_of = dict(zip(tokens, chances, strict=True))
+
+        def alternatives(word: Sequence[Token]) -> Alternatives:
+            return find_alternatives(self._pieces, [chances_of[token] for token in word], word)
+
+        return Alignment(
+            request.waveform,
+            probabilities,
+            name_pieces(self._pieces),
+            self.recognizer.frame_s,
+            transcript,
+            spoken,
+            alternatives,
+        )

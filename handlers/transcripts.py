@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-import torch
-
 from device_io import RequestError, as_text
 
 # Subtitles that people can follow: two lines of 42 letters, at most 7 s, cut where speech pauses.
@@ -15,6 +13,15 @@ LINE_LETTERS = 42
 CUE_LETTERS = 2 * LINE_LETTERS
 CUE_S = 7.0
 PAUSE_S = 0.8
+
+
+class Token(NamedTuple):
+    """A label of an emission: its frames, the end exclusive, and its mean probability there."""
+
+    label: int
+    start: int
+    stop: int
+    confidence: float
 
 
 class Word(NamedTuple):
@@ -26,14 +33,6 @@ class Word(NamedTuple):
     confidence: float
 
 
-class SpeechRequest(NamedTuple):
-    """A waveform of shape (samples,), and the media type in which its answer is wanted."""
-
-    waveform: torch.Tensor
-    media_type: str
-    explain: bool = False
-
-
 @dataclass(frozen=True)
 class Transcript:
     """What was said in a recording of `duration_s`."""
@@ -41,6 +40,21 @@ class Transcript:
     text: str
     duration_s: float
     words: Sequence[Word]
+
+
+def time_words(
+    words: Sequence[Sequence[Token]], texts: Sequence[str], frame_s: float
+) -> list[Word]:
+    """Return words with their times, from the tokens and the text of each."""
+    return [
+        Word(
+            text,
+            tokens[0].start * frame_s,
+            tokens[-1].stop * frame_s,
+            sum(token.confidence for token in tokens) / len(tokens),
+        )
+        for tokens, text in zip(words, texts, strict=True)
+    ]
 
 
 def write_plain(transcript: Transcript) -> str:
@@ -112,14 +126,15 @@ def _clock(time_s: float, decimal_mark: str) -> str:
     return f"{hours:02}:{minutes:02}:{seconds:02}{decimal_mark}{milliseconds:03}"
 
 
+PLAIN = "text/plain"
 WRITERS: dict[str, Callable[[Transcript], Any]] = {
-    "text/plain": write_plain,
+    PLAIN: write_plain,
     "application/json": write_json,
     "text/vtt": write_vtt,
     "application/x-subrip": write_srt,
 }
 RESPONSE_FORMATS = {
-    "text": "text/plain",
+    "text": PLAIN,
     "json": "application/json",
     "vtt": "text/vtt",
     "srt": "application/x-subrip",

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
-from audio_decoding import request_waveform
+from alignments import Alignment, Alternatives
 from cpu_convolutions import speed_up_convolutions
-from ctc_alignment import EXPLANATIONS, MAX_EXPLAINED_S, Alignment
+from ctc_alternatives import find_alternatives
 from ctc_beam import Decode, load_beam_decoder
 from ctc_recognition import (
     NORMALIZATION_EPSILON,
-    Token,
     Wav2Vec2Settings,
     check_architecture,
     choose_language,
@@ -22,6 +21,7 @@ from ctc_recognition import (
     find_best_path,
     frame_grid,
     group_words,
+    name_labels,
     normalize_in_place,
 )
 from device_io import (
@@ -32,17 +32,9 @@ from device_io import (
     choose_dtype,
     limit_threads,
     read_settings,
-    request_header,
-    wants_explanation,
 )
-from transcripts import (
-    WRITERS,
-    SpeechRequest,
-    Transcript,
-    Word,
-    choose_media_type,
-    response_format_of,
-)
+from speech_requests import SpeechRequest, read_request, write_answer
+from transcripts import PLAIN, Token, Transcript, time_words
 
 
 class Wav2VecHandler:
@@ -82,9 +74,9 @@ class Wav2VecHandler:
         if self.device.type == "cpu":
             speed_up_convolutions(self.model.wav2vec2.feature_extractor.conv_layers)
         self._decode = self._choose_decoder(Path(properties["model_dir"]))
-        labels = range(self.model.config.vocab_size)
-        self._labels = self.processor.tokenizer.convert_ids_to_tokens(labels)
-        self._answer([SpeechRequest(torch.zeros(self.expected_sampling_rate), "text/plain")])
+        self._labels = name_labels(self.processor.tokenizer, self.model.config.vocab_size)
+        self._frame_s = frame_grid(self.model).stride / self.expected_sampling_rate
+        self._answer([SpeechRequest(torch.zeros(self.expected_sampling_rate), PLAIN)])
         self.initialized = True
 
     def _choose_decoder(self, folder: Path) -> Decode:
@@ -100,18 +92,13 @@ class Wav2VecHandler:
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
-        explain = wants_explanation(context, index)
-        accept = request_header(context, index, "Accept")
-        media_types = EXPLANATIONS if explain else WRITERS
-        media_type = choose_media_type(accept, response_format_of(row), list(media_types))
         rate_hz, limit_s = self.expected_sampling_rate, self._settings.max_audio_seconds
-        limit_s = min(limit_s, MAX_EXPLAINED_S) if explain else limit_s
-        waveform = request_waveform(row, context, index, rate_hz, limit_s)
+        request = read_request(row, context, index, rate_hz, limit_s)
         extractor = self.processor.feature_extractor
         if extractor.do_normalize:
             epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
-            waveform = normalize_in_place(waveform, epsilon)
-        return SpeechRequest(waveform, media_type, explain)
+            normalize_in_place(request.waveform, epsilon)
+        return request
 
     @torch.inference_mode()
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
@@ -121,37 +108,36 @@ class Wav2VecHandler:
             self.model, waveforms, settings.chunk_length_s, settings.stride_length_s
         )
         return [
-            Answer(self._write(request, emission), request.media_type)
+            self._write(request, emission)
             for request, emission in zip(requests, emissions, strict=True)
         ]
 
-    def _write(self, request: SpeechRequest, emission: torch.Tensor) -> Any:
-        alignment = self._align(request.waveform, emission)
-        if request.explain:
-            return EXPLANATIONS[request.media_type](alignment)
-        return WRITERS[request.media_type](alignment.transcript)
-
-    def _align(self, waveform: torch.Tensor, emission: torch.Tensor) -> Alignment:
-        tokenizer = self.processor.tokenizer
-        blank, delimiter = tokenizer.pad_token_id, tokenizer.word_delimiter_token_id
-        frame_s = frame_grid(self.model).stride / self.expected_sampling_rate
+    def _write(self, request: SpeechRequest, emission: torch.Tensor) -> Answer:
         probabilities = emission.softmax(dim=-1)
         tokens = self._decode(probabilities)
-        spoken = group_words(tokens, delimiter)
-        words = [
-            Word(
-                self._text(word),
-                word[0].start * frame_s,
-                word[-1].stop * frame_s,
-                sum(token.confidence for token in word) / len(word),
-            )
-            for word in spoken
-        ]
-        duration_s = len(waveform) / self.expected_sampling_rate
+        spoken = group_words(tokens, self.processor.tokenizer.word_delimiter_token_id)
+        words = time_words(spoken, [self._text(word) for word in spoken], self._frame_s)
+        duration_s = len(request.waveform) / self.expected_sampling_rate
         transcript = Transcript(self._text(tokens), duration_s, words)
-        return Alignment(
-            waveform, probabilities, self._labels, blank, delimiter, frame_s, transcript, spoken
+        align = functools.partial(
+            Alignment,
+            request.waveform,
+            probabilities,
+            self._labels,
+            self._frame_s,
+            transcript,
+            spoken,
+            functools.partial(self._find_alternatives, probabilities),
         )
+        return write_answer(request, transcript, align)
+
+    def _find_alternatives(
+        self, probabilities: torch.Tensor, word: Sequence[Token]
+    ) -> Alternatives:
+        tokenizer = self.processor.tokenizer
+        blank, delimiter = tokenizer.pad_token_id, tokenizer.word_delimiter_token_id
+        frames = probabilities[word[0].start : word[-1].stop]
+        return find_alternatives(frames, self._labels, blank, delimiter)
 
     def _text(self, tokens: Sequence[Token]) -> str:
         labels = [token.label for token in tokens]

@@ -24,7 +24,10 @@ from transformers.utils import logging as transformers_logging
 
 from ctc_beam import LANGUAGE_MODEL_FILE, spell
 from ctc_recognition import choose_language
-from emformer_rnnt_handler import SENTENCEPIECE_FILE, STATISTICS_FILE
+from emformer_features import LogMelFeatures, load_features
+from emformer_rnnt_handler import SENTENCEPIECE_FILE
+from emformer_torchscript.recognizer import save_recognizer
+from scripted_beam_search import STATISTICS_FILE
 from text_loading import LABELS_FILE, check_complete
 from text_tasks import TASKS, TextSettings, TextTask
 from wav2vec2_bundles import bundle_names, convert_bundle
@@ -159,7 +162,7 @@ def _trace(model: Any, task: TextTask, folder: Path) -> None:
 
 
 def stage_emformer(source: str, folder: Path, _settings: Mapping[str, Any]) -> str:
-    """Write an Emformer RNN-T as TorchScript, with its statistics and pieces; return its name."""
+    """Write an Emformer RNN-T as one TorchScript file, and its pieces; return the file's name."""
     if source == TORCHAUDIO:
         return stage_bundle(torchaudio.pipelines.EMFORMER_RNNT_BASE_LIBRISPEECH, folder)
     path = Path(source)
@@ -171,10 +174,8 @@ def stage_emformer(source: str, folder: Path, _settings: Mapping[str, Any]) -> s
             f"Expected {source} to be {TORCHAUDIO} or a folder with {', '.join(needed)}, or with "
             f"torchaudio's bundle files {', '.join(BUNDLE_FILES.values())}."
         )
-    model = load_emformer(path)
-    for name in (STATISTICS_FILE, SENTENCEPIECE_FILE):
-        shutil.copy(path / name, folder)
-    return _script_decoder(model, model.joiner.linear.out_features - 1, folder)
+    shutil.copy(path / SENTENCEPIECE_FILE, folder)
+    return _script_recognizer(load_emformer(path), load_features(path / STATISTICS_FILE), folder)
 
 
 def load_emformer(folder: Path) -> Any:
@@ -189,7 +190,7 @@ def load_emformer(folder: Path) -> Any:
 def stage_bundle(bundle: Any, folder: Path) -> str:
     """Write what a `torchaudio.pipelines.RNNTBundle` holds; return the name of its TorchScript."""
     try:
-        decoder = bundle.get_decoder()
+        model = bundle.get_decoder().model
         normalization = bundle.get_feature_extractor().pipeline[3]
         pieces = bundle.get_token_processor().sp_model
     except OSError as error:
@@ -197,13 +198,17 @@ def stage_bundle(bundle: Any, folder: Path) -> str:
             "torchaudio's Emformer RNN-T bundle could not be reached over the network; pass "
             f"SOURCE=path/to/folder with {', '.join(BUNDLE_FILES.values())}."
         ) from error
-    statistics = {
-        "mean": normalization.mean.tolist(),
-        "invstddev": normalization.invstddev.tolist(),
-    }
-    (folder / STATISTICS_FILE).write_text(json.dumps(statistics), encoding="utf-8")
     (folder / SENTENCEPIECE_FILE).write_bytes(pieces.serialized_model_proto())
-    return _script_decoder(decoder.model, decoder.blank, folder)
+    front_end = LogMelFeatures(normalization.mean, normalization.invstddev)
+    return _script_recognizer(model, front_end, folder)
+
+
+def _script_recognizer(model: Any, front_end: LogMelFeatures, folder: Path) -> str:
+    try:
+        save_recognizer(model, front_end, folder / SCRIPTED_FILE)
+    except ValueError as error:
+        raise SourceError(str(error)) from error
+    return SCRIPTED_FILE
 
 
 def _local_bundle(folder: Path) -> Any:
@@ -215,12 +220,6 @@ def _local_bundle(folder: Path) -> Any:
         _global_stats_path=paths["statistics"],
         _sp_model_path=paths["pieces"],
     )
-
-
-def _script_decoder(model: Any, blank: int, folder: Path) -> str:
-    decoder = torchaudio.models.RNNTBeamSearch(model.eval(), blank)
-    torch.jit.script(decoder).save(str(folder / SCRIPTED_FILE))
-    return SCRIPTED_FILE
 
 
 def local_folder(source: str, language: str | None = None) -> Path:

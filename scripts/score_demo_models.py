@@ -16,18 +16,26 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
+import torchaudio
 
 from build_archives import ROOT, ArchiveConfig, BuildError, build_archive, choose_configs
 from demo_training import speech_corpus
 from demo_training.catalogue import SPEECH_MODELS, TEXT_MODELS, WORKSPACE
-from demo_training.espeak import SAMPLE_RATE_HZ, EspeakMissingError
+from demo_training.espeak import SAMPLE_RATE_HZ, EspeakMissingError, to_float
 from demo_training.word_model import write_demo_model
+from emformer_features import load_features, whole_features
 from local_serving import LocalModel, build_with_settings, load_archive
+from model_sources import load_emformer
+from scripted_beam_search import STATISTICS_FILE
 
 TEXT_EXAMPLES = 1000
 SEED = 2
 BATCH_SIZE = 8
 NOISE_DB = 5
+SEARCHED_WIDTHS = (1, 4, 10)
+SEARCHED_EVERY = 4
+SCORE_TOLERANCE = 1e-3
 
 
 def answer_all(model: LocalModel, payloads: Sequence[Any]) -> list[Any]:
@@ -66,20 +74,47 @@ def score_language_model(model: LocalModel, source: Path, folder: Path) -> dict[
     }
 
 
-def score_bfloat16(model: LocalModel, source: Path, folder: Path) -> dict[str, float]:
+def score_bfloat16(config: ArchiveConfig, model: LocalModel, folder: Path) -> dict[str, float]:
     """Return how often `dtype: auto` gives the transcript of float32, in percent."""
-    config = choose_configs(["wav2vec2"])[0]
+    source = ROOT / config.source
     fast = load_archive(build_with_settings(config, source, folder, dtype="auto"))
-    utterances = [
-        each for several in speech_corpus.held_out(WORKSPACE).values() for each in several
-    ]
+    utterances = _all_held_out()
     recordings = [_as_wav(utterance) for utterance in utterances]
     pairs = zip(answer_all(fast, recordings), answer_all(model, recordings), strict=True)
     equal = sum(transcript == expected for transcript, expected in pairs)
-    label = (
-        f"transcripts of {fast.handler.dtype} as those of float32 %, {len(utterances)} sentences"
-    )
+    label = f"transcripts of dtype auto as those of float32 %, {len(utterances)} sentences"
     return {label: 100 * equal / len(utterances)}
+
+
+def score_beam_search(config: ArchiveConfig, folder: Path) -> dict[str, float]:
+    """Return how often the search finds torchaudio's hypothesis, with a score within 1e-3."""
+    source = ROOT / config.source
+    network = load_emformer(source)
+    front_end = load_features(source / STATISTICS_FILE)
+    blank = network.joiner.linear.out_features - 1
+    reference = torch.jit.script(torchaudio.models.RNNTBeamSearch(network, blank))
+    utterances = _all_held_out()[::SEARCHED_EVERY]
+    shares = {}
+    for width in SEARCHED_WIDTHS:
+        archive = build_with_settings(config, source, folder, beam_width=width)
+        recognizer = load_archive(archive).handler.recognizer
+        equal = 0
+        for utterance in utterances:
+            waveform = torch.from_numpy(to_float(utterance.waveform))
+            features = whole_features(front_end, waveform)
+            expected = reference(features, torch.tensor([len(features)]), width)[0]
+            found = recognizer.start(waveform)
+            recognizer.recognize([found])
+            tokens = [token.label for token in found.best_tokens()]
+            close = abs(found.score() - expected[3]) < SCORE_TOLERANCE
+            equal += tokens == expected[0][1:] and close
+        label = f"hypotheses of torchaudio's search %, width {width}, {len(utterances)} sentences"
+        shares[label] = 100 * equal / len(utterances)
+    return shares
+
+
+def _all_held_out() -> list[speech_corpus.Utterance]:
+    return [each for several in speech_corpus.held_out(WORKSPACE).values() for each in several]
 
 
 def _error_rate(model: LocalModel, utterances: Sequence[speech_corpus.Utterance]) -> float:
@@ -126,12 +161,13 @@ def score(config: ArchiveConfig) -> dict[str, float]:
         if config.name not in SPEECH_MODELS:
             return score_text(config.name, model)
         scores = score_speech(model)
-        if config.name == "wav2vec2":
-            arguments = (model, ROOT / config.source, Path(folder))
-            scores |= score_bfloat16(*arguments)
-            # The extra lm is optional.
-            scores |= score_language_model(*arguments) if find_spec("kenlm") else {}
-        return scores
+        scores |= score_bfloat16(config, model, Path(folder))
+        if config.name == "emformer_asr":
+            return scores | score_beam_search(config, Path(folder))
+        # The extra lm is optional.
+        if not find_spec("kenlm"):
+            return scores
+        return scores | score_language_model(model, ROOT / config.source, Path(folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

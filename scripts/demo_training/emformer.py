@@ -27,7 +27,7 @@ from demo_training.augmentation import augment
 from demo_training.espeak import Waveform, to_float
 from demo_training.speech_corpus import Utterance
 from demo_training.speech_training import Recipe, batches, fit, shortest_first
-from emformer_features import MEL_BINS, RIGHT_CONTEXT_FRAMES, LogMelFeatures
+from emformer_features import MEL_BINS, RIGHT_CONTEXT_FRAMES, LogMelFeatures, whole_features
 
 SEED = 1
 RECIPE = Recipe(steps=5_000, peak_learning_rate=1.5e-3, max_gradient_norm=2.0)
@@ -101,8 +101,7 @@ def normalised_features(waveforms: Sequence[Waveform]) -> LogMelFeatures:
 
 def features_of(front_end: LogMelFeatures, waveform: Waveform) -> Tensor:
     """Return features of shape (frames, mel bands), without the right context behind them."""
-    features: Tensor = front_end(torch.from_numpy(waveform))[:-RIGHT_CONTEXT_FRAMES]
-    return features
+    return whole_features(front_end, torch.from_numpy(waveform))[:-RIGHT_CONTEXT_FRAMES]
 
 
 def stack_features(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchaudio
 from safetensors.torch import load_file
 
 from build_archives import ROOT
@@ -18,8 +19,8 @@ from common import EXAMPLES
 from ctc_recognition import Wav2Vec2Settings
 from full_size_models import write_processor
 from local_serving import load_archive
-from model_sources import stage_emformer
-from rnnt_decoding import EmformerSettings
+from model_sources import load_emformer
+from rnnt_recognition import EmformerSettings
 from text_tasks import TextSettings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -91,12 +92,20 @@ def packaged_by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(
         ROOT / "model_configs" / "bert_seq_classification.yaml", folder / "model-config.yaml"
     )
-    scripted = stage_emformer(str(ROOT / "demo_models" / "emformer_asr"), folder, {})
-    (folder / scripted).rename(folder / "emformer_rnnt.pt")
+    write_beam_search(ROOT / "demo_models" / "emformer_asr", folder)
     for command in PACKAGING:
         path = f"PATH={Path(sys.executable).parent}:$PATH"
         subprocess.run(f"{path} {command}", shell=True, cwd=folder, check=True)  # noqa: S602
     return folder
+
+
+def write_beam_search(source: Path, folder: Path) -> None:
+    """Write an Emformer RNN-T as the common example does."""
+    model = load_emformer(source)
+    search = torchaudio.models.RNNTBeamSearch(model, model.joiner.linear.out_features - 1)
+    torch.jit.script(search).save(str(folder / "emformer_rnnt.pt"))
+    for name in ("global_stats.json", "spm.model"):
+        shutil.copy(source / name, folder)
 
 
 def write_pickled(name: str, folder: Path) -> None:

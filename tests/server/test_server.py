@@ -75,7 +75,7 @@ CASES = [
     Case("predictions/wav2vec2", b"no audio at all", AUDIO, 415, has("UnsupportedAudio")),
     Case("predictions/wav2vec2", SPEECH[:30], AUDIO, 415, has("UnsupportedAudio")),
     Case("predictions/emformer_asr", b"{}", JSON, 400, has("MissingPayload")),
-    Case("explanations/emformer_asr", SPEECH, AUDIO, 422, has(UNSUPPORTED)),
+    Case("explanations/emformer_asr", SPEECH, AUDIO, 200, has("alternatives")),
     Case("predictions/bert_seq_classification", b'{"txt": 1}', JSON, 400, has("MissingField")),
     Case("predictions/bert_seq_classification", b'{"text": ', JSON, 400, has("MalformedJson")),
     Case("predictions/bert_question_answering", REVIEW, TEXT, 400, has("MissingField")),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import EXAMPLES, LoadModel
-from ctc_alignment import search_prefixes
+from ctc_alternatives import search_prefixes
 
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
 

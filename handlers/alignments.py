@@ -1,93 +1,53 @@
-"""What a CTC model saw: its emission as an alignment of tokens and words, with alternatives."""
+"""What a speech model saw: its emission as an alignment of tokens and words, with alternatives."""
 
 import io
-import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from ctc_recognition import Token
-from transcripts import Transcript, describe_word, write_json
+from transcripts import Token, Transcript, describe_word, write_json
 
 # What fits in a picture and in a person's patience.
 MAX_EXPLAINED_S = 60.0
-BEAM_WIDTH = 16
-ALTERNATIVES = 5
 # Labels that no frame gives this probability are left out of the picture.
 SHOWN_PROBABILITY = 0.02
 INCHES_PER_S, MIN_INCHES, MAX_INCHES = 2.5, 9.0, 60.0
+
+
+# What a word may be instead, with the probability of each, the most probable first.
+Alternatives = Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True)
 class Alignment:
     """A recording as the model saw it.
 
-    `waveform` has shape (samples,), `probabilities` (frames, labels); `labels` are their names and
-    `words` the tokens of each word of the transcript.
+    `waveform` has shape (samples,), `probabilities` (frames, labels); `labels` are their names,
+    `words` the tokens of each word of the transcript, and `find_alternatives` tells what a word's
+    tokens may be instead.
     """
 
     waveform: torch.Tensor
     probabilities: torch.Tensor
     labels: Sequence[str]
-    blank: int
-    delimiter: int | None
     frame_s: float
     transcript: Transcript
     words: Sequence[Sequence[Token]]
-
-
-class Hypothesis(NamedTuple):
-    """Labels, and the probability that the emission means them."""
-
-    labels: tuple[int, ...]
-    probability: float
-
-
-def search_prefixes(
-    probabilities: torch.Tensor, blank: int, beam_width: int = BEAM_WIDTH
-) -> list[Hypothesis]:
-    """Return the most probable label sequences of an emission, shape (frames, labels), best first.
-
-    Each one's probability is the sum over its alignments. Hannun et al. 2014, "First-Pass Large
-    Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", algorithm 1.
-    """
-    # Of each prefix: the probability that it ends in a blank, and in its last label.
-    beam: dict[tuple[int, ...], tuple[float, float]] = {(): (1.0, 0.0)}
-    for frame in probabilities.tolist():
-        likely = sorted(range(len(frame)), key=frame.__getitem__, reverse=True)[:beam_width]
-        beam = _extend(beam, frame, {*likely} - {blank}, blank)
-        best = sorted(beam, key=lambda prefix: sum(beam[prefix]), reverse=True)[:beam_width]
-        beam = {prefix: beam[prefix] for prefix in best}
-    return [Hypothesis(prefix, sum(ends)) for prefix, ends in beam.items() if sum(ends) > 0]
-
-
-def _extend(
-    beam: dict[tuple[int, ...], tuple[float, float]],
-    frame: Sequence[float],
-    labels: set[int],
-    blank: int,
-) -> dict[tuple[int, ...], tuple[float, float]]:
-    in_blank: dict[tuple[int, ...], float] = defaultdict(float)
-    in_label: dict[tuple[int, ...], float] = defaultdict(float)
-    for prefix, (blank_end, label_end) in beam.items():
-        in_blank[prefix] += (blank_end + label_end) * frame[blank]
-        for label in labels:
-            repeats = bool(prefix) and label == prefix[-1]
-            if repeats:
-                in_label[prefix] += label_end * frame[label]
-            # A label follows itself only across a blank.
-            before = blank_end if repeats else blank_end + label_end
-            in_label[(*prefix, label)] += before * frame[label]
-    return {prefix: (in_blank[prefix], in_label[prefix]) for prefix in {*in_blank, *in_label}}
+    find_alternatives: Callable[[Sequence[Token]], Alternatives]
 
 
 def describe_alignment(alignment: Alignment) -> dict[str, Any]:
     """Return the text, tokens with frames, times and probability, and words with alternatives."""
     words = [
-        {**describe_word(word), "alternatives": _find_alternatives(alignment, tokens)}
+        {
+            **describe_word(word),
+            "alternatives": [
+                {"word": text, "probability": round(probability, 4)}
+                for text, probability in alignment.find_alternatives(tokens)
+            ],
+        }
         for word, tokens in zip(alignment.transcript.words, alignment.words, strict=True)
     ]
     tokens = [_describe_token(alignment, token) for word in alignment.words for token in word]
@@ -108,22 +68,6 @@ def _describe_token(alignment: Alignment, token: Token) -> dict[str, Any]:
         "end": round(token.stop * alignment.frame_s, 3),
         "probability": round(token.confidence, 4),
     }
-
-
-def _find_alternatives(alignment: Alignment, tokens: Sequence[Token]) -> list[dict[str, Any]]:
-    """Return what the word's frames may mean, the probabilities as a share of what was found."""
-    frames = alignment.probabilities[tokens[0].start : tokens[-1].stop].clone()
-    if alignment.delimiter is not None:
-        frames[:, alignment.delimiter] = 0
-    hypotheses = search_prefixes(frames, alignment.blank)
-    total = math.fsum(each.probability for each in hypotheses)
-    return [
-        {
-            "word": "".join(alignment.labels[label] for label in each.labels),
-            "probability": round(each.probability / total, 4),
-        }
-        for each in hypotheses[:ALTERNATIVES]
-    ]
 
 
 def draw_alignment(alignment: Alignment) -> bytes:
@@ -165,14 +109,9 @@ def _draw_emission(figure: Any, axis: Any, alignment: Alignment) -> None:
         vmax=1,
         extent=(0, frames * alignment.frame_s, len(shown) - 0.5, -0.5),
     )
-    axis.set_yticks(range(len(shown)), [_shown_label(alignment, label) for label in shown])
+    axis.set_yticks(range(len(shown)), [alignment.labels[label] for label in shown])
     axis.set_ylabel("label")
     figure.colorbar(image, ax=axis, label="probability", pad=0.01)
-
-
-def _shown_label(alignment: Alignment, label: int) -> str:
-    names = {alignment.blank: "blank", alignment.delimiter: "space"}
-    return names.get(label, alignment.labels[label])
 
 
 def _draw_words(axis: Any, alignment: Alignment) -> None:

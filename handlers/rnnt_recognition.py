@@ -1,0 +1,216 @@
+"""Emformer RNN-T: recordings on their way through the recogniser, a batch and a block at a time.
+
+A whole recording and one that is still being spoken take the same way: whole segments are encoded
+and decoded as soon as their frames are there, and all that the next ones need is carried on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import Field as KeyOptions
+from pydantic.dataclasses import dataclass as settings_dataclass
+from torch.nn.utils.rnn import pad_sequence
+
+from device_io import STRICT, DtypeName, choose_dtype
+from emformer_features import (
+    HOP_SAMPLES,
+    REACH_SAMPLES,
+    SAMPLE_RATE_HZ,
+    count_frames,
+    cut_frames,
+)
+from transcripts import Token
+
+# Segments in one block of a batch. A processor is fastest while they fit in its caches.
+CPU_SEGMENTS, GPU_SEGMENTS = 128, 4096
+
+
+@settings_dataclass(frozen=True, config=STRICT)
+class EmformerSettings:
+    """The `handler` keys of an Emformer RNN-T archive's YAML."""
+
+    dtype: DtypeName = "float32"
+    threads: int | None = None
+    beam_width: Annotated[int, KeyOptions(ge=1)] | None = None
+    step_max_tokens: Annotated[int, KeyOptions(ge=1)] = 100
+    max_audio_seconds: float = 3600.0
+
+
+class Hypotheses(NamedTuple):
+    """What decoding knows of a recording, as the TorchScript file hands it over and takes it.
+
+    `scripts/emformer_torchscript/hypotheses.py` says what each field is.
+    """
+
+    tokens: list[list[int]]
+    frames: list[list[int]]
+    probabilities: list[list[float]]
+    scores: list[float]
+    kept: int
+    frame: int
+    predictions: torch.Tensor
+    states: torch.Tensor
+
+
+@dataclass
+class Recording:
+    """A waveform, or as much as there is of it so far, on its way through the recogniser.
+
+    `samples`, of shape (samples,) at 16 kHz, begin at `first_sample` of the whole. `left` is the
+    encoder's left context, `frames` are those encoded, `tokens` those that are certain.
+    """
+
+    samples: torch.Tensor
+    left: torch.Tensor
+    hypotheses: Hypotheses
+    ended: bool = True
+    first_sample: int = 0
+    frames: int = 0
+    tokens: list[Token] = field(default_factory=list)
+    encodings: list[torch.Tensor] | None = None
+
+    def received(self) -> int:
+        """Return how many samples there were so far."""
+        return self.first_sample + len(self.samples)
+
+    def best_tokens(self) -> list[Token]:
+        """Return the certain tokens and the best hypothesis for what follows them."""
+        return [*self.tokens, *_take(self.hypotheses, len(self.hypotheses.tokens[0]))]
+
+    def score(self) -> float:
+        """Return the log-probability of the best hypothesis."""
+        return self.hypotheses.scores[0]
+
+    def keep_certain(self, found: Hypotheses) -> None:
+        """Take off the tokens that all hypotheses found have in common, and keep the rest."""
+        columns = zip(*found.tokens, strict=False)
+        certain = next(
+            (place for place, column in enumerate(columns) if len(set(column)) > 1),
+            min(map(len, found.tokens)),
+        )
+        self.tokens.extend(_take(found, certain))
+        self.hypotheses = found._replace(
+            tokens=[each[certain:] for each in found.tokens],
+            frames=[each[certain:] for each in found.frames],
+            probabilities=[each[certain:] for each in found.probabilities],
+            kept=found.kept + certain,
+        )
+
+    def drop_samples(self, stride: int) -> None:
+        """Forget the samples that no later frame sees."""
+        first = max(0, self.frames * stride * HOP_SAMPLES - REACH_SAMPLES)
+        self.samples = self.samples[first - self.first_sample :]
+        self.first_sample = first
+
+
+class Recognizer:
+    """The TorchScript file of an Emformer RNN-T, ready for recordings."""
+
+    def __init__(self, model: Any, settings: EmformerSettings, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        self._settings = settings
+        self._segments = CPU_SEGMENTS if device.type == "cpu" else GPU_SEGMENTS
+        self.frame_s: float = model.encoder.stride * HOP_SAMPLES / SAMPLE_RATE_HZ
+        # Features, states and distributions stay float32.
+        dtype = choose_dtype(settings.dtype, device)
+        model.encoder.to(dtype)
+        model.decoder.set_dtype(dtype)
+
+    def start(
+        self, samples: torch.Tensor, ended: bool = True, keep_encodings: bool = False
+    ) -> Recording:
+        """Return a recording at its beginning."""
+        return Recording(
+            samples,
+            self._model.encoder.start(1),
+            Hypotheses(*self._model.decoder.start()),
+            ended,
+            encodings=[] if keep_encodings else None,
+        )
+
+    @torch.inference_mode()
+    def recognize(self, recordings: Sequence[Recording]) -> None:
+        """Encode and decode all that recordings have so far, whole segments if more is to come."""
+        while ready := [each for each in recordings if self._count_ready(each)]:
+            self._advance(ready)
+
+    @torch.inference_mode()
+    def find_path(self, recording: Recording) -> torch.Tensor:
+        """Return the probabilities along the best path of a recording that kept its encodings.
+
+        Shape (frames + tokens, labels): a row for each token of a frame and for the blank behind
+        them.
+        """
+        tokens = recording.best_tokens()
+        labels, frames = [token.label for token in tokens], [token.start for token in tokens]
+        encodings = torch.cat(recording.encodings or [])
+        path: torch.Tensor = self._model.decoder.align(encodings, labels, frames).exp().cpu()
+        return path
+
+    def _count_ready(self, recording: Recording) -> int:
+        """Return how many of the encoder's frames the samples that are there suffice for."""
+        encoder = self._model.encoder
+        stride: int = encoder.stride
+        frames = count_frames(recording.received(), recording.ended) // stride
+        if recording.ended:
+            # Silent right context follows the last frame.
+            return frames - recording.frames
+        segment: int = encoder.segment
+        right: int = encoder.right
+        return max(0, (frames - right - recording.frames) // segment * segment)
+
+    def _advance(self, recordings: Sequence[Recording]) -> None:
+        encoder = self._model.encoder
+        most = max(1, self._segments // len(recordings)) * encoder.segment
+        counts = [min(most, self._count_ready(each)) for each in recordings]
+        length = -(-max(counts) // encoder.segment) * encoder.segment + encoder.right
+        features = [self._features(*pair) for pair in zip(recordings, counts, strict=True)]
+        encodings, left = encoder(
+            _pad(features, length * encoder.stride),
+            torch.tensor(counts, device=self._device),
+            torch.cat([each.left for each in recordings], dim=1),
+            torch.tensor([each.frames for each in recordings], device=self._device),
+        )
+        found = self._decode(encodings, counts, [each.hypotheses for each in recordings])
+        for row, (recording, count) in enumerate(zip(recordings, counts, strict=True)):
+            # A copy, which does not keep the whole batch's alive.
+            recording.left = left[:, row : row + 1].clone()
+            recording.frames += count
+            if recording.encodings is not None:
+                recording.encodings.append(encodings[row, :count])
+            recording.keep_certain(found[row])
+            recording.drop_samples(encoder.stride)
+
+    def _features(self, recording: Recording, count: int) -> torch.Tensor:
+        encoder = self._model.encoder
+        start = recording.frames * encoder.stride
+        stop = start + (count + encoder.right) * encoder.stride
+        stop = min(stop, count_frames(recording.received(), recording.ended))
+        samples = cut_frames(recording.samples, recording.first_sample, start, stop)
+        features: torch.Tensor = self._model.front_end(samples.to(self._device))
+        return features
+
+    def _decode(
+        self, encodings: torch.Tensor, frames: list[int], before: list[Hypotheses]
+    ) -> list[Hypotheses]:
+        decoder, width = self._model.decoder, self._settings.beam_width
+        most_here = self._settings.step_max_tokens
+        if width is None:
+            found = decoder.greedy(encodings, frames, before, most_here)
+        else:
+            found = decoder.beam(encodings, frames, before, width, most_here)
+        return [Hypotheses(*each) for each in found]
+
+
+def _pad(features: Sequence[torch.Tensor], frames: int) -> torch.Tensor:
+    padded = pad_sequence(list(features), batch_first=True)
+    return torch.nn.functional.pad(padded, (0, 0, 0, frames - padded.shape[1]))
+
+
+def _take(hypotheses: Hypotheses, count: int) -> Iterator[Token]:
+    columns = (hypotheses.tokens[0], hypotheses.frames[0], hypotheses.probabilities[0])
+    for token, frame, probability in zip(*(each[:count] for each in columns), strict=True):
+        yield Token(token, frame, frame + 1, probability)
