@@ -15,17 +15,31 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+import torchaudio
 from transformers import AutoModelForCTC, AutoProcessor
 
+from audio_decoding import decode_audio
 from build_archives import HANDLER_FOLDER, ArchiveConfig, read_configs
-from full_size_models import write_base_960h
+from emformer_features import MEL_BINS, RIGHT_CONTEXT_FRAMES
+from full_size_models import BUNDLE_PIECES, write_base_960h, write_bundle
 from local_serving import LocalModel, build_with_settings, load_archive
+from model_sources import local_bundle
+from rnnt_recognition import CPU_SEGMENTS
 
 SAMPLE_RATE_HZ = 16_000
 CLIP_S = 10
 REPEATS = 7
 LONG_S = {"2 min": 120, "60 min": 3600}
 GPU_BATCHES = (1, 8, 32)
+FRAMES_PER_S = 100
+REDUCTION = 4
+# Multiplications and additions of the base model's matrices for a frame of 40 ms, with the copies
+# of right contexts: 20 layers of 4 * 512 * 512 and 2 * 512 * 2048 weights, 5 frames for each 4.
+FRAME_GFLOP = 20 * (4 * 512 * 512 + 2 * 512 * 2048) * 2 * 5 / 4 / 1e9
+# Durations, and how often each is timed.
+ENCODED_S = {10: 5, 60: 3, 180: 1}
+# Duration, requests in a batch, and how often each is timed.
+REQUESTS = ((10, 1, 7), (10, 8, 3), (180, 1, 1))
 
 
 def noise(duration_s: int, seed: int) -> bytes:
@@ -158,7 +172,162 @@ def _peak_mb() -> float:
     return int(line.split()[1]) / 1000
 
 
-BENCHMARKS: dict[str, Callable[[int, bool], None]] = {"wav2vec2": benchmark_wav2vec2}
+def benchmark_emformer(threads: int, long: bool) -> None:
+    """Time encoder, search and whole requests against torchaudio's; with `long`, an hour."""
+    config = read_configs()["emformer_asr"]
+    with tempfile.TemporaryDirectory() as workspace:
+        folder = Path(workspace) / "bundle"
+        folder.mkdir()
+        network = write_bundle(folder)
+        archives = {
+            dtype: build_with_settings(
+                config, folder, folder.parent, dtype=dtype, threads=threads, beam_width=None
+            )
+            for dtype in ("float32", "auto")
+        }
+        if torch.cuda.is_available():
+            _time_emformer_on_gpu(archives)
+            return
+        models = {dtype: load_archive(archive) for dtype, archive in archives.items()}
+        _time_encoders(network, models)
+        _time_searches(network, models["float32"])
+        _time_requests(folder, models)
+        if long:
+            _time_long(models["auto"])
+
+
+@torch.inference_mode()
+def _time_encoders(network: Any, models: Mapping[str, LocalModel]) -> None:
+    rows = []
+    for duration_s, repeats in ENCODED_S.items():
+        frames = duration_s * FRAMES_PER_S
+        features = torch.randn(frames + RIGHT_CONTEXT_FRAMES, MEL_BINS)
+        length = torch.tensor([len(features)])
+        runs: dict[str, Callable[[], Any]] = {
+            "torchaudio, float32": lambda: network.transcribe(features[None], length)  # noqa: B023
+        }
+        for dtype, model in models.items():
+            runs[dtype] = partial(encode_in_blocks, model.handler.model.encoder, features)
+        medians = time_side_by_side(runs, repeats)
+        slowest = medians["torchaudio, float32"]
+        operations = frames / REDUCTION * FRAME_GFLOP
+        rows += [
+            (
+                f"{duration_s} s, {name}",
+                f"{each * 1000:.0f}",
+                f"{slowest / each:.2f}",
+                f"{operations / each:.0f}",
+            )
+            for name, each in medians.items()
+        ]
+    print(f"\nEmformer encoder of full size, {torch.get_num_threads()} thread(s):\n")
+    print_table(("", "ms", "times as fast", "GFLOP/s of matrix work"), rows)
+
+
+def encode_in_blocks(encoder: Any, features: torch.Tensor) -> torch.Tensor:
+    """Return the encodings of features of shape (frames + 4, 80), a block of segments at a time."""
+    total = len(features) // encoder.stride - encoder.right
+    left, parts = encoder.start(1), []
+    step = CPU_SEGMENTS * encoder.segment
+    for start in range(0, total, step):
+        count = min(step, total - start)
+        length = -(-count // encoder.segment) * encoder.segment + encoder.right
+        piece = features[start * encoder.stride : (start + count + encoder.right) * encoder.stride]
+        piece = torch.nn.functional.pad(piece, (0, 0, 0, length * encoder.stride - len(piece)))
+        counts, done = torch.tensor([count]), torch.tensor([start])
+        encoded, left = encoder(piece[None], counts, left, done)
+        parts.append(encoded[0, :count])
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def _time_searches(network: Any, model: LocalModel) -> None:
+    features = torch.randn(1, CLIP_S * FRAMES_PER_S + RIGHT_CONTEXT_FRAMES, MEL_BINS)
+    encodings, _ = network.transcribe(features, torch.tensor([features.shape[1]]))
+    reference = torch.jit.script(torchaudio.models.RNNTBeamSearch(network, BUNDLE_PIECES))
+    decoder = model.handler.model.decoder
+    frames = [encodings.shape[1]]
+    rows = []
+    for width in (1, 4, 10):
+        runs: dict[str, Callable[[], Any]] = {
+            "torchaudio": partial(reference._search, encodings, None, width),
+            "ours": lambda: decoder.beam(encodings, frames, [decoder.start()], width, 100),  # noqa: B023
+        }
+        medians = time_side_by_side(runs, 3)
+        ratio = medians["torchaudio"] / medians["ours"]
+        rows.append((str(width), *(f"{medians[each] * 1000:.0f}" for each in runs), f"{ratio:.2f}"))
+    print(f"\nBeam search of full size, float32, {CLIP_S} s:\n")
+    print_table(("width", "torchaudio, ms", "ours, ms", "times as fast"), rows)
+
+
+def straightforward_handler(folder: Path) -> Callable[[bytes], str]:
+    """Return the way that the common example goes: torchaudio's features, then its search."""
+    bundle = local_bundle(folder)
+    search = torch.jit.script(bundle.get_decoder())
+    text_of = bundle.get_token_processor()
+
+    def transcribe(recording: bytes) -> str:
+        samples, _ = soundfile.read(io.BytesIO(recording), dtype="float32")
+        features, length = bundle.get_feature_extractor()(torch.from_numpy(samples))
+        with torch.no_grad():
+            hypotheses = search(features, length, 1)
+        text: str = text_of(hypotheses[0][0])
+        return text
+
+    return transcribe
+
+
+def _time_requests(folder: Path, models: Mapping[str, LocalModel]) -> None:
+    competitor = straightforward_handler(folder)
+    rows = []
+    for duration_s, batch, repeats in REQUESTS:
+        clips = [noise(duration_s, seed) for seed in range(batch)]
+        runs: dict[str, Callable[[], Any]] = {
+            "straightforward": lambda: [competitor(clip) for clip in clips]  # noqa: B023
+        }
+        for dtype, model in models.items():
+            runs[dtype] = partial(model.answer, [{"body": clip} for clip in clips])
+        medians = time_side_by_side(runs, repeats)
+        slowest = medians["straightforward"]
+        rows += [
+            (
+                f"{duration_s} s, batch {batch}, {name}",
+                f"{each * 1000:.0f}",
+                f"{each / duration_s / batch:.4f}",
+                f"{slowest / each:.2f}",
+            )
+            for name, each in medians.items()
+        ]
+    _print_tokens(models["float32"])
+    print_table(("", "ms", "real-time factor", "times as fast"), rows)
+
+
+def _print_tokens(model: LocalModel) -> None:
+    recognizer = model.handler.recognizer
+    recording = recognizer.start(decode_audio(noise(CLIP_S, seed=0), SAMPLE_RATE_HZ, CLIP_S))
+    recognizer.recognize([recording])
+    share = recording.frames / len(recording.best_tokens())
+    print(f"\nRequests, Emformer of full size, a token for each {share:.1f} frames:\n")
+
+
+def _time_emformer_on_gpu(archives: Mapping[str, Path]) -> None:
+    clips = [{"body": noise(CLIP_S, seed)} for seed in range(max(GPU_BATCHES))]
+    rows = []
+    for dtype, archive in archives.items():
+        model = load_archive(archive, gpu_id=0)
+        for size in GPU_BATCHES:
+            run = partial(model.answer, clips[:size])
+            each = time_side_by_side({dtype: run}, REPEATS)[dtype]
+            factor = each / (size * CLIP_S)
+            rows.append((dtype, str(size), f"{each * 1000:.1f}", f"{factor:.5f}"))
+    print(f"\nEmformer of full size on {torch.cuda.get_device_name()}, clips of {CLIP_S} s:\n")
+    print_table(("dtype", "batch", "ms", "real-time factor"), rows)
+
+
+BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
+    "wav2vec2": benchmark_wav2vec2,
+    "emformer": benchmark_emformer,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

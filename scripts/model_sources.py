@@ -167,7 +167,7 @@ def stage_emformer(source: str, folder: Path, _settings: Mapping[str, Any]) -> s
         return stage_bundle(torchaudio.pipelines.EMFORMER_RNNT_BASE_LIBRISPEECH, folder)
     path = Path(source)
     if (path / BUNDLE_FILES["weights"]).is_file():
-        return stage_bundle(_local_bundle(path), folder)
+        return stage_bundle(local_bundle(path), folder)
     needed = ("config.json", WEIGHTS_FILE, STATISTICS_FILE, SENTENCEPIECE_FILE)
     if not all((path / name).is_file() for name in needed):
         raise SourceError(
@@ -211,7 +211,7 @@ def _script_recognizer(model: Any, front_end: LogMelFeatures, folder: Path) -> s
     return SCRIPTED_FILE
 
 
-def _local_bundle(folder: Path) -> Any:
+def local_bundle(folder: Path) -> Any:
     """Return torchaudio's own bundle, its files taken from `folder`: an absolute path is kept."""
     paths = {kind: str((folder / name).resolve()) for kind, name in BUNDLE_FILES.items()}
     return replace(

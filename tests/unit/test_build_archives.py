@@ -197,11 +197,10 @@ def test_full_size_bundle_answers_like_torchaudio(tmp_path: Path) -> None:
     source.mkdir()
     write_bundle(source)
     config = read_configs()["emformer_asr"]
-    archive = build_archive(config, tmp_path, str(source), "no-archive")
+    archive = build_with_settings(config, source, tmp_path, beam_width=5)
     reply = load_archive(archive).answer([{"body": SPEECH.read_bytes()}])[0]
     assert reply.status == 200
-    beam_width = config.handler_settings["beam_width"]
-    assert reply.answer == transcribe_with_torchaudio(source, beam_width)
+    assert reply.answer == transcribe_with_torchaudio(source, beam_width=5)
 
 
 @torch.inference_mode()
