@@ -25,18 +25,25 @@ KEPT_RESAMPLERS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 # Odd rates are taken for the nearest multiple of this: the kernel of 44,101 Hz would fill 3 GB.
 RATE_STEP_HZ = 25
-PCM_SAMPLE_BYTES = 2
+# What libsndfile calls samples of so many bytes.
+PCM_SUBTYPES = {1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}
 # What libsndfile says of a FLAC stream that was written to a pipe.
 UNKNOWN_FRAMES = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
 class PcmFormat:
-    """What a client says of 16-bit samples without a header."""
+    """How to read samples without a header: 16 bits unless said otherwise."""
 
     rate_hz: int
     channels: int = 1
     endian: Literal["BIG", "LITTLE"] = "BIG"
+    sample_bytes: int = 2
+
+    @property
+    def frame_bytes(self) -> int:
+        """Return the bytes of one sample of all channels."""
+        return self.sample_bytes * self.channels
 
 
 def request_waveform(
@@ -86,12 +93,12 @@ def decode_audio(
     any sample is decoded), 422 for a rate or a length that cannot be, 400 for no, damaged or
     impossible samples.
     """
-    with _open(audio, pcm) as recording:
+    with open_recording(audio, pcm) as recording:
         _check_header(recording, max_duration_s)
-        rate_hz = _usual_rate(recording.samplerate)
+        rate_hz = usual_rate(recording.samplerate)
         waveform = torch.empty(math.ceil(recording.frames * sample_rate_hz / rate_hz) + 1)
         samples = 0
-        for block in resample_blocks(_read_blocks(recording), rate_hz, sample_rate_hz):
+        for block in _resample(read_blocks(recording), rate_hz, sample_rate_hz):
             waveform[samples : samples + len(block)] = block
             samples += len(block)
     waveform = waveform[:samples]
@@ -100,7 +107,8 @@ def decode_audio(
     return waveform
 
 
-def _open(audio: bytes, pcm: PcmFormat | None) -> soundfile.SoundFile:
+def open_recording(audio: bytes, pcm: PcmFormat | None) -> soundfile.SoundFile:
+    """Open a file's bytes, or bare samples; raises `RequestError` 415 for what is neither."""
     try:
         if pcm is None:
             return soundfile.SoundFile(io.BytesIO(audio))
@@ -110,7 +118,7 @@ def _open(audio: bytes, pcm: PcmFormat | None) -> soundfile.SoundFile:
             samplerate=pcm.rate_hz,
             channels=pcm.channels,
             format="RAW",
-            subtype="PCM_16",
+            subtype=PCM_SUBTYPES[pcm.sample_bytes],
             endian=pcm.endian,
         )
     except soundfile.LibsndfileError:
@@ -123,20 +131,21 @@ def _open(audio: bytes, pcm: PcmFormat | None) -> soundfile.SoundFile:
 
 
 def _check_whole_samples(audio: bytes, pcm: PcmFormat) -> None:
-    frame_bytes = PCM_SAMPLE_BYTES * pcm.channels
-    if len(audio) % frame_bytes:
+    if len(audio) % pcm.frame_bytes:
         raise _bad_samples(
             "InvalidAudio",
-            f"Expected a multiple of {frame_bytes} bytes of audio/L16 in body, got {len(audio)}.",
+            f"Expected a multiple of {pcm.frame_bytes} bytes of audio/L16 in body, got "
+            f"{len(audio)}.",
         )
 
 
-def _usual_rate(rate_hz: int) -> int:
+def usual_rate(rate_hz: int) -> int:
+    """Return the rate for which another one is taken."""
     return round(rate_hz / RATE_STEP_HZ) * RATE_STEP_HZ
 
 
-def _check_header(recording: soundfile.SoundFile, max_duration_s: float) -> None:
-    rate_hz = recording.samplerate
+def check_rate(rate_hz: int) -> None:
+    """Raise `RequestError` 422 for a sampling rate that cannot be."""
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
         raise RequestError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -144,14 +153,10 @@ def _check_header(recording: soundfile.SoundFile, max_duration_s: float) -> None
             f"Expected a sampling rate from {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz in body, got "
             f"{rate_hz} Hz.",
         )
-    if recording.frames == UNKNOWN_FRAMES:
-        raise RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            "UnknownDuration",
-            "Expected a header that tells the recording's length in body, got a stream's. Write "
-            "the recording to a file, not to a pipe, and send that.",
-        )
-    duration_s = recording.frames / rate_hz
+
+
+def check_duration(duration_s: float, max_duration_s: float) -> None:
+    """Raise `RequestError` 413 for a recording that is too long."""
     if duration_s > max_duration_s:
         raise RequestError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -160,7 +165,19 @@ def _check_header(recording: soundfile.SoundFile, max_duration_s: float) -> None
         )
 
 
-def _read_blocks(recording: soundfile.SoundFile) -> Iterator[torch.Tensor]:
+def _check_header(recording: soundfile.SoundFile, max_duration_s: float) -> None:
+    check_rate(recording.samplerate)
+    if recording.frames == UNKNOWN_FRAMES:
+        raise RequestError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "UnknownDuration",
+            "Expected a header that tells the recording's length in body, got a stream's. Write "
+            "the recording to a file, not to a pipe, and send that.",
+        )
+    check_duration(recording.frames / recording.samplerate, max_duration_s)
+
+
+def read_blocks(recording: soundfile.SoundFile) -> Iterator[torch.Tensor]:
     """Yield the recording's samples, channels averaged, in blocks of shape (samples,)."""
     rate_hz, read = recording.samplerate, 0
     while len(samples := _read(recording, BLOCK_S * rate_hz, read / rate_hz)):
@@ -187,29 +204,50 @@ def _bad_samples(kind: str, message: str) -> RequestError:
     return RequestError(HTTPStatus.BAD_REQUEST, kind, message)
 
 
-def resample_blocks(
-    blocks: Iterable[torch.Tensor], from_hz: int, to_hz: int
-) -> Iterator[torch.Tensor]:
-    """Yield the samples of `blocks`, each of shape (samples,), at another sampling rate.
+def _resample(blocks: Iterable[torch.Tensor], from_hz: int, to_hz: int) -> Iterator[torch.Tensor]:
+    resampler = BlockResampler(from_hz, to_hz)
+    yield from map(resampler.push, blocks)
+    yield resampler.end()
+
+
+class BlockResampler:
+    """Gives the samples of a waveform that comes in blocks another sampling rate.
 
     Together they are what resampling the whole at once gives: each block is resampled with its
     neighbours' samples on both sides, as many as the kernel reaches.
     """
-    if from_hz == to_hz:
-        yield from blocks
-        return
-    resampler = _resampler(from_hz, to_hz)
-    step, new_step = from_hz // resampler.gcd, to_hz // resampler.gcd
-    reach = math.ceil(resampler.width / step)
-    kept = torch.zeros(reach * step)
-    for block in blocks:
-        kept = torch.cat([kept, block])
-        steps = len(kept) // step - 2 * reach
-        if steps > 0:
-            resampled = resampler(kept[: (steps + 2 * reach) * step])
-            yield resampled[reach * new_step : (reach + steps) * new_step]
-            kept = kept[steps * step :]
-    yield resampler(kept)[reach * new_step :]
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self._resampler = None if from_hz == to_hz else _resampler(from_hz, to_hz)
+        if self._resampler is not None:
+            self._step, self._new_step = (
+                from_hz // self._resampler.gcd,
+                to_hz // self._resampler.gcd,
+            )
+            self._reach = math.ceil(self._resampler.width / self._step)
+            self._kept = torch.zeros(self._reach * self._step)
+
+    def push(self, block: torch.Tensor) -> torch.Tensor:
+        """Return the samples that can be told after another block of shape (samples,)."""
+        if self._resampler is None:
+            return block
+        self._kept = torch.cat([self._kept, block])
+        steps = max(0, len(self._kept) // self._step - 2 * self._reach)
+        if not steps:
+            return self._kept[:0]
+        resampled: torch.Tensor = self._resampler(
+            self._kept[: (steps + 2 * self._reach) * self._step]
+        )
+        self._kept = self._kept[steps * self._step :]
+        first = self._reach * self._new_step
+        return resampled[first : first + steps * self._new_step]
+
+    def end(self) -> torch.Tensor:
+        """Return the last samples, once there are no more blocks."""
+        if self._resampler is None:
+            return torch.empty(0)
+        resampled: torch.Tensor = self._resampler(self._kept)
+        return resampled[self._reach * self._new_step :]
 
 
 @lru_cache(maxsize=KEPT_RESAMPLERS)

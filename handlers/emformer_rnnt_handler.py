@@ -2,23 +2,20 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from sentencepiece import SentencePieceProcessor
 
 from alignments import Alignment, Alternatives
 from device_io import (
     Answer,
     Row,
     answer_requests,
-    choose_device,
-    limit_threads,
     read_settings,
     refuse_explanation,
 )
 from emformer_features import SAMPLE_RATE_HZ
+from rnnt_loading import load_archive
 from rnnt_recognition import EmformerSettings, Recognizer, Recording
 from rnnt_tokens import (
     find_alternatives,
@@ -32,7 +29,6 @@ from scripted_beam_search import MAX_AUDIO_S, ScriptedBeamSearch, is_beam_search
 from speech_requests import SpeechRequest, read_request, write_answer
 from transcripts import PLAIN, Token, Transcript, time_words
 
-SENTENCEPIECE_FILE = "spm.model"
 # TorchScript profiles and optimises its first runs.
 WARM_UPS = 3
 
@@ -52,17 +48,19 @@ class ModelHandler:
         missing file.
         """
         self._settings = read_settings(EmformerSettings, context.model_yaml_config, "handler")
-        limit_threads(self._settings.threads, context.model_yaml_config)
-        folder = Path(context.system_properties["model_dir"])
-        self.device = choose_device(context.system_properties.get("gpu_id"))
-        self._pieces = SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE_FILE))
-        model_path = folder / context.manifest["model"]["serializedFile"]
-        self.model = torch.jit.load(str(model_path), self.device).eval()
+        settings = self._settings
+        self.model, self._pieces, self.device, folder = load_archive(context, settings.threads)
         self._search: ScriptedBeamSearch | None = None
         if is_beam_search(self.model):
-            self._search = ScriptedBeamSearch(self.model, folder, self._settings.beam_width)
+            self._search = ScriptedBeamSearch(self.model, folder, settings.beam_width)
         else:
-            self.recognizer = Recognizer(self.model, self._settings, self.device)
+            self.recognizer = Recognizer(
+                self.model,
+                self.device,
+                settings.dtype,
+                settings.step_max_tokens,
+                settings.beam_width,
+            )
         for _ in range(WARM_UPS):
             self._answer([SpeechRequest(torch.zeros(SAMPLE_RATE_HZ), PLAIN)])
         self.initialized = True

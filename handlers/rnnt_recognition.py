@@ -108,14 +108,22 @@ class Recording:
 class Recognizer:
     """The TorchScript file of an Emformer RNN-T, ready for recordings."""
 
-    def __init__(self, model: Any, settings: EmformerSettings, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        dtype_name: DtypeName,
+        step_max_tokens: int,
+        beam_width: int | None = None,
+    ) -> None:
         self._model = model
         self._device = device
-        self._settings = settings
+        self._step_max_tokens = step_max_tokens
+        self._beam_width = beam_width
         self._segments = CPU_SEGMENTS if device.type == "cpu" else GPU_SEGMENTS
         self.frame_s: float = model.encoder.stride * HOP_SAMPLES / SAMPLE_RATE_HZ
         # Features, states and distributions stay float32.
-        dtype = choose_dtype(settings.dtype, device)
+        dtype = choose_dtype(dtype_name, device)
         model.encoder.to(dtype)
         model.decoder.set_dtype(dtype)
 
@@ -196,8 +204,8 @@ class Recognizer:
     def _decode(
         self, encodings: torch.Tensor, frames: list[int], before: list[Hypotheses]
     ) -> list[Hypotheses]:
-        decoder, width = self._model.decoder, self._settings.beam_width
-        most_here = self._settings.step_max_tokens
+        decoder, width = self._model.decoder, self._beam_width
+        most_here = self._step_max_tokens
         if width is None:
             found = decoder.greedy(encodings, frames, before, most_here)
         else:

@@ -25,8 +25,8 @@ from transformers.utils import logging as transformers_logging
 from ctc_beam import LANGUAGE_MODEL_FILE, spell
 from ctc_recognition import choose_language
 from emformer_features import LogMelFeatures, load_features
-from emformer_rnnt_handler import SENTENCEPIECE_FILE
 from emformer_torchscript.recognizer import save_recognizer
+from rnnt_loading import SENTENCEPIECE_FILE
 from scripted_beam_search import STATISTICS_FILE
 from text_loading import LABELS_FILE, check_complete
 from text_tasks import TASKS, TextSettings, TextTask
@@ -268,5 +268,6 @@ def _from_pretrained(loader: Any, folder: Path, **options: Any) -> Any:
 STAGERS: dict[str, Callable[[str, Path, Mapping[str, Any]], str]] = {
     "wav2vec2_handler.py": stage_wav2vec2,
     "emformer_rnnt_handler.py": stage_emformer,
+    "emformer_live_handler.py": stage_emformer,
     "transformers_handler.py": stage_text,
 }

@@ -10,7 +10,7 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_decoding import PcmFormat, decode_audio, parse_pcm_format, resample_blocks
+from audio_decoding import BlockResampler, PcmFormat, decode_audio, parse_pcm_format
 from device_io import RequestError
 
 RATE_HZ = 16_000
@@ -66,7 +66,8 @@ def test_channels_are_averaged_and_rates_converted(channels: int, rate_hz: int) 
 )
 def test_blocks_are_resampled_as_one(rate_hz: int, sizes: list[int]) -> None:
     whole = torch.randn(sum(sizes), generator=torch.manual_seed(sum(sizes)))
-    resampled = torch.cat(list(resample_blocks(whole.split(sizes), rate_hz, RATE_HZ)))
+    resampler = BlockResampler(rate_hz, RATE_HZ)
+    resampled = torch.cat([*map(resampler.push, whole.split(sizes)), resampler.end()])
     expected = torchaudio.functional.resample(whole, rate_hz, RATE_HZ)
     torch.testing.assert_close(resampled, expected, atol=1e-4, rtol=0)
 

@@ -38,8 +38,8 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=[None, 4])
 def recognizer(request: pytest.FixtureRequest, model_path: Path) -> Recognizer:
     """Return a recogniser that decodes greedily, and one that searches."""
-    settings = EmformerSettings(beam_width=request.param)
-    return Recognizer(torch.jit.load(str(model_path)), settings, torch.device("cpu"))
+    model = torch.jit.load(str(model_path))
+    return Recognizer(model, torch.device("cpu"), "float32", 100, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_pieces_do_not_change_the_answer(
 def test_score_is_that_of_the_whole(model_path: Path, speech: torch.Tensor) -> None:
     """Also where tokens were taken off on the way, whose number the search weighs."""
     model = torch.jit.load(str(model_path))
-    recognizer = Recognizer(model, EmformerSettings(beam_width=4), torch.device("cpu"))
+    recognizer = Recognizer(model, torch.device("cpu"), "float32", 100, beam_width=4)
     recording = recognizer.start(speech, keep_encodings=True)
     recognizer.recognize([recording])
     encodings = torch.cat(recording.encodings or [])

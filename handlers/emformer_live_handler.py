@@ -1,0 +1,140 @@
+"""TorchServe handler for live speech: sessions of an Emformer RNN-T, a piece of audio at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from audio_decoding import parse_pcm_format
+from device_io import (
+    AUDIO_FIELDS,
+    Answer,
+    RequestError,
+    Row,
+    answer_requests,
+    read_settings,
+    refuse_explanation,
+    request_audio,
+    request_header,
+)
+from emformer_features import SAMPLE_RATE_HZ
+from live_audio import LiveAudio
+from live_sessions import (
+    LiveSettings,
+    Piece,
+    Session,
+    Sessions,
+    find_segment_ends,
+    read_sequence_settings,
+)
+from rnnt_loading import load_archive
+from rnnt_recognition import Recognizer
+from rnnt_tokens import group_pieces, text_of
+from scripted_beam_search import is_beam_search
+from transcripts import Token, describe_word, time_words
+
+# TorchScript profiles and optimises its first runs.
+WARM_UPS = 3
+
+
+class LiveHandler:
+    """Transcribes what people say while they say it."""
+
+    def __init__(self) -> None:
+        self.initialized = False
+
+    def initialize(self, context: Any) -> None:
+        """Load the archive's files, and run them.
+
+        Raises `ValueError` or `OSError`, which stop the load, for a mistake in the YAML or a
+        missing file.
+        """
+        config = context.model_yaml_config
+        self._settings = settings = read_settings(LiveSettings, config, "handler")
+        sequences = read_sequence_settings(config)
+        loaded = load_archive(context, settings.threads)
+        if is_beam_search(loaded.model):
+            raise ValueError(
+                "Expected the TorchScript file that make archive writes, got an RNNTBeamSearch, "
+                "which cannot carry on."
+            )
+        self._pieces = loaded.pieces
+        self.recognizer = Recognizer(
+            loaded.model, loaded.device, settings.dtype, settings.step_max_tokens
+        )
+        self._silent_frames = round(settings.endpoint_silence_s / self.recognizer.frame_s)
+        self._sessions = Sessions(sequences.maxNumSequence, sequences.sequenceMaxIdleMSec / 1000)
+        for _ in range(WARM_UPS):
+            self.recognizer.recognize([self.recognizer.start(torch.zeros(SAMPLE_RATE_HZ))])
+        self.initialized = True
+
+    def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
+        """Return what each session of the batch said with the piece that came of it, in order."""
+        self._sessions.expire()
+        return answer_requests(
+            data, context, lambda index, row: self._parse(index, row, context), self._answer
+        )
+
+    def _parse(self, index: int, row: Row, context: Any) -> Piece:
+        refuse_explanation(context, index)
+        name = request_header(context, index, context.header_key_sequence_id) or ""
+        ended = request_header(context, index, context.header_key_sequence_end) == "true"
+        if request_header(context, index, context.header_key_sequence_start) == "true":
+            content_type = request_header(context, index, "Content-Type") or ""
+            session = self._sessions.begin(name, lambda: self._create(content_type))
+        else:
+            session = self._sessions.find(name)
+        try:
+            # A piece may be empty, the last one often is.
+            received = any(row.get(field) for field in AUDIO_FIELDS)
+            self._receive(session, request_audio(row) if received else b"", ended)
+        except RequestError:
+            # What is missing now would be missing for ever.
+            self._sessions.end(name)
+            raise
+        return Piece(name, session, ended)
+
+    def _create(self, content_type: str) -> Session:
+        limit_s = self._settings.max_audio_seconds
+        audio = LiveAudio(SAMPLE_RATE_HZ, limit_s, parse_pcm_format(content_type))
+        return Session(audio, self.recognizer.start(torch.empty(0), ended=False))
+
+    def _receive(self, session: Session, piece: bytes, ended: bool) -> None:
+        recording, parts = session.recording, [session.audio.push(piece)]
+        if ended:
+            parts.append(session.audio.end())
+        recording.samples = torch.cat([recording.samples, *parts])
+        recording.ended = ended
+
+    def _answer(self, pieces: Sequence[Piece]) -> list[Answer]:
+        self.recognizer.recognize([piece.session.recording for piece in pieces])
+        return [Answer(self._report(piece), "application/json") for piece in pieces]
+
+    def _report(self, piece: Piece) -> dict[str, Any]:
+        session = piece.session
+        tokens, first = session.recording.best_tokens(), session.told
+        frames = session.recording.frames
+        ends = find_segment_ends(tokens, first, frames, self._silent_frames)
+        if piece.ended:
+            self._sessions.end(piece.name)
+            ends.append(len(tokens))
+        session.told = ends[-1] if ends else first
+        final, partial = tokens[first : session.told], tokens[session.told :]
+        words = self._words(final)
+        told = words or self._words(partial)
+        report = {
+            "session": piece.name,
+            "partial": text_of(self._pieces, partial),
+            "final": text_of(self._pieces, final),
+            "start": told[0]["start"] if told else None,
+            "end": told[-1]["end"] if told else None,
+            "words": words,
+            "duration": round(session.audio.duration_s, 3),
+        }
+        return {**report, "text": text_of(self._pieces, tokens)} if piece.ended else report
+
+    def _words(self, tokens: Sequence[Token]) -> list[dict[str, Any]]:
+        words = group_pieces(self._pieces, tokens)
+        texts = [text_of(self._pieces, word) for word in words]
+        timed = time_words(words, texts, self.recognizer.frame_s)
+        return [describe_word(word) for word in timed]
