@@ -1,6 +1,7 @@
 """TorchServe handler for live speech: sessions of an Emformer RNN-T, a piece of audio at a time."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ from live_sessions import (
     Session,
     Sessions,
     find_segment_ends,
-    read_sequence_settings,
+    read_idle_seconds,
+    read_sequence_headers,
 )
 from rnnt_loading import load_archive
 from rnnt_recognition import Recognizer
@@ -51,7 +53,7 @@ class LiveHandler:
         """
         config = context.model_yaml_config
         self._settings = settings = read_settings(LiveSettings, config, "handler")
-        sequences = read_sequence_settings(config)
+        idle_s = read_idle_seconds(config)
         loaded = load_archive(context, settings.threads)
         if is_beam_search(loaded.model):
             raise ValueError(
@@ -63,7 +65,7 @@ class LiveHandler:
             loaded.model, loaded.device, settings.dtype, settings.step_max_tokens
         )
         self._silent_frames = round(settings.endpoint_silence_s / self.recognizer.frame_s)
-        self._sessions = Sessions(sequences.maxNumSequence, sequences.sequenceMaxIdleMSec / 1000)
+        self._sessions = Sessions(settings.max_sessions, idle_s)
         for _ in range(WARM_UPS):
             self.recognizer.recognize([self.recognizer.start(torch.zeros(SAMPLE_RATE_HZ))])
         self.initialized = True
@@ -77,34 +79,40 @@ class LiveHandler:
 
     def _parse(self, index: int, row: Row, context: Any) -> Piece:
         refuse_explanation(context, index)
-        name = request_header(context, index, context.header_key_sequence_id) or ""
-        ended = request_header(context, index, context.header_key_sequence_end) == "true"
-        if request_header(context, index, context.header_key_sequence_start) == "true":
-            content_type = request_header(context, index, "Content-Type") or ""
-            session = self._sessions.begin(name, lambda: self._create(content_type))
-        else:
-            session = self._sessions.find(name)
+        name, begins, ends = read_sequence_headers(context, index)
         try:
-            # A piece may be empty, the last one often is.
-            received = any(row.get(field) for field in AUDIO_FIELDS)
-            self._receive(session, request_audio(row) if received else b"", ended)
-        except RequestError:
+            session = self._begin(name, index, context) if begins else self._sessions.find(name)
+            self._receive(session, row, ends)
+        except RequestError as error:
             # What is missing now would be missing for ever.
-            self._sessions.end(name)
+            if error.status != HTTPStatus.CONFLICT:
+                self._end(name, index, context)
             raise
-        return Piece(name, session, ended)
+        if ends:
+            self._end(name, index, context)
+        return Piece(name, session, ends)
 
-    def _create(self, content_type: str) -> Session:
+    def _begin(self, name: str, index: int, context: Any) -> Session:
         limit_s = self._settings.max_audio_seconds
-        audio = LiveAudio(SAMPLE_RATE_HZ, limit_s, parse_pcm_format(content_type))
-        return Session(audio, self.recognizer.start(torch.empty(0), ended=False))
+        pcm = parse_pcm_format(request_header(context, index, "Content-Type") or "")
+        audio = LiveAudio(SAMPLE_RATE_HZ, limit_s, pcm)
+        session = Session(audio, self.recognizer.start(torch.empty(0), ended=False))
+        self._sessions.begin(name, session)
+        return session
 
-    def _receive(self, session: Session, piece: bytes, ended: bool) -> None:
+    def _end(self, name: str, index: int, context: Any) -> None:
+        self._sessions.end(name)
+        # So TorchServe gives the session's place to another at once.
+        context.set_response_header(index, context.header_key_sequence_end, name)
+
+    def _receive(self, session: Session, row: Row, ends: bool) -> None:
+        # A piece may be empty, as the last one often is.
+        piece = request_audio(row) if any(row.get(field) for field in AUDIO_FIELDS) else b""
         recording, parts = session.recording, [session.audio.push(piece)]
-        if ended:
+        if ends:
             parts.append(session.audio.end())
         recording.samples = torch.cat([recording.samples, *parts])
-        recording.ended = ended
+        recording.ended = ends
 
     def _answer(self, pieces: Sequence[Piece]) -> list[Answer]:
         self.recognizer.recognize([piece.session.recording for piece in pieces])
@@ -115,8 +123,7 @@ class LiveHandler:
         tokens, first = session.recording.best_tokens(), session.told
         frames = session.recording.frames
         ends = find_segment_ends(tokens, first, frames, self._silent_frames)
-        if piece.ended:
-            self._sessions.end(piece.name)
+        if piece.ends:
             ends.append(len(tokens))
         session.told = ends[-1] if ends else first
         final, partial = tokens[first : session.told], tokens[session.told :]
@@ -131,7 +138,7 @@ class LiveHandler:
             "words": words,
             "duration": round(session.audio.duration_s, 3),
         }
-        return {**report, "text": text_of(self._pieces, tokens)} if piece.ended else report
+        return {**report, "text": text_of(self._pieces, tokens)} if piece.ends else report
 
     def _words(self, tokens: Sequence[Token]) -> list[dict[str, Any]]:
         words = group_pieces(self._pieces, tokens)

@@ -1,7 +1,7 @@
 """Sessions of live speech: what each has said so far, and how long it may stay silent."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
@@ -24,15 +24,7 @@ class LiveSettings:
     step_max_tokens: Annotated[int, KeyOptions(ge=1)] = 100
     max_audio_seconds: float = 3600.0
     endpoint_silence_s: Annotated[float, KeyOptions(gt=0)] = 0.8
-
-
-@settings_dataclass(frozen=True, config={"extra": "ignore"})
-class SequenceSettings:
-    """TorchServe's keys for sessions, of which it holds the clients to the first two."""
-
-    sequenceBatching: bool  # noqa: N815
-    maxNumSequence: int = 1  # noqa: N815
-    sequenceMaxIdleMSec: int = 10_000  # noqa: N815
+    max_sessions: Annotated[int, KeyOptions(ge=1)] = 8
 
 
 @dataclass
@@ -50,7 +42,7 @@ class Piece(NamedTuple):
 
     name: str
     session: Session
-    ended: bool
+    ends: bool
 
 
 class Sessions:
@@ -74,7 +66,7 @@ class Sessions:
             name: session for name, session in self._open.items() if session.used_s >= oldest_s
         }
 
-    def begin(self, name: str, create: Callable[[], Session]) -> Session:
+    def begin(self, name: str, session: Session) -> None:
         """Open a session; raises `RequestError` 409 for an open one, 503 for one too many."""
         if name in self._open:
             raise RequestError(
@@ -89,8 +81,7 @@ class Sessions:
                 "TooManySessions",
                 f"Expected at most {self._most} open sessions. Try again when one has ended.",
             )
-        self._open[name] = create()
-        return self._open[name]
+        self._open[name] = session
 
     def find(self, name: str) -> Session:
         """Return an open session; raises `RequestError` 410 where there is none of this name."""
@@ -111,11 +102,42 @@ class Sessions:
         self._open.pop(name, None)
 
 
-def read_sequence_settings(config: Any) -> SequenceSettings:
-    """Return TorchServe's keys for sessions; raises `ValueError` where there are none."""
-    if not (config or {}).get("sequenceBatching"):
-        raise ValueError("The model's YAML needs sequenceBatching: true for live sessions.")
-    return SequenceSettings(**config)
+def read_idle_seconds(config: Mapping[str, Any] | None) -> float:
+    """Return after how long TorchServe forgets a silent session, by its keys in a model's YAML.
+
+    Raises `ValueError` where these do not ask for sessions.
+    """
+    keys = config or {}
+    idle_ms = keys.get("sequenceMaxIdleMSec")
+    if not (keys.get("sequenceBatching") and keys.get("continuousBatching") and idle_ms):
+        raise ValueError(
+            "The model's YAML needs sequenceBatching: true, continuousBatching: true and "
+            "sequenceMaxIdleMSec for live sessions."
+        )
+    return float(idle_ms) / 1000
+
+
+def read_sequence_headers(context: Any, index: int) -> tuple[str, bool, bool]:
+    """Return the session of a request, and whether it is the first and the last of it.
+
+    Raises `RequestError` 400 for names in another case, which TorchServe does not recognise: it
+    would take each piece for a session of its own.
+    """
+    keys = (
+        context.header_key_sequence_id,
+        context.header_key_sequence_start,
+        context.header_key_sequence_end,
+    )
+    headers = context.get_all_request_header(index)
+    strange = [name for name in headers if name not in keys and name.lower() in keys]
+    if strange:
+        raise RequestError(
+            HTTPStatus.BAD_REQUEST,
+            "InvalidHeader",
+            f"Expected the header {strange[0].lower()} in this case, got {strange[0]}.",
+        )
+    name, begins, ends = (headers.get(key, "") for key in keys)
+    return name, begins == "true", ends == "true"
 
 
 def find_segment_ends(

@@ -42,6 +42,7 @@ class ArchiveConfig:
     handler: str
     modules: tuple[str, ...]
     example: Path
+    example_headers: dict[str, str]
     handler_settings: dict[str, Any]
 
 
@@ -70,6 +71,7 @@ def read_config(path: Path) -> ArchiveConfig:
         handler=archive["handler"],
         modules=tuple(archive["modules"]),
         example=ROOT / archive["example"],
+        example_headers=archive.get("example_headers") or {},
         handler_settings=content.get("handler") or {},
     )
 

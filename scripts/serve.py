@@ -84,11 +84,12 @@ def try_example(config: ArchiveConfig, inference_url: str) -> None:
     Raises `ServerError` for any status but 200.
     """
     content_type = CONTENT_TYPES[config.example.suffix]
+    headers = {"Content-Type": content_type, **config.example_headers}
+    options = " ".join(f"-H {shlex.quote(f'{key}: {value}')}" for key, value in headers.items())
     url = f"{inference_url}/predictions/{config.name}"
-    example = config.example.relative_to(ROOT)
-    print(f"\n$ curl -X POST {url} -H {shlex.quote(f'Content-Type: {content_type}')} -T {example}")
+    print(f"\n$ curl -X POST {url} {options} -T {config.example.relative_to(ROOT)}")
     request = urllib.request.Request(  # noqa: S310
-        url, config.example.read_bytes(), {"Content-Type": content_type}
+        url, config.example.read_bytes(), headers
     )
     try:
         with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as response:  # noqa: S310

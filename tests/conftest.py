@@ -1,4 +1,4 @@
-"""What the tests share: the six archives, built once, unpacked, loaded and served."""
+"""What the tests share: the seven archives, built once, unpacked, loaded and served."""
 
 import os
 import zipfile
@@ -23,7 +23,7 @@ GPU_IDS = [None, 0] if torch.cuda.is_available() else [None]
 
 @pytest.fixture(scope="session")
 def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model store with the six archives, as `make archive` builds them."""
+    """Return a model store with the seven archives, as `make archive` builds them."""
     store = tmp_path_factory.mktemp("model_store")
     for config in read_configs().values():
         build_archive(config, store, source=config.source, archive_format="default")
@@ -57,7 +57,7 @@ def load_model(request: pytest.FixtureRequest, unpacked: Callable[[str], Path]) 
 
 @pytest.fixture(scope="session")
 def inference_url(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a running server with the six archives."""
+    """Return the address of a running server with the seven archives."""
     folder = tmp_path_factory.mktemp("server")
     properties = free_properties()
     names = list(read_configs())

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import EXAMPLES, LoadModel
-from live_sessions import Sessions, find_segment_ends
+from live_sessions import Sessions, find_segment_ends, read_idle_seconds
 from local_serving import LocalModel, Reply
 from transcripts import Token
 
@@ -173,12 +173,14 @@ def test_silent_sessions_expire() -> None:
     now_s = [100.0]
     sessions = Sessions(most=2, idle_s=10.0, clock_s=lambda: now_s[0])
 
-    def create() -> Any:
+    def session() -> Any:
         return type("Session", (), {"used_s": now_s[0]})()
 
-    first = sessions.begin("first", create)
+    first = session()
+    sessions.begin("first", first)
     now_s[0] += 6
-    sessions.begin("second", create)
+    sessions.begin("second", session())
+    sessions.expire()
     now_s[0] += 3
     assert sessions.find("first") is first
     now_s[0] += 3
@@ -188,10 +190,18 @@ def test_silent_sessions_expire() -> None:
     now_s[0] += 5
     sessions.expire()
     assert len(sessions) == 1
-    sessions.begin("third", create)
+    sessions.begin("third", session())
     sessions.end("third")
     sessions.end("third")
     assert len(sessions) == 1
+
+
+@pytest.mark.parametrize("missing", ["sequenceBatching", "continuousBatching"])
+def test_yaml_must_ask_for_sessions(missing: str) -> None:
+    keys = {"sequenceBatching": True, "continuousBatching": True, "sequenceMaxIdleMSec": 9_000}
+    assert read_idle_seconds(keys) == 9.0
+    with pytest.raises(ValueError, match="for live sessions"):
+        read_idle_seconds({**keys, missing: False})
 
 
 def test_segments_end_where_no_token_follows() -> None:

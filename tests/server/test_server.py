@@ -6,17 +6,18 @@ import itertools
 import json
 import re
 import subprocess
-import urllib.error
-import urllib.request
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import httpx2
 import numpy as np
 import pytest
 import soundfile
 import torch
 import torchaudio
 
+import live_client
 from common import EXAMPLES
 
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
@@ -39,12 +40,9 @@ class Reply(NamedTuple):
 
 
 def post(url: str, body: bytes, content_type: str, **headers: str) -> Reply:
-    request = urllib.request.Request(url, body, {"Content-Type": content_type, **headers})
-    try:
-        with urllib.request.urlopen(request, timeout=120) as response:
-            return Reply(response.status, response.headers["content-type"], response.read())
-    except urllib.error.HTTPError as error:
-        return Reply(error.code, error.headers["content-type"], error.read())
+    headers = {"Content-Type": content_type, **headers}
+    response = httpx2.post(url, content=body, headers=headers, timeout=120)
+    return Reply(response.status_code, response.headers.get("content-type"), response.content)
 
 
 class Case(NamedTuple):
@@ -90,6 +88,8 @@ CASES = [
     Case("predictions/gpt2_text_generation", b"[1]", JSON, 400, has("UnexpectedJson")),
     Case("predictions/whisper", SPEECH, AUDIO, 404, has("ModelNotFoundException")),
 ]
+LIVE = "predictions/emformer_asr_live"
+SEQUENCE = "ts_request_sequence"
 
 
 def check(case: Case, reply: Reply) -> None:
@@ -128,6 +128,81 @@ def test_burst_of_one_kind_is_answered_in_batches(inference_url: str) -> None:
     """Enough requests for full batches, every third of them broken."""
     good, broken = CASES[2], CASES[13]
     check_all(inference_url, [broken if n % 3 == 2 else good for n in range(48)])
+
+
+def say(url: str, name: str, pieces: Sequence[bytes], content_type: str = AUDIO) -> Any:
+    """Send pieces as one live session; return the last answer."""
+    for number, piece in enumerate(pieces):
+        headers = {f"{SEQUENCE}_id": name}
+        if number == 0:
+            headers[f"{SEQUENCE}_start"] = "true"
+        if number == len(pieces) - 1:
+            headers[f"{SEQUENCE}_end"] = "true"
+        reply = post(url, piece, content_type, **headers)
+        assert reply.status == 200, reply.body
+    return json.loads(reply.body)
+
+
+def test_live_sessions_at_once(inference_url: str) -> None:
+    """Twice as many as a worker holds, one after the other in each of eight connections."""
+    url = f"{inference_url}/{LIVE}"
+    samples, rate_hz = soundfile.read(io.BytesIO(SPEECH), dtype="int16")
+    bare = samples.astype(">i2").tobytes()
+    content_type = f"audio/L16; rate={rate_hz}"
+
+    def speak(number: int) -> list[Any]:
+        size = 1_001 + 2_000 * number
+        pieces = [SPEECH[start : start + size] for start in range(0, len(SPEECH), size)]
+        said = say(url, f"speaker {number}", pieces)
+        pieces = [bare[start : start + size] for start in range(0, len(bare), size)]
+        return [said, say(url, f"speaker {number}", pieces, content_type)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for answers in pool.map(speak, range(8)):
+            for answer in answers:
+                assert answer["text"] == answer["final"] == "turn on the kitchen lights"
+
+
+def test_live_session_without_an_id_gets_one(inference_url: str) -> None:
+    url = f"{inference_url}/{LIVE}"
+    opened = json.loads(post(url, SPEECH[:20_000], AUDIO).body)
+    assert opened["partial"].startswith("turn on")
+    headers = {f"{SEQUENCE}_id": opened["session"], f"{SEQUENCE}_end": "true"}
+    assert json.loads(post(url, SPEECH[20_000:], AUDIO, **headers).body)["text"].endswith("lights")
+
+
+def test_live_sessions_are_limited_and_free_their_places(inference_url: str) -> None:
+    url = f"{inference_url}/{LIVE}"
+
+    def send(name: str, flag: str, piece: bytes = b"") -> Reply:
+        return post(url, piece, AUDIO, **{f"{SEQUENCE}_id": name, f"{SEQUENCE}_{flag}": "true"})
+
+    for _ in range(2):
+        for number in range(8):
+            assert send(f"waiting {number}", "start", SPEECH[:99]).status == 200
+        refused = send("one too many", "start", SPEECH)
+        assert refused.status == 503
+        assert b"at most 8 open sessions" in refused.body
+        for number in range(8):
+            assert send(f"waiting {number}", "end").status == 200
+    capital = {"Ts_request_sequence_id": "a", "Ts_request_sequence_start": "true"}
+    assert b"Expected the header ts_request_sequence" in post(url, SPEECH, AUDIO, **capital).body
+    # Places are not lost to requests that have no session, either.
+    for number in range(40):
+        assert send(f"unknown {number}", "end", SPEECH).status == 410
+    assert say(url, "after all", [SPEECH])["text"] == "turn on the kitchen lights"
+
+
+def test_live_client_streams_a_file(inference_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"{inference_url}/{LIVE}"
+    for name in ("turn_on_the_kitchen_lights", "turn_on_the_kitchen_lights_stereo_44100_hz"):
+        assert live_client.main([str(EXAMPLES / f"{name}.wav"), "--url", url, "--speed", "4"]) == 0
+        assert capsys.readouterr().out.strip().endswith("s  turn on the kitchen lights")
+    assert live_client.main([str(EXAMPLES / "prompt.txt"), "--url", url]) == 1
+    assert "cannot be read as a recording" in capsys.readouterr().err
+    speech = str(EXAMPLES / "turn_on_the_kitchen_lights.wav")
+    assert live_client.main([speech, "--url", f"{inference_url}/predictions/wav2vec2"]) == 1
+    assert "error: " in capsys.readouterr().err
 
 
 def encode(samples: np.ndarray, rate_hz: int, container: str, subtype: str | None = None) -> bytes:

@@ -33,6 +33,7 @@ NAMES = [
     "bert_seq_classification",
     "bert_token_classification",
     "emformer_asr",
+    "emformer_asr_live",
     "gpt2_text_generation",
     "wav2vec2",
 ]
@@ -46,7 +47,7 @@ def member_bytes(archive: Path) -> dict[str, bytes]:
         }
 
 
-def test_there_are_six_archives(model_store: Path) -> None:
+def test_there_are_seven_archives(model_store: Path) -> None:
     assert list(read_configs()) == NAMES
     assert sorted(path.stem for path in model_store.glob("*.mar")) == NAMES
 
