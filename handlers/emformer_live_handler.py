@@ -25,15 +25,14 @@ from live_sessions import (
     Piece,
     Session,
     Sessions,
-    find_segment_ends,
     read_idle_seconds,
     read_sequence_headers,
 )
 from rnnt_loading import load_archive
 from rnnt_recognition import Recognizer
-from rnnt_tokens import group_pieces, text_of
+from rnnt_segments import find_segment_ends
+from rnnt_tokens import describe_tokens, text_of
 from scripted_beam_search import is_beam_search
-from transcripts import Token, describe_word, time_words
 
 # TorchScript profiles and optimises its first runs.
 WARM_UPS = 3
@@ -127,21 +126,18 @@ class LiveHandler:
             ends.append(len(tokens))
         session.told = ends[-1] if ends else first
         final, partial = tokens[first : session.told], tokens[session.told :]
-        words = self._words(final)
-        told = words or self._words(partial)
+        said, saying = (
+            describe_tokens(self._pieces, each, self.recognizer.frame_s)
+            for each in (final, partial)
+        )
+        told = said if final else saying
         report = {
             "session": piece.name,
-            "partial": text_of(self._pieces, partial),
-            "final": text_of(self._pieces, final),
-            "start": told[0]["start"] if told else None,
-            "end": told[-1]["end"] if told else None,
-            "words": words,
+            "partial": saying["text"],
+            "final": said["text"],
+            "start": told["start"],
+            "end": told["end"],
+            "words": said["words"],
             "duration": round(session.audio.duration_s, 3),
         }
         return {**report, "text": text_of(self._pieces, tokens)} if piece.ends else report
-
-    def _words(self, tokens: Sequence[Token]) -> list[dict[str, Any]]:
-        words = group_pieces(self._pieces, tokens)
-        texts = [text_of(self._pieces, word) for word in words]
-        timed = time_words(words, texts, self.recognizer.frame_s)
-        return [describe_word(word) for word in timed]

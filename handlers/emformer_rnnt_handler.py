@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from ts.handler_utils.utils import send_intermediate_predict_response
 
 from alignments import Alignment, Alternatives
 from device_io import (
@@ -17,17 +18,20 @@ from device_io import (
 from emformer_features import SAMPLE_RATE_HZ
 from rnnt_loading import load_archive
 from rnnt_recognition import EmformerSettings, Recognizer, Recording
+from rnnt_segments import SegmentStream
 from rnnt_tokens import (
+    describe_tokens,
     find_alternatives,
     group_pieces,
     name_pieces,
     split_path,
     text_of,
+    time_pieces,
     tokens_to_text,
 )
 from scripted_beam_search import MAX_AUDIO_S, ScriptedBeamSearch, is_beam_search
 from speech_requests import SpeechRequest, read_request, write_answer
-from transcripts import PLAIN, Token, Transcript, time_words
+from transcripts import NDJSON, PLAIN, WRITERS, Token, Transcript
 
 # TorchScript profiles and optimises its first runs.
 WARM_UPS = 3
@@ -73,11 +77,21 @@ class ModelHandler:
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
         limit_s = self._settings.max_audio_seconds
-        if self._search is None:
-            return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s)
-        refuse_explanation(context, index)
-        limit_s = min(limit_s, MAX_AUDIO_S)
-        return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, (PLAIN,))
+        if self._search is not None:
+            refuse_explanation(context, index)
+            limit_s = min(limit_s, MAX_AUDIO_S)
+            return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, (PLAIN,))
+        formats = (*WRITERS, NDJSON)
+        request = read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, formats)
+        if request.media_type != NDJSON:
+            return request
+        frame_s = self.recognizer.frame_s
+        stream = SegmentStream(
+            functools.partial(send_line, context, index),
+            lambda tokens: describe_tokens(self._pieces, tokens, frame_s),
+            round(self._settings.endpoint_silence_s / frame_s),
+        )
+        return request._replace(stream=stream)
 
     @torch.inference_mode()
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
@@ -88,26 +102,27 @@ class ModelHandler:
             self.recognizer.start(request.waveform, keep_encodings=request.explain)
             for request in requests
         ]
-        self.recognizer.recognize(recordings)
-        return [self._write(*pair) for pair in zip(requests, recordings, strict=True)]
+        pairs = list(zip(requests, recordings, strict=True))
+        while self.recognizer.step(recordings):
+            for request, recording in pairs:
+                if request.stream:
+                    request.stream.tell(recording)
+        return [self._write(*pair) for pair in pairs]
 
     def _write(self, request: SpeechRequest, recording: Recording) -> Answer:
         tokens = recording.best_tokens()
-        spoken = group_pieces(self._pieces, tokens)
-        words = time_words(
-            spoken, [text_of(self._pieces, word) for word in spoken], self.recognizer.frame_s
-        )
         duration_s = len(request.waveform) / SAMPLE_RATE_HZ
+        if request.stream:
+            text = text_of(self._pieces, tokens)
+            summary = {"text": text, "duration": round(duration_s, 3)}
+            return Answer(request.stream.finish(recording, summary), NDJSON)
+        words = time_pieces(self._pieces, tokens, self.recognizer.frame_s)
         transcript = Transcript(text_of(self._pieces, tokens), duration_s, words)
-        align = functools.partial(self._align, request, recording, transcript, spoken)
+        align = functools.partial(self._align, request, recording, transcript)
         return write_answer(request, transcript, align)
 
     def _align(
-        self,
-        request: SpeechRequest,
-        recording: Recording,
-        transcript: Transcript,
-        spoken: Sequence[Sequence[Token]],
+        self, request: SpeechRequest, recording: Recording, transcript: Transcript
     ) -> Alignment:
         tokens = recording.best_tokens()
         probabilities, chances = split_path(self.recognizer.find_path(recording), tokens)
@@ -122,6 +137,13 @@ class ModelHandler:
             name_pieces(self._pieces),
             self.recognizer.frame_s,
             transcript,
-            spoken,
+            group_pieces(self._pieces, tokens),
             alternatives,
         )
+
+
+def send_line(context: Any, index: int, line: str) -> None:
+    """Send a part of a request's answer before the rest of it."""
+    context.set_response_content_type(index, NDJSON)
+    request_ids = {index: context.request_ids[index]}
+    send_intermediate_predict_response({index: line}, request_ids, "Segment", 200, context)

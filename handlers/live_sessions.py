@@ -1,7 +1,7 @@
 """Sessions of live speech: what each has said so far, and how long it may stay silent."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
@@ -12,7 +12,6 @@ from pydantic.dataclasses import dataclass as settings_dataclass
 from device_io import STRICT, DtypeName, RequestError
 from live_audio import LiveAudio
 from rnnt_recognition import Recording
-from transcripts import Token
 
 
 @settings_dataclass(frozen=True, config=STRICT)
@@ -138,19 +137,3 @@ def read_sequence_headers(context: Any, index: int) -> tuple[str, bool, bool]:
         )
     name, begins, ends = (headers.get(key, "") for key in keys)
     return name, begins == "true", ends == "true"
-
-
-def find_segment_ends(
-    tokens: Sequence[Token], first: int, frames: int, silent_frames: int
-) -> list[int]:
-    """Return how many tokens have been said at the end of each segment after the `first` tokens.
-
-    A segment ends where no token follows its last one for so many frames; `frames` are those heard
-    so far. It does not depend on how the audio came.
-    """
-    starts = [token.start for token in tokens[first + 1 :]] + [frames]
-    return [
-        first + place + 1
-        for place, (token, start) in enumerate(zip(tokens[first:], starts, strict=False))
-        if start - token.stop >= silent_frames
-    ]

@@ -36,6 +36,7 @@ class EmformerSettings:
     beam_width: Annotated[int, KeyOptions(ge=1)] | None = None
     step_max_tokens: Annotated[int, KeyOptions(ge=1)] = 100
     max_audio_seconds: float = 3600.0
+    endpoint_silence_s: Annotated[float, KeyOptions(gt=0)] = 0.8
 
 
 class Hypotheses(NamedTuple):
@@ -139,11 +140,18 @@ class Recognizer:
             encodings=[] if keep_encodings else None,
         )
 
-    @torch.inference_mode()
     def recognize(self, recordings: Sequence[Recording]) -> None:
         """Encode and decode all that recordings have so far, whole segments if more is to come."""
-        while ready := [each for each in recordings if self._count_ready(each)]:
+        while self.step(recordings):
+            pass
+
+    @torch.inference_mode()
+    def step(self, recordings: Sequence[Recording]) -> bool:
+        """Encode and decode the next block of recordings; tell whether there was one."""
+        ready = [each for each in recordings if self._count_ready(each)]
+        if ready:
             self._advance(ready)
+        return bool(ready)
 
     @torch.inference_mode()
     def find_path(self, recording: Recording) -> torch.Tensor:

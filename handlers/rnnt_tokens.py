@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from sentencepiece import SentencePieceProcessor
 
-from transcripts import Token
+from transcripts import Token, Word, describe_word, time_words
 
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 ALTERNATIVES = 5
@@ -27,6 +28,27 @@ def group_pieces(pieces: SentencePieceProcessor, tokens: Sequence[Token]) -> lis
             words.append([])
         words[-1].append(token)
     return [word for word in words if text_of(pieces, word)]
+
+
+def describe_tokens(
+    pieces: SentencePieceProcessor, tokens: Sequence[Token], frame_s: float
+) -> dict[str, Any]:
+    """Return what tokens say, when, and word by word; times in seconds."""
+    words = [describe_word(word) for word in time_pieces(pieces, tokens, frame_s)]
+    return {
+        "text": text_of(pieces, tokens),
+        "start": words[0]["start"] if words else None,
+        "end": words[-1]["end"] if words else None,
+        "words": words,
+    }
+
+
+def time_pieces(
+    pieces: SentencePieceProcessor, tokens: Sequence[Token], frame_s: float
+) -> list[Word]:
+    """Return the words of tokens, with their times."""
+    words = group_pieces(pieces, tokens)
+    return time_words(words, [text_of(pieces, word) for word in words], frame_s)
 
 
 def text_of(pieces: SentencePieceProcessor, tokens: Sequence[Token]) -> str:

@@ -12,11 +12,15 @@ from transcripts import WRITERS, Transcript, choose_media_type, response_format_
 
 
 class SpeechRequest(NamedTuple):
-    """A waveform of shape (samples,), and the media type in which its answer is wanted."""
+    """A waveform of shape (samples,), and the media type in which its answer is wanted.
+
+    `stream` is what sends parts of the answer, where they are wanted as they come.
+    """
 
     waveform: torch.Tensor
     media_type: str
     explain: bool = False
+    stream: Any = None
 
 
 def read_request(

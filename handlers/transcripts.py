@@ -127,6 +127,8 @@ def _clock(time_s: float, decimal_mark: str) -> str:
 
 
 PLAIN = "text/plain"
+# Segments as they end, a JSON line each; for models that can tell.
+NDJSON = "application/x-ndjson"
 WRITERS: dict[str, Callable[[Transcript], Any]] = {
     PLAIN: write_plain,
     "application/json": write_json,
@@ -138,6 +140,7 @@ RESPONSE_FORMATS = {
     "json": "application/json",
     "vtt": "text/vtt",
     "srt": "application/x-subrip",
+    "ndjson": NDJSON,
     "png": "image/png",
 }
 

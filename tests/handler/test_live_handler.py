@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import EXAMPLES, LoadModel
-from live_sessions import Sessions, find_segment_ends, read_idle_seconds
+from live_sessions import Sessions, read_idle_seconds
 from local_serving import LocalModel, Reply
+from rnnt_segments import SegmentStream, find_segment_ends
 from transcripts import Token
 
 RATE_HZ = 16_000
@@ -211,3 +212,27 @@ def test_segments_end_where_no_token_follows() -> None:
     assert find_segment_ends(tokens, 2, frames=52, silent_frames=20) == [4]
     assert find_segment_ends(tokens, 4, frames=99, silent_frames=20) == []
     assert find_segment_ends([], 0, frames=99, silent_frames=20) == []
+
+
+def test_stream_tells_each_segment_once() -> None:
+    """Not before every token of it is certain, and not again where the work is repeated."""
+    sent: list[str] = []
+
+    def describe(tokens: Sequence[Token]) -> dict[str, Any]:
+        return {"starts": [token.start for token in tokens]}
+
+    stream = SegmentStream(sent.append, describe, silent_frames=20)
+    said = [Token(0, frame, frame + 1, 1.0) for frame in (3, 30, 60)]
+
+    def recording(certain: int, known: int, frames: int) -> Any:
+        fields = {"tokens": said[:certain], "frames": frames}
+        return type("Recording", (), {**fields, "best_tokens": lambda _: said[:known]})()
+
+    stream.tell(recording(certain=0, known=1, frames=30))
+    assert sent == []
+    stream.tell(recording(certain=1, known=2, frames=40))
+    stream.tell(recording(certain=1, known=2, frames=40))
+    assert sent == ['{"starts": [3]}\n']
+    stream.tell(recording(certain=3, known=3, frames=61))
+    assert stream.finish(recording(3, 3, 62), {"text": "ä"}) == '{"starts": [60]}\n{"text": "ä"}\n'
+    assert sent[1:] == ['{"starts": [30]}\n']

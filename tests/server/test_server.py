@@ -331,3 +331,25 @@ def test_forms_of_curl(inference_url: str) -> None:
     assert curl(f"{inference_url}/predictions/wav2vec2", "-F", f"file=@{speech}") == transcript
     form: dict[str, Any] = json.loads(curl(review, "-d", "hello"))
     assert form["code"] == 400
+
+
+def test_segments_come_as_they_end(inference_url: str) -> None:
+    """A recording of many sentences in one request, among others that are not streamed."""
+    samples, rate_hz = soundfile.read(io.BytesIO(SPEECH), dtype="float32")
+    pause = np.zeros(rate_hz, np.float32)
+    long = encode(np.concatenate([samples, pause] * 20), rate_hz, "WAV", "PCM_16")
+    url = f"{inference_url}/predictions/emformer_asr"
+    headers = {"Accept": "application/x-ndjson", "Content-Type": AUDIO}
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(post, url, SPEECH, AUDIO) for _ in range(4)]
+        with httpx2.stream("POST", url, content=long, headers=headers, timeout=120) as response:
+            assert response.headers["content-type"].startswith("application/x-ndjson")
+            chunks = list(response.iter_raw())
+        for other in others:
+            assert other.result().body == b"turn on the kitchen lights"
+    # The first segments did not wait for the last.
+    assert 0 < chunks[0].count(b"\n") < 20
+    *segments, summary = map(json.loads, b"".join(chunks).splitlines())
+    assert [segment["text"] for segment in segments] == ["turn on the kitchen lights"] * 20
+    assert all(a["end"] < b["start"] for a, b in itertools.pairwise(segments))
+    assert summary["text"] == " ".join(["turn on the kitchen lights"] * 20)
