@@ -50,10 +50,15 @@ class LocalModel:
 
 
 def build_with_settings(
-    config: ArchiveConfig, source: Path, workspace: Path, **settings: Any
+    config: ArchiveConfig,
+    source: Path,
+    workspace: Path,
+    torchserve_keys: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Path:
-    """Build an unpacked archive of the model in `source` with some other handler settings."""
+    """Build an unpacked archive of the model in `source` with some other settings in its YAML."""
     content = yaml.safe_load(config.path.read_text(encoding="utf-8"))
+    content |= torchserve_keys or {}
     content["handler"] |= settings
     folder = Path(tempfile.mkdtemp(dir=workspace))
     path = folder / config.path.name

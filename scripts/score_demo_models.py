@@ -62,7 +62,7 @@ def score_language_model(model: LocalModel, source: Path, folder: Path) -> dict[
     shutil.copytree(source, folder / "source")
     write_demo_model(folder / "source" / "lm.arpa")
     config = choose_configs(["wav2vec2"])[0]
-    settings = {"decoder": "beam", "lm": "lm.arpa"}
+    settings: dict[str, Any] = {"decoder": "beam", "lm": "lm.arpa"}
     beam = load_archive(build_with_settings(config, folder / "source", folder, **settings))
     utterances = speech_corpus.held_out(WORKSPACE)["unseen_voices"]
     noisy = _add_noise(utterances)

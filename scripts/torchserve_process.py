@@ -60,6 +60,21 @@ def read_properties(path: Path = CONFIG_FILE) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def free_properties() -> dict[str, str]:
+    """Return config.properties with ports that nobody uses."""
+    keys = (*ADDRESS_KEYS, *PORT_KEYS)
+    sockets = [socket.socket() for _ in keys]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        ports = dict(zip(keys, (each.getsockname()[1] for each in sockets), strict=True))
+    finally:
+        for each in sockets:
+            each.close()
+    addresses = {key: f"http://127.0.0.1:{ports[key]}" for key in ADDRESS_KEYS}
+    return {**read_properties(), **addresses, **{key: str(ports[key]) for key in PORT_KEYS}}
+
+
 def start_server(
     folder: Path, model_store: Path, archives: Sequence[str], properties: Mapping[str, str]
 ) -> ServerRecord:

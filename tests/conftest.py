@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from build_archives import build_archive, read_configs
-from common import START_TIMEOUT_S, LoadModel, free_properties
+from common import START_TIMEOUT_S, LoadModel
 from local_serving import LocalModel, load_archive
-from torchserve_process import start_server, stop_server, wait_until_ready
+from torchserve_process import free_properties, start_server, stop_server, wait_until_ready
 
 # No test reaches the network, also where there is one.
 os.environ["HF_HUB_OFFLINE"] = "1"

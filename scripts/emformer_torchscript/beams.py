@@ -232,14 +232,16 @@ class BeamSearch:
         ends: list[int] = []
         emitted: list[tuple[int, int, int]] = []
         for value, place in zip(values, places):  # noqa: B905, TorchScript's zip is not strict
-            if value > least:
-                index, token = place // columns, place % columns
-                change = value - beam.scores[index]
-                node = self.tree.child(beam.nodes[index], token)
-                nodes.append(node)
-                scores.append(value)
-                ends.append(self.emissions.add(beam.ends[index], token, beam.frame, change))
-                emitted.append((beam.nodes[index], node, token))
+            if value <= least:
+                # The best come first.
+                break
+            index, token = place // columns, place % columns
+            change = value - beam.scores[index]
+            node = self.tree.child(beam.nodes[index], token)
+            nodes.append(node)
+            scores.append(value)
+            ends.append(self.emissions.add(beam.ends[index], token, beam.frame, change))
+            emitted.append((beam.nodes[index], node, token))
         beam.nodes, beam.scores, beam.ends = nodes, scores, ends
         return emitted
 

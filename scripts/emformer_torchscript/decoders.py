@@ -17,7 +17,7 @@ from emformer_torchscript.networks import Joiner, Predictor
 MOST_FRAMES_AHEAD = 8
 MOST_ROWS_AHEAD = 32
 # After so many frames, beam search forgets the prefixes that it no longer follows.
-FRAMES_PER_SEARCH = 32
+FRAMES_PER_SEARCH = 64
 
 
 class Decoder(torch.nn.Module):
@@ -41,7 +41,7 @@ class Decoder(torch.nn.Module):
     @torch.jit.export
     def start(self) -> Hypotheses:
         """Return what a recording has said before it begins."""
-        blank = torch.tensor([self.blank], device=self.predictor.embedding.weight.device)
+        blank = torch.tensor([self.blank], device=self.predictor.inputs.device)
         predictions, states = self.predictor(blank, self.predictor.start(1))
         no_tokens: list[int] = []
         no_values: list[float] = []

@@ -41,20 +41,18 @@ class StepMatrix(torch.nn.Module):
 
 
 class RecurrentLayer(torch.nn.Module):
-    """torchaudio's LSTM with layer norm, its two matrices in one."""
+    """torchaudio's LSTM with layer norm; `weight` is that of all that its gates depend on."""
 
-    def __init__(self, lstm: Any) -> None:
+    def __init__(self, lstm: Any, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        weight = torch.cat([lstm.x2g.weight, lstm.p2g.weight], dim=1)
-        self.gates = StepMatrix(weight, lstm.x2g.bias)
+        self.gates = StepMatrix(weight, bias)
         self.norm_gates = lstm.g_norm
         self.norm_cell = lstm.c_norm
 
-    def forward(self, inputs: Tensor, state: Tensor) -> Tensor:
+    def forward(self, gates: Tensor, cell: Tensor) -> Tensor:
         """Return the next hidden and cell state, shape (2, batch, hidden)."""
-        gates = self.norm_gates(self.gates(torch.cat([inputs, state[0]], dim=1)))
-        new, forget, cell, out = gates.chunk(4, 1)
-        cell = self.norm_cell(forget.sigmoid() * state[1] + new.sigmoid() * cell.tanh())
+        new, forget, change, out = self.norm_gates(gates).chunk(4, 1)
+        cell = self.norm_cell(forget.sigmoid() * cell + new.sigmoid() * change.tanh())
         return torch.stack([out.sigmoid() * cell.tanh(), cell])
 
     @torch.jit.export
@@ -64,28 +62,42 @@ class RecurrentLayer(torch.nn.Module):
 
 
 class Predictor(torch.nn.Module):
-    """The prediction network: from the last token and its own state to a prediction."""
+    """The prediction network: from the last token and its own state to a prediction.
+
+    What a token's embedding adds to the gates of the first layer is looked up in a table.
+    """
+
+    inputs: Tensor
 
     def __init__(self, predictor: Any) -> None:
         super().__init__()
-        self.embedding = predictor.embedding
-        self.norm_input = predictor.input_layer_norm
-        self.layers: Any = torch.nn.ModuleList(map(RecurrentLayer, predictor.lstm_layers))
-        self.width = int(predictor.lstm_layers[0].hidden_dim)
+        first, *others = predictor.lstm_layers
+        with torch.no_grad():
+            embedded = predictor.input_layer_norm(predictor.embedding.weight)
+            self.register_buffer("inputs", first.x2g(embedded))
+        layers = [RecurrentLayer(first, first.p2g.weight, None)]
+        for lstm in others:
+            weight = torch.cat([lstm.x2g.weight, lstm.p2g.weight], dim=1)
+            layers.append(RecurrentLayer(lstm, weight, lstm.x2g.bias))
+        self.layers: Any = torch.nn.ModuleList(layers)
+        self.width = int(first.hidden_dim)
         self.output = StepMatrix(predictor.linear.weight, predictor.linear.bias)
         self.norm_output = predictor.output_layer_norm
 
     def start(self, batch: int) -> Tensor:
         """Return the state before the first token, shape (layers, 2, batch, hidden)."""
-        device = self.embedding.weight.device
-        return torch.zeros(len(self.layers), 2, batch, self.width, device=device)
+        return torch.zeros(len(self.layers), 2, batch, self.width, device=self.inputs.device)
 
     def forward(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions, shape (batch, dimension), and the next state, for tokens (batch,)."""
-        hidden = self.norm_input(self.embedding(tokens))
+        hidden = tokens
         states: list[Tensor] = []
         for index, layer in enumerate(self.layers):
-            states.append(layer(hidden, state[index]))
+            if index == 0:
+                gates = self.inputs[tokens] + layer.gates(state[index][0])
+            else:
+                gates = layer.gates(torch.cat([hidden, state[index][0]], dim=1))
+            states.append(layer(gates, state[index][1]))
             hidden = states[-1][0]
         return self.norm_output(self.output(hidden)), torch.stack(states)
 

@@ -15,11 +15,12 @@ import psutil
 import pytest
 
 from build_archives import HANDLER_FOLDER, ROOT, BuildError, read_configs
-from common import EXAMPLES, START_TIMEOUT_S, free_properties
+from common import EXAMPLES, START_TIMEOUT_S
 from serve import start
 from torchserve_process import (
     ServerError,
     find_server,
+    free_properties,
     read_properties,
     server_environment,
     start_server,
