@@ -1,6 +1,7 @@
 """The two speech handlers, with their demo models, through TorchServe's own loader."""
 
 import io
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import torchaudio
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from audio_decoding import decode_audio
-from build_archives import ROOT
+from build_archives import ROOT, read_configs
 from common import EXAMPLES, LoadModel
 from ctc_recognition import (
     compute_emissions,
@@ -25,7 +26,7 @@ from ctc_recognition import (
     run_batch,
 )
 from device_io import RequestError
-from local_serving import load_archive
+from local_serving import build_with_settings, load_archive
 from model_sources import load_emformer
 from transcripts import Token
 
@@ -241,3 +242,39 @@ def test_request_errors_say_what_arrived(load_model: LoadModel) -> None:
     reply = load_model("wav2vec2").answer([{"body": b"x" * 77}])[0]
     assert "77 bytes" in reply.answer["message"]
     assert RequestError(415, "UnsupportedAudio", "").body()["type"] == reply.answer["type"]
+
+
+@pytest.mark.parametrize("archive", SPEECH)
+def test_bfloat16_understands_the_examples(archive: str, tmp_path: Path) -> None:
+    config = read_configs()[archive]
+    folder = build_with_settings(config, ROOT / config.source, tmp_path, dtype="bfloat16")
+    rows = [{"body": (EXAMPLES / name).read_bytes()} for name in TRANSCRIPTS]
+    replies = load_archive(folder).answer(rows)
+    assert [reply.answer.lower() for reply in replies] == list(TRANSCRIPTS.values())
+
+
+def test_emformer_searches_where_a_width_is_given(tmp_path: Path) -> None:
+    config = read_configs()["emformer_asr"]
+    rows = [{"body": (EXAMPLES / name).read_bytes()} for name in TRANSCRIPTS]
+    searches: list[dict[str, Any]] = [{"beam_width": 4}, {"beam_width": 1, "step_max_tokens": 3}]
+    for settings in searches:
+        folder = build_with_settings(config, ROOT / config.source, tmp_path, **settings)
+        assert [reply.answer for reply in load_archive(folder).answer(rows)] == list(
+            TRANSCRIPTS.values()
+        )
+
+
+def test_word_times_of_emformer_are_where_speech_is(load_model: LoadModel) -> None:
+    """Words come in order, inside the recording, and not before their sound begins."""
+    for name in TRANSCRIPTS:
+        recording = (EXAMPLES / name).read_bytes()
+        json_wanted = [{"Accept": "application/json"}]
+        answer = load_model("emformer_asr").answer([{"body": recording}], json_wanted)[0].answer
+        words = answer["words"]
+        assert " ".join(word["word"] for word in words) == answer["text"] == TRANSCRIPTS[name]
+        assert all(a["end"] <= b["start"] for a, b in itertools.pairwise(words))
+        assert words[-1]["end"] <= answer["duration"]
+        samples, rate_hz = soundfile.read(io.BytesIO(recording), always_2d=True)
+        loud = np.abs(samples).max(axis=1) > 0.02
+        assert words[0]["start"] >= loud.argmax() / rate_hz - 0.1
+        assert all(0 < word["confidence"] <= 1 for word in words)
