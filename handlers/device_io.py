@@ -55,10 +55,11 @@ class RequestError(Exception):
 
 
 class Answer(NamedTuple):
-    """What a request gets, with the media type of its response."""
+    """What a request gets: TorchServe chooses the media type where none is named."""
 
     content: Any
-    media_type: str
+    media_type: str | None = None
+    headers: Mapping[str, str] = {}
 
 
 def choose_device(gpu_id: int | None) -> torch.device:
@@ -259,6 +260,17 @@ def _parse_object(text: str, declared_json: bool) -> Any:
     )
 
 
+def send_part(
+    send: Callable[..., None], context: Any, index: int, media_type: str, part: str
+) -> None:
+    """Send a part of a request's answer before the rest of it.
+
+    `send` is TorchServe's `send_intermediate_predict_response`, which only handlers import.
+    """
+    context.set_response_content_type(index, media_type)
+    send({index: part}, {index: context.request_ids[index]}, "Part", 200, context)
+
+
 def answer_requests(
     rows: Sequence[Row],
     context: Any,
@@ -344,5 +356,8 @@ def _report(outcome: Any, index: int, context: Any) -> Any:
     if not isinstance(outcome, Answer):
         return outcome
     if served:
-        context.set_response_content_type(index, outcome.media_type)
+        if outcome.media_type:
+            context.set_response_content_type(index, outcome.media_type)
+        for name, value in outcome.headers.items():
+            context.set_response_header(index, name, value)
     return outcome.content

@@ -14,6 +14,7 @@ from device_io import (
     answer_requests,
     read_settings,
     refuse_explanation,
+    send_part,
 )
 from emformer_features import SAMPLE_RATE_HZ
 from rnnt_loading import load_archive
@@ -87,7 +88,9 @@ class ModelHandler:
             return request
         frame_s = self.recognizer.frame_s
         stream = SegmentStream(
-            functools.partial(send_line, context, index),
+            functools.partial(
+                send_part, send_intermediate_predict_response, context, index, NDJSON
+            ),
             lambda tokens: describe_tokens(self._pieces, tokens, frame_s),
             round(self._settings.endpoint_silence_s / frame_s),
         )
@@ -140,10 +143,3 @@ class ModelHandler:
             group_pieces(self._pieces, tokens),
             alternatives,
         )
-
-
-def send_line(context: Any, index: int, line: str) -> None:
-    """Send a part of a request's answer before the rest of it."""
-    context.set_response_content_type(index, NDJSON)
-    request_ids = {index: context.request_ids[index]}
-    send_intermediate_predict_response({index: line}, request_ids, "Segment", 200, context)

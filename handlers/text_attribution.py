@@ -4,13 +4,13 @@ Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks". Position an
 embeddings are the same for input and baseline, so that only the words are explained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from captum.attr import LayerIntegratedGradients
 
-from text_tasks import Target
+from text_task import Target
 
 
 def find_embeddings(model: Any, embedding_name: str | None) -> torch.nn.Module:
@@ -29,36 +29,37 @@ def find_embeddings(model: Any, embedding_name: str | None) -> torch.nn.Module:
     return layer
 
 
-def build_baseline(input_ids: torch.Tensor, kept_ids: set[int], pad_id: int) -> torch.Tensor:
-    """Return `input_ids`, shape (rows, tokens), with every token but the kept ones padding."""
-    kept = torch.isin(input_ids, torch.tensor(sorted(kept_ids), device=input_ids.device))
-    return torch.where(kept, input_ids, pad_id)
+def build_baseline(input_ids: torch.Tensor, kept: torch.Tensor, pad_id: int) -> torch.Tensor:
+    """Return `input_ids`, shape (rows, tokens), with every token but the `kept` ones padding."""
+    return torch.where(kept.to(input_ids.device), input_ids, pad_id)
 
 
 def attribute(
     model: Any,
     embeddings: torch.nn.Module,
-    inputs: Sequence[torch.Tensor],
+    inputs: Mapping[str, torch.Tensor],
     baseline: torch.Tensor,
     target: Target,
     n_steps: int,
 ) -> tuple[list[float], float]:
     """Return each token's attribution and the convergence delta, for one row.
 
-    `inputs` are the model's positional inputs, `input_ids` first, each of shape (1, tokens);
-    `baseline` has the shape of `input_ids`. The attributions sum to the change of the target's
-    logit from the baseline to the input, up to the delta.
+    `inputs` are the model's, `input_ids` among them, each of shape (1, tokens); `baseline` has the
+    shape of `input_ids`. The attributions sum to the change of the target's logit from the baseline
+    to the input, up to the delta.
     """
+    others = [name for name in inputs if name != "input_ids"]
 
-    def target_logit(*tensors: torch.Tensor) -> torch.Tensor:
-        logit: torch.Tensor = model(*tensors)[target.head][:, target.index]
+    def target_logit(input_ids: torch.Tensor, *tensors: torch.Tensor) -> torch.Tensor:
+        output = model(input_ids=input_ids, **dict(zip(others, tensors, strict=True)))
+        logit: torch.Tensor = output[target.head][:, target.index]
         return logit.float()
 
     method = LayerIntegratedGradients(target_logit, embeddings)
     attributions, delta = method.attribute(
-        inputs=inputs[0],
+        inputs=inputs["input_ids"],
         baselines=baseline,
-        additional_forward_args=tuple(inputs[1:]),
+        additional_forward_args=tuple(inputs[name] for name in others),
         n_steps=n_steps,
         internal_batch_size=n_steps,
         return_convergence_delta=True,

@@ -1,31 +1,38 @@
 """TorchServe handler for Hugging Face text models: the YAML's `mode` chooses the task."""
 
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.torch_handler.base_handler import BaseHandler
 
 from device_io import (
     Row,
     answer_requests,
     choose_device,
+    explanation_unsupported,
     limit_threads,
     read_settings,
     request_body,
     request_header,
+    send_part,
     wants_explanation,
 )
 from text_attribution import attribute, build_baseline, describe, find_embeddings
-from text_loading import CompileSettings, compile_model, load_labels, load_model, load_tokenizer
-from text_tasks import TASKS, EncodedBatch, Example, Target, TextSettings
-
-logger = logging.getLogger(__name__)
+from text_examples import Envelope, Example
+from text_loading import CompileSettings, compile_model, load_text_model
+from text_settings import TextSettings
+from text_task import EVENT_STREAM, Target, UnderstandingTask
+from text_tasks import find_task
+from text_windows import EncodedBatch
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+# How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
+HUB_CLIENT = "hf_hub/"
 
 
 class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
@@ -45,27 +52,26 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         """
         config = context.model_yaml_config
         self.settings = read_settings(TextSettings, config, "handler")
+        compile_settings = read_settings(CompileSettings, config, "pt2.compile")
         self.setup_config = asdict(self.settings)
         limit_threads(self.settings.threads, config)
         self.context, self.manifest = context, context.manifest
         self.device = choose_device(context.system_properties.get("gpu_id"))
-        self._load(Path(context.system_properties["model_dir"]))
-        compile_settings = read_settings(CompileSettings, config, "pt2.compile")
-        self.model = compile_model(self.model, compile_settings)
+        self._load(Path(context.system_properties["model_dir"]), compile_settings)
         self.initialized = True
 
-    def _load(self, folder: Path) -> None:
-        if self.settings.BetterTransformer:
-            logger.warning("BetterTransformer is deprecated: fused attention is always on.")
-        self.tokenizer = load_tokenizer(folder, self.settings)
+    def _load(self, folder: Path, compile_settings: CompileSettings) -> None:
         serialized_file = self.manifest["model"].get("serializedFile", "")
-        self.model = load_model(folder, serialized_file, self.settings, self.device)
-        self.mapping = load_labels(folder, self.model)
-        self.task = TASKS[self.settings.mode](self.tokenizer, self.settings, self.mapping)
+        loaded = load_text_model(folder, serialized_file, self.settings, self.device)
+        self.tokenizer, self.mapping = loaded.tokenizer, loaded.labels
+        self.model = compile_model(loaded.network, compile_settings)
+        self.task = find_task(self.settings.mode)(
+            replace(loaded, network=self.model), self.settings
+        )
         if self.settings.captum_explanation and self.task.explains:
             # Explanations need the gradients of the embeddings, not of the weights.
-            self._eager_model = self.model.requires_grad_(False)
-            self._embeddings = find_embeddings(self.model, self.settings.embedding_name)
+            self._eager_model = loaded.network.requires_grad_(False)
+            self._embeddings = find_embeddings(self._eager_model, self.settings.embedding_name)
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
         """Return one answer for each row of the batch, in order, predictions and explanations."""
@@ -76,18 +82,17 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
     def preprocess(self, requests: Sequence[Row]) -> EncodedBatch:
         """Return `(input_ids, attention_mask)` of the rows, each of shape (rows, tokens).
 
-        Raises `RequestError` for the first row that cannot be answered.
+        A long text may be several rows. Raises `RequestError` for the first request that cannot be
+        answered.
         """
         return self.task.encode([self._parse(row) for row in requests])
 
-    @torch.inference_mode()
     def inference(self, batch: Pair) -> list[Any]:
-        """Return the plain answer of each row of `(input_ids, attention_mask)`."""
-        encoded = self._adopt(batch)
-        return self.task.decode(self.task.run(self.model, encoded, self.device), encoded)
+        """Return the answer to each request of `(input_ids, attention_mask)`."""
+        return self.task.answer(self._adopt(batch))
 
     def postprocess(self, answers: list[Any]) -> list[Any]:
-        """Return the answers as they are: they are plain already."""
+        """Return the answers as they are: they are ready to be sent."""
         return answers
 
     def get_insights(
@@ -97,19 +102,25 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
 
         Raises `RequestError` 422 for a target that does not exist.
         """
-        encoded = self._adopt(input_batch)
-        with torch.inference_mode():
-            heads = self.task.run(self.model, encoded, self.device)
-        inputs = encoded.inputs(self.device)
-        baseline = build_baseline(inputs[0], self.task.boundary_ids(), self.tokenizer.pad_token_id)
+        if not isinstance(self.task, UnderstandingTask):
+            raise explanation_unsupported()
+        batch = self._adopt(input_batch)
+        scored = self.task.score(batch)[0]
+        inputs = batch.inputs(self.task.model.input_names, self.device)
+        first = {name: each[:1, : len(scored.row)] for name, each in inputs.items()}
+        special = [each is None for each in scored.row.pick(scored.row.tokens.sequences)]
+        baseline = build_baseline(
+            first["input_ids"], torch.tensor([special]), self.tokenizer.pad_token_id
+        )
         explained = [
-            (each, *self._attribute(inputs, baseline, each))
-            for each in self.task.attribution_targets(target, heads, encoded)
+            (each, *self._attribute(first, baseline, each))
+            for each in self.task.attribution_targets(target, batch.examples[0], scored)
         ]
-        return [describe(self.tokenizer.convert_ids_to_tokens(inputs[0][0].tolist()), explained)]
+        words = self.tokenizer.convert_ids_to_tokens(scored.row.pick(scored.row.tokens.ids))
+        return [describe(words, explained)]
 
     def _attribute(
-        self, inputs: tuple[torch.Tensor, ...], baseline: torch.Tensor, target: Target
+        self, inputs: dict[str, torch.Tensor], baseline: torch.Tensor, target: Target
     ) -> tuple[list[float], float]:
         n_steps = self.settings.n_steps
         return attribute(self._eager_model, self._embeddings, inputs, baseline, target, n_steps)
@@ -119,17 +130,26 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
 
     def _parse(self, row: Row, context: Any = None, index: int = 0) -> Example:
         content_type = request_header(context, index, "content-type") or ""
-        return self.task.parse(
-            request_body(row),
+        user_agent = request_header(context, index, "user-agent") or ""
+        send = None
+        if context is not None and context.request_processor:
+            send = partial(
+                send_part, send_intermediate_predict_response, context, index, EVENT_STREAM
+            )
+        envelope = Envelope(
             declared_json=content_type.startswith("application/json"),
             explain=wants_explanation(context, index),
+            hub_client=HUB_CLIENT in user_agent,
+            send=send,
         )
+        return self.task.parse(request_body(row), envelope)
 
     def _answer(self, examples: Sequence[Example]) -> list[Any]:
-        plain = [example for example in examples if not example.explain]
+        plain = [example for example in examples if not example.envelope.explain]
         predictions = iter(self._predict(plain) if plain else [])
         return [
-            self._explain(example) if example.explain else next(predictions) for example in examples
+            self._explain(example) if example.envelope.explain else next(predictions)
+            for example in examples
         ]
 
     def _predict(self, examples: Sequence[Example]) -> list[Any]:

@@ -9,7 +9,8 @@ import json
 import math
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from emformer_features import LogMelFeatures, load_features
 from emformer_torchscript.recognizer import save_recognizer
 from rnnt_loading import SENTENCEPIECE_FILE
 from scripted_beam_search import STATISTICS_FILE
-from text_loading import LABELS_FILE, check_complete
-from text_tasks import TASKS, TextSettings, TextTask
+from text_loading import LABELS_FILE, check_complete, count_positions
+from text_settings import TextSettings
+from text_tasks import find_task
+from text_windows import find_input_names
 from wav2vec2_bundles import bundle_names, convert_bundle
 
 # Loading takes a moment; downloads keep their progress bar.
@@ -50,6 +53,7 @@ BUNDLE_FILES = {
 # Weights of other frameworks, which a hub repository may hold too.
 OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite"]
 HUB_TIMEOUT_S = 10.0
+TRACED_TOLERANCE = 1e-4
 # Only pre-training uses it, so fine-tuned checkpoints such as base-960h lack it.
 PRETRAINING_WEIGHTS = {"wav2vec2.masked_spec_embed"}
 
@@ -131,34 +135,74 @@ def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -
     settings = TextSettings(**handler_settings)
     path = local_folder(source)
     tokenizer = _from_pretrained(AutoTokenizer, path)
-    model, report = _from_pretrained(
-        TASKS[settings.mode].auto_model, path, dtype="auto", output_loading_info=True
-    )
+    auto_model = find_task(settings.mode).auto_model
+    model, report = _from_pretrained(auto_model, path, dtype="auto", output_loading_info=True)
     check_complete(report, settings.mode)
+    # A TorchScript file does not tell.
+    tokenizer.model_max_length = min(
+        tokenizer.model_max_length, count_positions(model, model.config)
+    )
     tokenizer.save_pretrained(folder)
     labels = path / LABELS_FILE
     if labels.is_file():
         shutil.copy(labels, folder)
     if settings.save_mode == "torchscript":
         model.config.save_pretrained(folder)
-        _trace(model.float().eval(), TASKS[settings.mode](tokenizer, settings, {}), folder)
+        trace_text_model(model.float().eval(), tokenizer, folder / SCRIPTED_FILE)
         return SCRIPTED_FILE
     model.save_pretrained(folder)
     return WEIGHTS_FILE
 
 
-def _trace(model: Any, task: TextTask, folder: Path) -> None:
-    """Trace the model with two rows of unlike length, so that neither size becomes a constant."""
-    payloads = [
-        {"text": words, "question": "which words", "context": words}
-        for words in ("a few words", "a few more words than that")
-    ]
-    examples = [task.parse(payload, declared_json=True, explain=False) for payload in payloads]
-    inputs = task.encode(examples).inputs(torch.device("cpu"))
-    model.config.return_dict = False
-    with torch.inference_mode():
-        traced = torch.jit.trace(model, inputs, strict=False)
-    traced.save(str(folder / SCRIPTED_FILE))
+class _Heads(torch.nn.Module):
+    """A model that takes its inputs in a fixed order and returns its heads alone."""
+
+    def __init__(self, model: Any, input_names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.input_names = list(input_names)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        values = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+        }
+        output = self.model(**{name: values[name] for name in self.input_names})
+        return tuple(head for head in output.to_tuple() if isinstance(head, torch.Tensor))
+
+
+def trace_text_model(model: Any, tokenizer: Any, path: Path) -> None:
+    """Write a model as TorchScript, for any number of rows of any length.
+
+    It is traced with two rows of unlike length, so that neither size becomes a constant, and tried
+    with one of another. Raises `SourceError` where the two models do not agree on it.
+    """
+    names = find_input_names(model, tokenizer)
+    texts = ["a few words", "a few more words than that, and a mark"]
+    heads = _Heads(model, names).eval()
+    with torch.inference_mode(), warnings.catch_warnings():
+        # Tracing says of each size that it reads that it might become a constant.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(heads, _tokenize(tokenizer, texts, names), strict=False)
+        other = _tokenize(tokenizer, [" ".join(texts)], names)
+        for found, expected in zip(traced(*other), heads(*other), strict=True):
+            if not torch.allclose(found, expected, atol=TRACED_TOLERANCE):
+                raise SourceError(
+                    f"Expected a model that can be traced, got a {type(model).__name__} whose "
+                    "TorchScript depends on the length of its texts; use save_mode: pretrained."
+                )
+    traced.save(str(path))
+
+
+def _tokenize(tokenizer: Any, texts: list[str], names: Sequence[str]) -> tuple[torch.Tensor, ...]:
+    rows = tokenizer(texts, padding=True, return_tensors="pt")
+    return tuple(rows[name] for name in names)
 
 
 def stage_emformer(source: str, folder: Path, _settings: Mapping[str, Any]) -> str:

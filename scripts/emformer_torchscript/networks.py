@@ -36,7 +36,10 @@ class StepMatrix(torch.nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return shape (batch, out), float32, for `rows` of shape (batch, in), float32."""
         if self.weight.dtype == torch.bfloat16:
-            return torch.mm(self.weight, rows.to(self.weight.dtype).t()).t().float() + self.bias
+            columns = rows.to(self.weight.dtype).t()
+            # One column alone would take another kernel, which is slower.
+            products = torch.mm(self.weight, columns.expand(-1, 2) if len(rows) == 1 else columns)
+            return products[:, : len(rows)].t().contiguous().float() + self.bias
         return linear(rows.to(self.weight.dtype), self.weight).float() + self.bias
 
 

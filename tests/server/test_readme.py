@@ -21,7 +21,7 @@ from full_size_models import write_processor
 from local_serving import load_archive
 from model_sources import load_emformer
 from rnnt_recognition import EmformerSettings
-from text_tasks import TextSettings
+from text_settings import TextSettings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SERVED_AT = "http://127.0.0.1:8080"

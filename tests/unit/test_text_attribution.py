@@ -8,9 +8,13 @@ from captum.attr import LayerIntegratedGradients
 from transformers import BertConfig, BertForSequenceClassification
 
 from text_attribution import attribute, build_baseline, describe, find_embeddings
-from text_tasks import Target
+from text_task import Target
 
 PAD, CLS, SEP = 0, 1, 2
+
+
+def framing(input_ids: torch.Tensor) -> torch.Tensor:
+    return torch.isin(input_ids, torch.tensor([CLS, SEP]))
 
 
 class BagOfWords(torch.nn.Module):
@@ -20,7 +24,7 @@ class BagOfWords(torch.nn.Module):
         super().__init__()
         self.embeddings = torch.nn.Embedding.from_pretrained(weights)
 
-    def forward(self, input_ids: torch.Tensor, _mask: torch.Tensor) -> tuple[torch.Tensor]:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor]:
         return (self.embeddings(input_ids).sum(dim=1),)
 
 
@@ -29,8 +33,8 @@ def test_attribution_of_a_linear_model_is_its_weights() -> None:
     weights = torch.randn(10, 3)
     model = BagOfWords(weights)
     input_ids = torch.tensor([[CLS, 5, 6, 7, SEP]])
-    baseline = build_baseline(input_ids, {CLS, SEP}, PAD)
-    inputs = (input_ids, torch.ones_like(input_ids))
+    baseline = build_baseline(input_ids, framing(input_ids), PAD)
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     importances, delta = attribute(model, model.embeddings, inputs, baseline, Target(0, 2), 20)
     expected = weights[input_ids[0], 2] - weights[baseline[0], 2]
     torch.testing.assert_close(torch.tensor(importances), expected, atol=1e-5, rtol=0)
@@ -39,7 +43,8 @@ def test_attribution_of_a_linear_model_is_its_weights() -> None:
 
 def test_baseline_keeps_special_tokens() -> None:
     input_ids = torch.tensor([[CLS, 5, SEP, 6, SEP, PAD]])
-    assert build_baseline(input_ids, {CLS, SEP, PAD}, PAD).tolist() == [[CLS, 0, SEP, 0, SEP, 0]]
+    baseline = build_baseline(input_ids, framing(input_ids), PAD)
+    assert baseline.tolist() == [[CLS, 0, SEP, 0, SEP, 0]]
 
 
 def small_bert(labels: int) -> Any:
@@ -63,14 +68,15 @@ def test_attribution_equals_captums_and_is_complete() -> None:
         input_ids = torch.cat(
             [torch.tensor([CLS]), torch.randint(3, 64, (9,)), torch.tensor([SEP])]
         )
-        inputs = (input_ids[None], torch.ones(1, 11, dtype=torch.long))
-        baseline = build_baseline(inputs[0], {CLS, SEP}, PAD)
+        ids, mask = input_ids[None], torch.ones(1, 11, dtype=torch.long)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        baseline = build_baseline(ids, framing(ids), PAD)
         importances, delta = attribute(model, embeddings, inputs, baseline, Target(0, 1), 50)
         direct = LayerIntegratedGradients(lambda *t: model(*t).logits, embeddings).attribute(
-            inputs[0], baseline, target=1, additional_forward_args=inputs[1:], n_steps=50
+            ids, baseline, target=1, additional_forward_args=(mask,), n_steps=50
         )
         torch.testing.assert_close(torch.tensor(importances), direct.sum(-1)[0], atol=1e-4, rtol=0)
-        change = model(*inputs).logits[0, 1] - model(baseline, inputs[1]).logits[0, 1]
+        change = model(**inputs).logits[0, 1] - model(baseline, mask).logits[0, 1]
         assert abs(sum(importances) - float(change) - delta) < 1e-4
 
 

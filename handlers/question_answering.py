@@ -1,0 +1,120 @@
+"""The span of a context that answers a question."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field as KeyOptions
+from pydantic.dataclasses import dataclass
+from transformers import AutoModelForQuestionAnswering
+
+from answer_spans import ContextScores, Span, find_spans, rank_answers, score_context, whole_words
+from device_io import STRICT, RequestError
+from text_examples import AnswerForm, Content, Example, text_of
+from text_task import Target, UnderstandingTask, too_long
+from text_tokens import Row, Tokens, cut_windows
+from text_windows import Scored
+
+LONGEST_STRIDE = 128
+
+
+@dataclass(frozen=True, config=STRICT)
+class QuestionParameters:
+    """What a request may ask for, as `transformers.pipeline` names it."""
+
+    top_k: Annotated[int, KeyOptions(ge=1)] = 1
+    doc_stride: Annotated[int, KeyOptions(ge=0)] | None = None
+    max_answer_len: Annotated[int, KeyOptions(ge=1)] = 15
+    max_seq_len: Annotated[int, KeyOptions(ge=8)] | None = None
+    max_question_len: Annotated[int, KeyOptions(ge=1)] | None = None
+    handle_impossible_answer: bool = False
+    align_to_words: bool = True
+
+
+class QuestionAnswering(UnderstandingTask):
+    """The span of a context that answers a question; of nothing, where the YAML allows that."""
+
+    auto_model = AutoModelForQuestionAnswering
+    parameters = QuestionParameters
+    per_token = True
+
+    def read_texts(self, content: Content) -> tuple[str, str | None]:
+        """Return the question and its context."""
+        return text_of(content, "question"), text_of(content, "context")
+
+    def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the parameters that the YAML sets."""
+        return {
+            "max_answer_len": self.settings.max_answer_len,
+            "handle_impossible_answer": self.settings.handle_impossible_answer,
+        }
+
+    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Row]:
+        """Return the windows over a context, each with the whole question.
+
+        Raises `RequestError` 400 for a context without words and 413 for a question that leaves no
+        room for it.
+        """
+        wanted = example.parameters
+        most = min(self.max_tokens, wanted.max_seq_len or self.max_tokens)
+        longest = min(most // 2, wanted.max_question_len or most)
+        if tokens.count(0) > longest:
+            raise too_long("question", longest, tokens.count(0))
+        if not tokens.count(1):
+            raise RequestError(
+                HTTPStatus.BAD_REQUEST, "EmptyContext", "Expected words in context, got none."
+            )
+        room = most - tokens.count(0) - tokens.count(None)
+        stride = self.choose_stride(wanted.doc_stride, min(most // 2, LONGEST_STRIDE), room)
+        return [Row(tokens, places, owner) for places in cut_windows(tokens, 1, most, stride)]
+
+    def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
+        """Return the answer's text, or what the pipeline "question-answering" gave."""
+        wanted = example.parameters
+        if example.second is None:
+            return self._spell(scored[0])
+        scores = [score_row(each) for each in scored]
+        # Spans of the same words become one answer.
+        count = wanted.top_k * 2 + 10 if wanted.align_to_words else wanted.top_k
+        spans = [
+            (span.score, *locate(each.row, span, wanted.align_to_words))
+            for each, context in zip(scored, scores, strict=True)
+            for span in find_spans(context, wanted.max_answer_len, count)
+        ]
+        none = min(each.none for each in scores) if wanted.handle_impossible_answer else None
+        answers = rank_answers(spans, example.second, none, wanted.top_k)
+        if example.form is AnswerForm.PLAIN:
+            return answers[0]["answer"]
+        return answers[0] if len(answers) == 1 else answers
+
+    def _spell(self, scored: Scored) -> str:
+        """Return the answer in a row that was encoded elsewhere, from its tokens alone."""
+        _, first, last = self._best_span(scored)
+        text: str = self.tokenizer.decode(scored.row.pick(scored.row.tokens.ids)[first : last + 1])
+        return text
+
+    def _best_span(self, scored: Scored) -> Span:
+        return find_spans(score_row(scored), self.settings.max_answer_len, 1)[0]
+
+    def attribution_targets(
+        self, target: int | str | None, example: Example, scored: Scored
+    ) -> list[Target]:
+        """Return the start and the end of the predicted answer."""
+        best = self._best_span(scored)
+        return [Target(0, best.first, "_answer_start"), Target(1, best.last, "_answer_end")]
+
+
+def score_row(scored: Scored) -> ContextScores:
+    """Return the probabilities of a row's tokens to begin and to end the answer."""
+    starts, ends = scored.heads[:2]
+    return score_context(starts, ends, torch.tensor(scored.row.content(1)))
+
+
+def locate(row: Row, span: Span, align_to_words: bool) -> tuple[int, int]:
+    """Return the characters of a span in the context, of whole words or of its tokens alone."""
+    _, first, last = span
+    if align_to_words:
+        first, last = whole_words(row.pick(row.tokens.words), span)
+    offsets = row.pick(row.tokens.offsets)
+    return offsets[first][0], offsets[last][1]

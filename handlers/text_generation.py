@@ -1,0 +1,113 @@
+"""A text that goes on from a prompt."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+)
+
+from continuations import Continuation, GenerationParameters, ReadTokens, WeighTokens
+from device_io import Answer
+from text_examples import AnswerForm, Example, impossible
+from text_task import EVENT_STREAM, TextTask, answer_row
+from text_tokens import Row, Tokens
+from text_windows import EncodedBatch, plan_groups
+
+# What asks for sampling where a request says neither that nor the contrary.
+SAMPLING = ("temperature", "top_k", "top_p")
+# Beside its tokens, a call has a step for each new token: counted in tokens.
+CALL_TOKENS = 4096
+
+
+class TextGeneration(TextTask):
+    """A text that goes on from a prompt, whole or as a stream of its tokens."""
+
+    auto_model = AutoModelForCausalLM
+    parameters = GenerationParameters
+    # The new tokens follow the prompt, so its padding goes in front; it loses its beginning.
+    padding_side = "left"
+
+    def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what the YAML sets, with a seed where the request has none."""
+        settings = self.settings
+        return {
+            "max_new_tokens": settings.max_new_tokens,
+            "do_sample": settings.do_sample or any(given.get(name) for name in SAMPLING),
+            "temperature": settings.temperature,
+            "top_k": settings.top_k,
+            "top_p": settings.top_p,
+            "repetition_penalty": settings.repetition_penalty,
+            "seed": secrets.randbits(32),
+        }
+
+    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Row]:
+        """Return the prompt, so much of it as leaves room for the new tokens.
+
+        Raises `RequestError` 413 for a longer one where the YAML does not allow to cut it, and 422
+        for more new tokens than the model has positions or the YAML allows.
+        """
+        wanted = example.parameters.max_new_tokens
+        most = min(self.settings.max_new_tokens_limit, self.model.positions - 1)
+        if wanted > most:
+            raise impossible("parameters.max_new_tokens", f"at most {most}", str(wanted))
+        return [self._cut_end(owner, tokens, min(self.max_tokens, self.model.positions - wanted))]
+
+    @torch.inference_mode()
+    def answer(self, batch: EncodedBatch) -> list[Any]:
+        """Return each prompt with what the model adds to it."""
+        lengths = [
+            len(row) + example.parameters.max_new_tokens
+            for row, example in zip(batch.rows, batch.examples, strict=True)
+        ]
+        answers: dict[int, Any] = {}
+        for group in plan_groups(lengths, self.settings.max_batch_tokens, CALL_TOKENS):
+            rows = [batch.rows[index] for index in group]
+            examples = [batch.examples[index] for index in group]
+            for index, row, example, found in zip(
+                group, rows, examples, self._continue(rows, examples), strict=True
+            ):
+                answers[index] = self._write(row, example, found)
+        return [answers[index] for index in range(len(lengths))]
+
+    def _continue(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Continuation]:
+        batch = self._batch(rows, examples)
+        end = self.model.network.generation_config.eos_token_id
+        end_ids = [] if end is None else end if isinstance(end, list) else [end]
+        continuations = [
+            Continuation(
+                row.pick(row.tokens.ids),
+                example.parameters,
+                self.tokenizer,
+                end_ids,
+                example.envelope.send,
+            )
+            for row, example in zip(rows, examples, strict=True)
+        ]
+        width = batch[0].shape[1]
+        starts = [width - len(row) for row in rows]
+        config = GenerationConfig(
+            max_new_tokens=max(each.parameters.max_new_tokens for each in examples),
+            do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        self.model.network.generate(
+            **batch.inputs(["input_ids", "attention_mask"], self.model.device),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([WeighTokens(continuations, starts)]),
+            stopping_criteria=StoppingCriteriaList([ReadTokens(continuations)]),
+        )
+        return continuations
+
+    def _write(self, row: Row, example: Example, found: Continuation) -> Any:
+        if example.parameters.stream:
+            return Answer(found.last_events(), EVENT_STREAM)
+        before = example.text if example.parameters.return_full_text else ""
+        text = before + found.finish()
+        plain = example.form is AnswerForm.PLAIN
+        return answer_row(text if plain else [{"generated_text": text}], row)

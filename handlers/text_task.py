@@ -1,0 +1,237 @@
+"""What all text tasks share: from a payload to rows of tokens, and from the model's heads back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import torch
+
+from device_io import Answer, RequestError, explanation_unsupported
+from text_examples import (
+    NO_ENVELOPE,
+    Content,
+    Envelope,
+    Example,
+    impossible,
+    read_content,
+    read_parameters,
+    target_of,
+    text_of,
+)
+from text_settings import TextSettings
+from text_tokens import Row, Tokens, adopt_tokens, cut_end, tokenize
+from text_windows import EncodedBatch, Scored, score_rows
+
+EVENT_STREAM = "text/event-stream"
+TRUNCATED_HEADER = "X-Truncated-Tokens"
+# Windows over a text move on by this part of their room, or more.
+LEAST_ADVANCE = 4
+
+
+@dataclass(frozen=True)
+class Target:
+    """One number to explain: the model's output `head` at `index`, and the answer's key suffix."""
+
+    head: int
+    index: int
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model of transformers or a TorchScript one, and what goes with it.
+
+    `labels` name the model's outputs; `positions` is the longest row that it takes, `input_names`
+    are those of the tokenizer's outputs that it takes.
+    """
+
+    network: Any
+    tokenizer: Any
+    config: Any
+    labels: Mapping[int, str]
+    device: torch.device
+    positions: int
+    input_names: Sequence[str]
+
+
+class TextTask(ABC):
+    """What is special about a task is in its class; what is here, the tasks share."""
+
+    auto_model: ClassVar[Any]
+    parameters: ClassVar[type[Any]]
+    has_labels: ClassVar[bool] = False
+    # Whether a TorchScript file can hold the model.
+    scriptable: ClassVar[bool] = False
+    padding_side: ClassVar[str] = "right"
+
+    def __init__(self, model: LoadedModel, settings: TextSettings) -> None:
+        self.model = model
+        self.tokenizer = model.tokenizer
+        self.settings = settings
+
+    def parse(self, payload: Any, envelope: Envelope = NO_ENVELOPE) -> Example:
+        """Return the example of a payload.
+
+        Raises `RequestError` 400 for a missing field and 422 for parameters that cannot be, and for
+        an explanation that the archive is not configured for.
+        """
+        if envelope.explain and not (self.settings.captum_explanation and self.explains):
+            raise explanation_unsupported()
+        content = read_content(payload, envelope)
+        text, second = self.read_texts(content)
+        target = target_of(content) if envelope.explain else None
+        given = self._parameters(content.parameters)
+        return Example(text, second, given, content.form, target, envelope)
+
+    def _parameters(self, given: Mapping[str, Any]) -> Any:
+        return read_parameters(self.parameters, given, self.default_parameters(given))
+
+    def read_texts(self, content: Content) -> tuple[str, str | None]:
+        """Return the text of a payload, and the one that goes with it."""
+        return text_of(content), None
+
+    def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what the YAML sets for a request with the parameters `given`."""
+        return {}
+
+    @property
+    def explains(self) -> bool:
+        """Tell whether the task has explanations at all."""
+        return False
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """Return the longest row that the model is given, special tokens included."""
+        return min(self.settings.max_length, self.model.positions)
+
+    def encode(self, examples: Sequence[Example]) -> EncodedBatch:
+        """Tokenise examples, in one call, and cut them into rows, padded to the longest."""
+        texts = [
+            each.text if each.second is None else (each.text, each.second) for each in examples
+        ]
+        rows: list[Row] = []
+        for owner, tokens in enumerate(tokenize(self.tokenizer, texts)):
+            rows += self.cut(owner, tokens, examples[owner])
+        return self._batch(rows, examples)
+
+    def _batch(self, rows: Sequence[Row], examples: Sequence[Example]) -> EncodedBatch:
+        return EncodedBatch(rows, examples, self.tokenizer.pad_token_id, self.padding_side)
+
+    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Row]:
+        """Return the rows of an example: one, without the end of a text that is too long.
+
+        Raises `RequestError` 413 for such a text where the YAML does not allow that.
+        """
+        return [self._cut_end(owner, tokens, self.max_tokens)]
+
+    def _cut_end(self, owner: int, tokens: Tokens, most: int) -> Row:
+        dropped = max(0, len(tokens.ids) - most)
+        if not dropped:
+            return Row(tokens, range(len(tokens.ids)), owner)
+        if not self.settings.truncation:
+            raise too_long("the text", most, len(tokens.ids))
+        return Row(tokens, cut_end(tokens, most, self.padding_side), owner, dropped)
+
+    def choose_stride(self, asked: int | None, default: int, room: int) -> int:
+        """Return how many of the `room` tokens of a window it shares with the next.
+
+        What the request asks for goes before the YAML's and the task's own. Raises `RequestError`
+        422 where windows would hardly move on.
+        """
+        most = room - room // LEAST_ADVANCE
+        if asked is not None and asked > most:
+            raise impossible(
+                "the stride", f"at most {most} of a window's {room} tokens", str(asked)
+            )
+        wanted = (asked, self.settings.stride, default)
+        return min(most, next(each for each in wanted if each is not None))
+
+    def adopt(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> EncodedBatch:
+        """Return a batch of rows that were encoded elsewhere."""
+        rows = []
+        for owner, (ids, used) in enumerate(
+            zip(input_ids.tolist(), attention_mask.tolist(), strict=True)
+        ):
+            own = [token_id for token_id, here in zip(ids, used, strict=True) if here]
+            tokens = adopt_tokens(own, self._special_ids(), self.tokenizer.sep_token_id)
+            rows.append(Row(tokens, range(len(own)), owner))
+        return self._batch(rows, [Example("", parameters=self._parameters({}))] * len(rows))
+
+    def _special_ids(self) -> set[int]:
+        """Return the ids that frame a text and carry none of it (the unknown token does)."""
+        tokenizer = self.tokenizer
+        frame = (
+            tokenizer.cls_token_id,
+            tokenizer.sep_token_id,
+            tokenizer.bos_token_id,
+            tokenizer.eos_token_id,
+            tokenizer.pad_token_id,
+        )
+        return {token_id for token_id in frame if token_id is not None}
+
+    @abstractmethod
+    def answer(self, batch: EncodedBatch) -> list[Any]:
+        """Return the answer to each example of a batch."""
+
+
+class UnderstandingTask(TextTask):
+    """A task whose model reads each row once."""
+
+    scriptable = True
+
+    # Whether the model says something about each token.
+    per_token: ClassVar[bool] = False
+
+    def answer(self, batch: EncodedBatch) -> list[Any]:
+        """Return the answer to each example of a batch."""
+        owned: list[list[Scored]] = [[] for _ in batch.examples]
+        for each in self.score(batch):
+            owned[each.row.owner].append(each)
+        pairs = zip(batch.examples, owned, strict=True)
+        return [self.decode(example, scored) for example, scored in pairs]
+
+    @torch.inference_mode()
+    def score(self, batch: EncodedBatch) -> list[Scored]:
+        """Return what the model says about each row."""
+        return score_rows(
+            self.model.network,
+            batch,
+            self.model.input_names,
+            self.model.device,
+            self.settings.max_batch_tokens,
+            self.per_token,
+        )
+
+    @abstractmethod
+    def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
+        """Return the answer to an example, of which the model scored these rows."""
+
+    @property
+    def explains(self) -> bool:
+        """Tell whether the task has explanations at all."""
+        return type(self).attribution_targets is not UnderstandingTask.attribution_targets
+
+    def attribution_targets(
+        self, target: int | str | None, example: Example, scored: Scored
+    ) -> list[Target]:
+        """Return what to explain about a row; no task does unless it says so."""
+        raise NotImplementedError
+
+
+def too_long(field: str, most: int, tokens: int) -> RequestError:
+    """Return the error of a text with more tokens than the model takes."""
+    return RequestError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "TextTooLong",
+        f"Expected at most {most} tokens in {field}, got {tokens}.",
+    )
+
+
+def answer_row(content: Any, row: Row) -> Any:
+    """Return an answer, with a header where tokens of its text were dropped."""
+    if not row.dropped:
+        return content
+    return Answer(content, headers={TRUNCATED_HEADER: str(row.dropped)})

@@ -1,0 +1,143 @@
+"""The tokens of a text, and how those of a long one are cut into rows for the model."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+import torch
+from tokenizers import Encoding
+
+
+class Tokens(NamedTuple):
+    """All tokens of a text or of a pair of texts, special ones included.
+
+    `sequences` tell which of the two texts a token is of, `words` which word of it and `offsets`
+    which characters, end exclusive; a special token has the sequence and the word None.
+    """
+
+    ids: list[int]
+    type_ids: list[int]
+    sequences: list[int | None]
+    words: list[int | None]
+    offsets: list[tuple[int, int]]
+
+    def count(self, sequence: int | None) -> int:
+        """Return how many tokens one of the texts has, or how many special ones there are."""
+        return self.sequences.count(sequence)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens that go to the model together: those at `places` of all tokens of example `owner`.
+
+    `dropped` tokens of the text are in no row. Rows that were encoded elsewhere know only the ids
+    of their tokens, no words and no characters.
+    """
+
+    tokens: Tokens
+    places: Sequence[int]
+    owner: int
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def pick(self, values: Sequence[Any]) -> list[Any]:
+        """Return those of a value for each token that belong to this row."""
+        return [values[place] for place in self.places]
+
+    def content(self, sequence: int) -> list[bool]:
+        """Return which of the row's tokens are of one of the two texts."""
+        return [each == sequence for each in self.pick(self.tokens.sequences)]
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str | tuple[str, str]]) -> list[Tokens]:
+    """Return the tokens of texts and pairs of texts, in one call of the tokenizer."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return list(map(_read, backend.encode_batch(list(texts))))
+
+
+def _read(encoding: Encoding) -> Tokens:
+    return Tokens(
+        encoding.ids,
+        encoding.type_ids,
+        encoding.sequence_ids,
+        encoding.word_ids,
+        encoding.offsets,
+    )
+
+
+def adopt_tokens(
+    ids: Sequence[int], special_ids: Collection[int], separator_id: int | None
+) -> Tokens:
+    """Return tokens that were encoded elsewhere; a separator ends the first text of a pair."""
+    sequences: list[int | None] = []
+    second = False
+    for token_id in ids:
+        second = second or (token_id == separator_id and any(each == 0 for each in sequences))
+        sequences.append(None if token_id in special_ids else int(second))
+    # The second text's own tokens, and the separator behind it.
+    first = sequences.index(1) if 1 in sequences else len(sequences)
+    types = [int(place >= first) for place in range(len(sequences))]
+    unknown: list[int | None] = [None] * len(sequences)
+    return Tokens(list(ids), types, sequences, unknown, [(0, 0)] * len(sequences))
+
+
+def cut_end(tokens: Tokens, most: int, side: str = "right") -> list[int]:
+    """Return the places of at most `most` tokens: all special ones, and each text's first.
+
+    Of two texts the longer loses its tokens first, as `longest_first` of the tokenizers library
+    has it. Where `side` is left, each text's last tokens stay.
+    """
+    room = max(0, most - tokens.count(None))
+    shorter, longer = sorted((0, 1), key=tokens.count)
+    kept = {shorter: min(tokens.count(shorter), room // 2)}
+    kept[longer] = min(tokens.count(longer), room - kept[shorter])
+    places: list[int] = []
+    for sequence in (0, 1):
+        own = [place for place, each in enumerate(tokens.sequences) if each == sequence]
+        first = len(own) - kept[sequence] if side == "left" else 0
+        places += own[first : first + kept[sequence]]
+    special = (place for place, each in enumerate(tokens.sequences) if each is None)
+    return sorted([*places, *special])
+
+
+def cut_windows(tokens: Tokens, sequence: int, most: int, stride: int) -> list[list[int]]:
+    """Return the places of the tokens of each window over one of the texts.
+
+    Each has at most `most` tokens: all of the other text, the special ones, and so many of this one
+    that neighbours share `stride` of them. Raises `ValueError` where there is no room to move on.
+    """
+    own = [place for place, each in enumerate(tokens.sequences) if each == sequence]
+    other = [place for place, each in enumerate(tokens.sequences) if each != sequence]
+    room = most - len(other)
+    if room <= stride:
+        raise ValueError(f"no room for more than {stride} tokens")
+    starts = range(0, max(1, len(own) - stride), room - stride)
+    before = len(list(takewhile(lambda place: not own or place < own[0], other)))
+    return [[*other[:before], *own[start : start + room], *other[before:]] for start in starts]
+
+
+def merge_windows(
+    windows: Sequence[tuple[Row, torch.Tensor]], sequence: int
+) -> dict[int, torch.Tensor]:
+    """Return what each token of a text got, by its place, from the window that sees most around it.
+
+    Each window comes with values of shape (tokens, ...), one for each token of its row.
+    """
+    own = [place for place, each in enumerate(windows[0][0].tokens.sequences) if each == sequence]
+    best: dict[int, tuple[float, torch.Tensor]] = {}
+    for row, values in windows:
+        pairs = zip(row.places, values, row.content(sequence), strict=True)
+        inside = {place: value for place, value, here in pairs if here}
+        first, last = min(inside, default=0), max(inside, default=0)
+        for place, value in inside.items():
+            before = math.inf if own[0] in inside else place - first
+            behind = math.inf if own[-1] in inside else last - place
+            if place not in best or min(before, behind) > best[place][0]:
+                best[place] = min(before, behind), value
+    return {place: value for place, (_, value) in sorted(best.items())}

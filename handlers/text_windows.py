@@ -1,0 +1,127 @@
+"""Rows of tokens as tensors: run by the model in groups of like length, given back one by one."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from text_examples import Example
+from text_tokens import Row
+
+# What a call of the model costs beside its tokens, counted in tokens: so many may be padding before
+# another call is cheaper. On a GPU a call is dear and tokens are cheap.
+CPU_CALL_TOKENS, GPU_CALL_TOKENS = 16, 1024
+
+
+class Scored(NamedTuple):
+    """A row and the model's output heads for it, float32, on the CPU, without padding."""
+
+    row: Row
+    heads: tuple[torch.Tensor, ...]
+
+
+class EncodedBatch(tuple[torch.Tensor, torch.Tensor]):
+    """`(input_ids, attention_mask)`, each of shape (rows, tokens), with what they were made of.
+
+    Rows that were encoded elsewhere have no `examples`.
+    """
+
+    rows: Sequence[Row]
+    examples: Sequence[Example]
+    token_type_ids: torch.Tensor
+
+    def __new__(
+        cls, rows: Sequence[Row], examples: Sequence[Example], pad_id: int, side: str
+    ) -> "EncodedBatch":
+        """Pad rows to the longest of them, on one side."""
+        ids = _pad([row.pick(row.tokens.ids) for row in rows], pad_id, side)
+        batch = super().__new__(cls, (ids, _pad([[1] * len(row) for row in rows], 0, side)))
+        batch.token_type_ids = _pad([row.pick(row.tokens.type_ids) for row in rows], 0, side)
+        batch.rows, batch.examples = rows, examples
+        return batch
+
+    def inputs(self, names: Sequence[str], device: torch.device) -> dict[str, torch.Tensor]:
+        """Return the model's inputs, those that it has a name for, on its device."""
+        tensors = {
+            "input_ids": self[0],
+            "attention_mask": self[1],
+            "token_type_ids": self.token_type_ids,
+        }
+        return {name: tensors[name].to(device) for name in names}
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int, side: str) -> torch.Tensor:
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
+
+
+def find_input_names(model: Any, tokenizer: Any) -> list[str]:
+    """Return which of the tokenizer's outputs the model takes, in the order of its arguments."""
+    if isinstance(model, torch.jit.ScriptModule):
+        schema: Any = model.forward.schema  # type: ignore[attr-defined]
+        arguments = [argument.name for argument in schema.arguments]
+    else:
+        arguments = list(inspect.signature(model.forward).parameters)
+    made = {"input_ids", "attention_mask", *tokenizer.model_input_names}
+    return [name for name in arguments if name in made]
+
+
+def plan_groups(lengths: Sequence[int], most_tokens: int, call_tokens: int) -> list[list[int]]:
+    """Return which rows go through the model together, so that little is spent on padding.
+
+    Each group, padded to its longest row, has at most `most_tokens`, or is a single row; a call
+    costs as much as `call_tokens`. Of all groups of rows of neighbouring lengths these are the
+    cheapest, found by dynamic programming.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    costs, starts = [0], [0]
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        first = max(0, end - max(1, most_tokens // max(1, longest)))
+        cost, start = min(
+            (costs[start] + (end - start) * longest + call_tokens, start)
+            for start in range(first, end)
+        )
+        costs.append(cost)
+        starts.append(start)
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[starts[end] : end])
+        end = starts[end]
+    return groups[::-1]
+
+
+def score_rows(
+    model: Any,
+    batch: EncodedBatch,
+    input_names: Sequence[str],
+    device: torch.device,
+    most_tokens: int,
+    per_token: bool,
+) -> list[Scored]:
+    """Run the model on rows in groups of like length; return each row's heads, in their order.
+
+    The rows are padded on the right. `per_token` says that the heads have a value for each token.
+    """
+    lengths = [len(row) for row in batch.rows]
+    call_tokens = CPU_CALL_TOKENS if device.type == "cpu" else GPU_CALL_TOKENS
+    inputs = batch.inputs(input_names, torch.device("cpu"))
+    scored: dict[int, Scored] = {}
+    for group in plan_groups(lengths, most_tokens, call_tokens):
+        width = max(lengths[index] for index in group)
+        heads = run_heads(
+            model, {name: each[group, :width].to(device) for name, each in inputs.items()}
+        )
+        for place, index in enumerate(group):
+            own = (head[place, : lengths[index]] if per_token else head[place] for head in heads)
+            scored[index] = Scored(batch.rows[index], tuple(own))
+    return [scored[index] for index in range(len(lengths))]
+
+
+def run_heads(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Return the model's output heads, float32, on the CPU, each of shape (rows, ...)."""
+    heads = model(**inputs)
+    heads = heads.to_tuple() if hasattr(heads, "to_tuple") else heads
+    return tuple(head.float().cpu() for head in heads if isinstance(head, torch.Tensor))
