@@ -1,16 +1,19 @@
 """What tests of several kinds name."""
 
 import json
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from build_archives import HANDLER_FOLDER, ROOT
 from local_serving import LocalModel, load_archive
 from model_sources import stage_text
+from random_text_models import write_line
 
 EXAMPLES = ROOT / "examples"
 START_TIMEOUT_S = 300.0
@@ -35,3 +38,43 @@ def load_text_model(
     }
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps({"model": model}))
     return load_archive(folder, gpu_id)
+
+
+def lines(count: int, most_words: int = 12, seed: int = 1) -> list[str]:
+    """Return texts of made-up words."""
+    chance = random.Random(seed)
+    return [write_line(chance, chance.randint(1, most_words)) for _ in range(count)]
+
+
+def pipeline_rows(inputs: Sequence[Any], **parameters: Any) -> list[dict[str, Any]]:
+    """Return requests in the form of Hugging Face."""
+    return [{"body": {"inputs": each, "parameters": parameters}} for each in inputs]
+
+
+def answers(model: LocalModel, rows: list[dict[str, Any]]) -> list[Any]:
+    """Return the answers to a batch of requests that all have one."""
+    replies = model.answer(rows)
+    assert {reply.status for reply in replies} == {200}
+    return [reply.answer for reply in replies]
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """Compare two answers; scores may differ by rounding."""
+    assert type(found) is type(expected) or isinstance(expected, float)
+    if isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key, value in expected.items():
+            assert_alike(found[key], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_alike(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(float(expected), abs=1e-5)
+    else:
+        assert found == expected
+
+
+def as_json(entity: dict[str, Any]) -> dict[str, Any]:
+    """Return an entity with a score of Python's; the pipeline's are numpy's."""
+    return {**entity, "score": float(entity["score"])}

@@ -1,6 +1,5 @@
 """Each family of models is loaded, asked and explained, and answers as transformers does."""
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -8,45 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from common import load_text_model
-from local_serving import LocalModel
-from random_text_models import KINDS, write_line, write_random_model
+from common import answers, as_json, assert_alike, lines, load_text_model, pipeline_rows
+from random_text_models import KINDS, write_random_model
 
 GENERATING = ["gpt2", "opt", "llama", "qwen2"]
 UNDERSTANDING = [kind for kind in KINDS if kind not in GENERATING]
 LABELS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"}
-
-
-def lines(count: int, most_words: int = 12, seed: int = 1) -> list[str]:
-    chance = random.Random(seed)
-    return [write_line(chance, chance.randint(1, most_words)) for _ in range(count)]
-
-
-def pipeline_rows(inputs: list[Any], **parameters: Any) -> list[dict[str, Any]]:
-    return [{"body": {"inputs": each, "parameters": parameters}} for each in inputs]
-
-
-def answers(model: LocalModel, rows: list[dict[str, Any]]) -> list[Any]:
-    replies = model.answer(rows)
-    assert {reply.status for reply in replies} == {200}
-    return [reply.answer for reply in replies]
-
-
-def assert_alike(found: Any, expected: Any) -> None:
-    """Compare two answers; scores may differ by rounding."""
-    assert type(found) is type(expected) or isinstance(expected, float)
-    if isinstance(expected, dict):
-        assert list(found) == list(expected)
-        for key, value in expected.items():
-            assert_alike(found[key], value)
-    elif isinstance(expected, list):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_alike(one, other)
-    elif isinstance(expected, float):
-        assert found == pytest.approx(float(expected), abs=1e-5)
-    else:
-        assert found == expected
 
 
 @pytest.mark.parametrize("family", UNDERSTANDING)
@@ -54,7 +20,7 @@ def test_family_classifies_texts(family: str, tmp_path: Path) -> None:
     folder = write_random_model(tmp_path / "model", family, "sequence_classification", num_labels=3)
     model = load_text_model(folder, tmp_path, captum_explanation=True, n_steps=5)
     texts = lines(20)
-    reference = pipeline("text-classification", str(folder))
+    reference: Any = pipeline("text-classification", str(folder))
     found = answers(model, pipeline_rows(texts, top_k=3))
     assert_alike(found, reference(texts, top_k=3))
     reply = model.answer([{"body": texts[0]}], [{"explain": "True"}])[0]
@@ -75,11 +41,6 @@ def test_family_finds_entities(family: str, tmp_path: Path) -> None:
         found = answers(model, pipeline_rows(texts, aggregation_strategy=strategy))
         expected = [reference(text, aggregation_strategy=strategy) for text in texts]
         assert_alike(found, [[as_json(each) for each in row] for row in expected])
-
-
-def as_json(entity: dict[str, Any]) -> dict[str, Any]:
-    """Return an entity with a score of Python's; the pipeline's are numpy's."""
-    return {**entity, "score": float(entity["score"])}
 
 
 @pytest.mark.parametrize("family", UNDERSTANDING)
@@ -108,7 +69,7 @@ def test_family_goes_on_from_prompts(family: str, tmp_path: Path) -> None:
     model = load_text_model(folder, tmp_path, mode="text_generation", do_sample=False)
     prompts = lines(12, 6)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    reference = AutoModelForCausalLM.from_pretrained(folder)
+    reference: Any = AutoModelForCausalLM.from_pretrained(folder)
     # Not the pipeline "text-generation", which decodes the new tokens without those before them and
     # so loses the space in front of a first word.
     for prompt, found in zip(
