@@ -64,7 +64,7 @@ class Continuation:
         parameters: GenerationParameters,
         tokenizer: Any,
         end_ids: Sequence[int],
-        send: Callable[[str], None] | None,
+        send: Callable[[int, str], None] | None,
     ) -> None:
         self.ids: list[int] = []
         self.finish_reason: str | None = None
@@ -162,7 +162,7 @@ class Continuation:
             }
         self._events.append(f"data:{json.dumps(event, ensure_ascii=False)}\n\n")
         if self._send and not self.finish_reason:
-            self._send(self._events.pop())
+            self._send(len(self.ids), self._events.pop())
 
     def last_events(self) -> str:
         """Return the events that were not sent."""

@@ -260,15 +260,29 @@ def _parse_object(text: str, declared_json: bool) -> Any:
     )
 
 
-def send_part(
-    send: Callable[..., None], context: Any, index: int, media_type: str, part: str
-) -> None:
-    """Send a part of a request's answer before the rest of it.
+class Parts:
+    """The parts of a request's answer that are sent before the rest of it, each once.
 
     `send` is TorchServe's `send_intermediate_predict_response`, which only handlers import.
     """
-    context.set_response_content_type(index, media_type)
-    send({index: part}, {index: context.request_ids[index]}, "Part", 200, context)
+
+    def __init__(
+        self, send: Callable[..., None], context: Any, index: int, media_type: str
+    ) -> None:
+        self._send = send
+        self._context = context
+        self._index = index
+        self._media_type = media_type
+        self._sent = 0
+
+    def tell(self, number: int, part: str) -> None:
+        """Send a part, unless one of that number was sent: a batch that failed is run again."""
+        if number < self._sent:
+            return
+        self._sent = number + 1
+        self._context.set_response_content_type(self._index, self._media_type)
+        ids = {self._index: self._context.request_ids[self._index]}
+        self._send({self._index: part}, ids, "Part", HTTPStatus.OK.value, self._context)
 
 
 def answer_requests(

@@ -10,11 +10,11 @@ from ts.handler_utils.utils import send_intermediate_predict_response
 from alignments import Alignment, Alternatives
 from device_io import (
     Answer,
+    Parts,
     Row,
     answer_requests,
     read_settings,
     refuse_explanation,
-    send_part,
 )
 from emformer_features import SAMPLE_RATE_HZ
 from rnnt_loading import load_archive
@@ -88,9 +88,7 @@ class ModelHandler:
             return request
         frame_s = self.recognizer.frame_s
         stream = SegmentStream(
-            functools.partial(
-                send_part, send_intermediate_predict_response, context, index, NDJSON
-            ),
+            Parts(send_intermediate_predict_response, context, index, NDJSON).tell,
             lambda tokens: describe_tokens(self._pieces, tokens, frame_s),
             round(self._settings.endpoint_silence_s / frame_s),
         )

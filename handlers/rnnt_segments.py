@@ -29,7 +29,7 @@ class SegmentStream:
 
     def __init__(
         self,
-        send: Callable[[str], None],
+        send: Callable[[int, str], None],
         describe: Callable[[Sequence[Token]], dict[str, Any]],
         silent_frames: int,
     ) -> None:
@@ -44,7 +44,7 @@ class SegmentStream:
         ends = find_segment_ends(tokens, self._told, recording.frames, self._silent_frames)
         for end in ends:
             if end <= certain:
-                self._send(self._line(tokens[self._told : end]))
+                self._send(self._told, self._line(tokens[self._told : end]))
                 self._told = end
 
     def finish(self, recording: Recording, summary: dict[str, Any]) -> str:

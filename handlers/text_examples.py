@@ -28,13 +28,13 @@ class Envelope(NamedTuple):
     """What a request says beside its payload.
 
     `declared_json` is its content type, `explain` that it came to /explanations, `hub_client` that
-    it is of `huggingface_hub`; `send` sends a part of the answer before the rest of it.
+    it is of `huggingface_hub`; `send` sends a numbered part of the answer before the rest of it.
     """
 
     declared_json: bool = False
     explain: bool = False
     hub_client: bool = False
-    send: Callable[[str], None] | None = None
+    send: Callable[[int, str], None] | None = None
 
 
 NO_ENVELOPE = Envelope()

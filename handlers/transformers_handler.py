@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.torch_handler.base_handler import BaseHandler
 
 from device_io import (
+    Parts,
     Row,
     answer_requests,
     choose_device,
@@ -19,7 +19,6 @@ from device_io import (
     read_settings,
     request_body,
     request_header,
-    send_part,
     wants_explanation,
 )
 from text_attribution import attribute, build_baseline, describe, find_embeddings
@@ -132,10 +131,8 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         content_type = request_header(context, index, "content-type") or ""
         user_agent = request_header(context, index, "user-agent") or ""
         send = None
-        if context is not None and context.request_processor:
-            send = partial(
-                send_part, send_intermediate_predict_response, context, index, EVENT_STREAM
-            )
+        if context is not None and context.request_ids:
+            send = Parts(send_intermediate_predict_response, context, index, EVENT_STREAM).tell
         envelope = Envelope(
             declared_json=content_type.startswith("application/json"),
             explain=wants_explanation(context, index),

@@ -221,7 +221,7 @@ def test_stream_tells_each_segment_once() -> None:
     def describe(tokens: Sequence[Token]) -> dict[str, Any]:
         return {"starts": [token.start for token in tokens]}
 
-    stream = SegmentStream(sent.append, describe, silent_frames=20)
+    stream = SegmentStream(lambda _, line: sent.append(line), describe, silent_frames=20)
     said = [Token(0, frame, frame + 1, 1.0) for frame in (3, 30, 60)]
 
     def recording(certain: int, known: int, frames: int) -> Any:

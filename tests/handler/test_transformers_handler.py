@@ -13,7 +13,7 @@ import yaml
 from transformers import pipeline
 
 from build_archives import build_archive, read_configs
-from common import EXAMPLES, LoadModel
+from common import EXAMPLES, LoadModel, answers, load_text_model, pipeline_rows
 from demo_training.catalogue import TEXT_MODELS
 from local_serving import load_archive
 
@@ -204,6 +204,8 @@ def test_compiled_model_answers_and_explains_alike(
         ({"save_mode": "torchscript"}, "captum_explanation"),
         ({"embedding_name": "nothing"}, "embedding_name: expected one of bert"),
         ({"mode": "question_answering"}, "fine-tuned for question_answering"),
+        ({"mode": "translation"}, "mode: expected one of sequence_classification"),
+        ({"quantization": "int8_dynamic", "dtype": "bfloat16"}, "quantization: expected a CPU"),
     ],
 )
 def test_options_that_do_not_fit_stop_the_load(
@@ -217,3 +219,47 @@ def test_options_that_do_not_fit_stop_the_load(
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match=said):
         load_archive(folder)
+
+
+def test_truncated_texts_are_reported_or_refused(
+    unpacked: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = unpacked("bert_seq_classification")
+    rows = rows_of(["The room was clean. " * 10, "The room was clean."])
+    cutting = load_text_model(folder, tmp_path, max_length=20)
+    replies = cutting.answer(rows)
+    assert {reply.status for reply in replies} == {200}
+    tokens = len(cutting.handler.tokenizer(rows[0]["body"])["input_ids"])
+    headers = [cutting.service.context.get_response_headers(index) for index in range(2)]
+    assert headers == [{"X-Truncated-Tokens": str(tokens - 20)}, {}]
+    refusing = load_text_model(folder, tmp_path, max_length=20, truncation=False)
+    replies = refusing.answer(rows)
+    assert [reply.status for reply in replies] == [413, 200]
+    assert f"at most 20 tokens in the text, got {tokens}" in replies[0].answer["message"]
+
+
+def test_int8_answers_nearly_alike(unpacked: Callable[[str], Path], tmp_path: Path) -> None:
+    archive = "bert_seq_classification"
+    texts = payloads_of(archive, 200)
+    rows = pipeline_rows(texts, top_k=None)
+    folder = unpacked(archive)
+    quantized = load_text_model(folder, tmp_path, quantization="int8_dynamic")
+    expected = [each[0] for each in answers(load_text_model(folder, tmp_path), rows)]
+    found = [each[0] for each in answers(quantized, rows)]
+    assert type(quantized.handler.model.classifier) is not torch.nn.Linear
+    agree = sum(one["label"] == other["label"] for one, other in zip(found, expected, strict=True))
+    assert agree >= 0.99 * len(texts)
+
+
+def test_better_transformer_is_sdpa_with_one_line(
+    unpacked: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = unpacked("bert_seq_classification")
+    model = load_text_model(folder, tmp_path, BetterTransformer=True)
+    assert model.handler.model.config._attn_implementation == "sdpa"
+    said = [record.message for record in caplog.records if "BetterTransformer" in record.message]
+    assert len(said) == 1
+    eager = load_text_model(folder, tmp_path, attn_implementation="eager")
+    assert eager.handler.model.config._attn_implementation == "eager"
+    rows = rows_of(payloads_of("bert_seq_classification", 20))
+    assert answers(model, rows) == answers(eager, rows)
