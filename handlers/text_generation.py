@@ -21,8 +21,9 @@ from text_windows import EncodedBatch, plan_groups
 
 # What asks for sampling where a request says neither that nor the contrary.
 SAMPLING = ("temperature", "top_k", "top_p")
-# Beside its tokens, a call has a step for each new token: counted in tokens.
-CALL_TOKENS = 4096
+# Tokens of prompts and of their continuations that are in memory together, at most, and what a call
+# costs beside them, counted in tokens: it has a step for each new one.
+MOST_TOKENS, CALL_TOKENS = 32_768, 4096
 
 
 class TextGeneration(TextTask):
@@ -66,7 +67,8 @@ class TextGeneration(TextTask):
             for row, example in zip(batch.rows, batch.examples, strict=True)
         ]
         answers: dict[int, Any] = {}
-        for group in plan_groups(lengths, self.settings.max_batch_tokens, CALL_TOKENS):
+        most = self.settings.max_batch_tokens or MOST_TOKENS
+        for group in plan_groups(lengths, most, CALL_TOKENS):
             rows = [batch.rows[index] for index in group]
             examples = [batch.examples[index] for index in group]
             for index, row, example, found in zip(

@@ -29,7 +29,7 @@ class TextSettings:
     max_length: Annotated[int, KeyOptions(ge=8)] = 150
     truncation: bool = True
     stride: Annotated[int, KeyOptions(ge=0)] | None = None
-    max_batch_tokens: Annotated[int, KeyOptions(ge=1)] = 8192
+    max_batch_tokens: Annotated[int, KeyOptions(ge=1)] | None = None
 
     max_answer_len: Annotated[int, KeyOptions(ge=1)] = 15
     handle_impossible_answer: bool = False

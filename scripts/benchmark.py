@@ -3,11 +3,10 @@
 import argparse
 import io
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from live_benchmark import benchmark_live
 from local_serving import LocalModel, build_with_settings, load_archive
 from model_sources import local_bundle
 from rnnt_recognition import CPU_SEGMENTS
+from side_by_side import print_table, time_side_by_side
+from text_benchmark import time_generation, time_saturated_server, time_understanding
 
 SAMPLE_RATE_HZ = 16_000
 CLIP_S = 10
@@ -59,19 +60,6 @@ def noise(duration_s: int, seed: int) -> bytes:
     return file.getvalue()
 
 
-def time_side_by_side(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Return each run's median seconds; they take turns, after one warm-up each."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            started_s = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - started_s)
-        print(f"  turn {turn} of {repeats}", file=sys.stderr, flush=True)
-    return {name: statistics.median(each) for name, each in seconds.items()}
-
-
 def plain_loop(folder: Path) -> Callable[[bytes], str]:
     """Return the way that tutorials show: processor, model and argmax, one request at a time."""
     processor = AutoProcessor.from_pretrained(folder)
@@ -86,12 +74,6 @@ def plain_loop(folder: Path) -> Callable[[bytes], str]:
         return text
 
     return transcribe
-
-
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a Markdown table."""
-    for row in (header, ["---"] * len(header), *rows):
-        print(f"| {' | '.join(row)} |", flush=True)
 
 
 def benchmark_wav2vec2(threads: int, long: bool) -> None:
@@ -399,10 +381,18 @@ def time_live_sessions(threads: int, _long: bool) -> None:
     print_table(("", "sessions", "median delay, ms", "95th percentile, ms", "keeps up"), rows)
 
 
+def benchmark_text(threads: int, _long: bool) -> None:
+    """Print the tables of the text tasks."""
+    time_understanding(threads)
+    time_generation(threads)
+    time_saturated_server(threads)
+
+
 BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "live": time_live_sessions,
     "wav2vec2": benchmark_wav2vec2,
     "emformer": benchmark_emformer,
+    "text": benchmark_text,
 }
 
 

@@ -1,5 +1,6 @@
 """The README's commands do what it says."""
 
+import doctest
 import re
 import shutil
 import subprocess
@@ -53,6 +54,16 @@ def test_curl_commands_print_what_the_readme_shows(
     # "..." stands for what is left out.
     parts = [re.escape(part) for part in without_space(printed).split("...")]
     assert re.fullmatch(".*".join(parts), without_space(result.stdout)), result.stdout
+
+
+def test_python_examples_print_what_the_readme_shows(inference_url: str) -> None:
+    examples = re.findall(r"^```pycon\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert examples
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for example in examples:
+        source = example.replace(SERVED_AT, inference_url)
+        runner.run(parser.get_doctest(source, {}, "README", "README.md", 0))
+    assert runner.summarize().failed == 0
 
 
 def test_readme_shows_every_archive() -> None:
