@@ -7,10 +7,11 @@ import os
 import shlex
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
+
+import httpx2
 
 from build_archives import (
     HANDLER_FOLDER,
@@ -88,15 +89,13 @@ def try_example(config: ArchiveConfig, inference_url: str) -> None:
     options = " ".join(f"-H {shlex.quote(f'{key}: {value}')}" for key, value in headers.items())
     url = f"{inference_url}/predictions/{config.name}"
     print(f"\n$ curl -X POST {url} {options} -T {config.example.relative_to(ROOT)}")
-    request = urllib.request.Request(  # noqa: S310
-        url, config.example.read_bytes(), headers
+    # Not urllib, which writes the names of headers in a case of its own.
+    reply = httpx2.post(
+        url, content=config.example.read_bytes(), headers=headers, timeout=REQUEST_TIMEOUT_S
     )
-    try:
-        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as response:  # noqa: S310
-            print(_in_one_line(response.read().decode("utf-8")), flush=True)
-    except urllib.error.HTTPError as error:
-        answer = error.read().decode("utf-8")
-        raise ServerError(f"{config.name} answered {error.code}: {answer}") from error
+    if reply.status_code != HTTPStatus.OK:
+        raise ServerError(f"{config.name} answered {reply.status_code}: {reply.text}")
+    print(_in_one_line(reply.text), flush=True)
 
 
 def _in_one_line(answer: str) -> str:

@@ -116,13 +116,16 @@ def test_make_serve_answers_and_says_when_it_is_up_already(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     properties = write_free_config(tmp_path / "free.properties")
-    serve = partial(start, ["bert_question_answering"], tmp_path, tmp_path / "free.properties")
+    # One of them wants headers of its own with its example.
+    names = ["bert_question_answering", "emformer_asr_live"]
+    serve = partial(start, names, tmp_path, tmp_path / "free.properties")
     serve()
     try:
         said = capsys.readouterr().out
         url = f"{properties['inference_address']}/predictions/bert_question_answering"
         assert f"$ curl -X POST {url} -H 'Content-Type: application/json' -T examples/" in said
         assert "question.json\nMaria Rossi\n" in said
+        assert '"final": "turn on the kitchen lights"' in said
         server = find_server(tmp_path)
         serve()
         assert find_server(tmp_path) == server
