@@ -39,7 +39,13 @@ class GenerationParameters:
     stop: Annotated[list[StopText], KeyOptions(max_length=16)] | None = None
     seed: Annotated[int, KeyOptions(ge=0, lt=2**63)] | None = None
     return_full_text: bool = True
+    details: bool = False
     stream: bool = False
+
+    @property
+    def watched(self) -> bool:
+        """Tell whether each token is wanted, and not the text alone."""
+        return self.stream or self.details
 
     def processors(self) -> list[LogitsProcessor]:
         """Return what transformers does to the logits of a next token, in its own order."""
@@ -70,11 +76,13 @@ class Continuation:
         self.finish_reason: str | None = None
         self.text = ""
         self._parameters = parameters
+        self._prompt_tokens = len(prompt)
         self._prompt_tail = list(prompt[-PROMPT_TAIL:])
         self._tokenizer = tokenizer
         self._end_ids = end_ids
         self._send = send
-        self._events: list[str] = []
+        self._tokens: list[dict[str, Any]] = []
+        self.unsent = ""
         self._processors = parameters.processors()
         self._generator = torch.Generator()
         if parameters.seed is not None:
@@ -85,7 +93,7 @@ class Continuation:
     @property
     def plain(self) -> bool:
         """Tell whether the next token is simply the most probable one."""
-        return not (self._processors or self._parameters.do_sample or self._parameters.stream)
+        return not (self._processors or self._parameters.do_sample or self._parameters.watched)
 
     def weigh(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Return numbers whose largest is that of the next token.
@@ -101,7 +109,7 @@ class Continuation:
         else:
             noise = torch.empty(logits.shape).exponential_(generator=self._generator).log()
             weights = logits - noise.to(logits.device)
-        if self._parameters.stream:
+        if self._parameters.watched:
             chosen = weights.argmax(dim=-1)
             self._log_probability = float(logits.log_softmax(dim=-1)[0, chosen])
         return weights
@@ -117,8 +125,10 @@ class Continuation:
             self.finish_reason = "stop_sequence"
         elif len(self.ids) == self._parameters.max_new_tokens:
             self.finish_reason = "length"
+        if self._parameters.watched:
+            self._note(token_id)
         if self._parameters.stream:
-            self._tell(token_id)
+            self._tell()
 
     def finish(self) -> str:
         """Return the text that was added."""
@@ -137,36 +147,45 @@ class Continuation:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text
 
-    def _tell(self, token_id: int) -> None:
-        """Send a token as an event of a stream; the last one is kept for the answer's end."""
+    def _note(self, token_id: int) -> None:
         text = self._read()
         new = "" if text.endswith(UNFINISHED) and not self.finish_reason else text[len(self.text) :]
         self.text += new
-        event = {
-            "index": len(self.ids),
-            "token": {
+        self._tokens.append(
+            {
                 "id": token_id,
                 "text": new,
                 "logprob": round(self._log_probability, 6),
                 "special": token_id in self._tokenizer.all_special_ids,
-            },
-            "generated_text": None,
-            "details": None,
-        }
-        if self.finish_reason:
-            event["generated_text"] = text
-            event["details"] = {
-                "finish_reason": self.finish_reason,
-                "generated_tokens": len(self.ids),
-                "seed": self._parameters.seed,
             }
-        self._events.append(f"data:{json.dumps(event, ensure_ascii=False)}\n\n")
-        if self._send and not self.finish_reason:
-            self._send(len(self.ids), self._events.pop())
+        )
 
-    def last_events(self) -> str:
-        """Return the events that were not sent."""
-        return "".join(self._events)
+    def _tell(self) -> None:
+        """Send the last token as an event; that of the last of all is kept for the answer's end."""
+        number = len(self.ids)
+        ended = self.finish_reason is not None
+        event = {
+            "index": number,
+            "token": self._tokens[-1],
+            "generated_text": self.text if ended else None,
+            "details": self._summary() | {"input_length": self._prompt_tokens} if ended else None,
+        }
+        line = f"data:{json.dumps(event, ensure_ascii=False)}\n\n"
+        if self._send and not ended:
+            self._send(number, line)
+        else:
+            self.unsent += line
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "finish_reason": self.finish_reason,
+            "generated_tokens": len(self.ids),
+            "seed": self._parameters.seed,
+        }
+
+    def details(self) -> dict[str, Any]:
+        """Return each token of the continuation, and why it ended."""
+        return self._summary() | {"prefill": [], "tokens": self._tokens}
 
 
 class WeighTokens(LogitsProcessor):

@@ -82,8 +82,13 @@ def group_entities(labelled: Iterable[Labelled], join: Join) -> list[dict[str, A
             "start": run[0].start,
             "end": run[-1].end,
         }
-        for run in _split(labelled, _begins_entity)
+        for run in entity_runs(labelled)
     ]
+
+
+def entity_runs(labelled: Iterable[Labelled]) -> Iterator[list[Labelled]]:
+    """Yield the tokens or words of each entity, and of each stretch of text without one."""
+    return _split(labelled, _begins_entity)
 
 
 def _begins_entity(last: Labelled, each: Labelled) -> bool:

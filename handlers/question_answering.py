@@ -11,8 +11,9 @@ from transformers import AutoModelForQuestionAnswering
 
 from answer_spans import ContextScores, Span, find_spans, rank_answers, score_context, whole_words
 from device_io import STRICT, RequestError
-from text_examples import AnswerForm, Content, Example, text_of
-from text_task import Target, UnderstandingTask, too_long
+from explanations import Explained, Target
+from text_examples import AnswerForm, Content, Example, text_of, unknown_target
+from text_task import UnderstandingTask, own_tokens, too_long
 from text_tokens import Row, Tokens, cut_windows
 from text_windows import Scored
 
@@ -97,12 +98,64 @@ class QuestionAnswering(UnderstandingTask):
     def _best_span(self, scored: Scored) -> Span:
         return find_spans(score_row(scored), self.settings.max_answer_len, 1)[0]
 
-    def attribution_targets(
-        self, target: int | str | None, example: Example, scored: Scored
-    ) -> list[Target]:
-        """Return the start and the end of the predicted answer."""
-        best = self._best_span(scored)
-        return [Target(0, best.first, "_answer_start"), Target(1, best.last, "_answer_end")]
+    def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
+        """Return the start and the end of the answer, or of the characters asked for."""
+        if example.target is None:
+            best = max(scored, key=lambda each: self._best_span(each).score)
+            span = self._best_span(best)
+        else:
+            best, span = find_characters(scored, example)
+        explained, context = own_tokens(best.row), score_row(best)
+        start, end = locate(best.row, span, align_to_words=example.target is None)
+        about = {"start": start, "end": end}
+        name = self._spell(best) if example.second is None else example.second[start:end]
+        sides = ((0, span.first, context.starts), (1, span.last, context.ends))
+        return [
+            Target(best.row, head, place, name, explained, float(chances[place]), about=about)
+            for head, place, chances in sides
+        ]
+
+    def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
+        """Return what an answer tells about the start and about the end."""
+        start, end = explained
+        facts = {
+            "answer": start.target.name,
+            **start.target.about,
+            "probability_start": start.target.probability,
+            "probability_end": end.target.probability,
+            "n_steps": max(start.n_steps, end.n_steps),
+        }
+        for each, side in ((start, "start"), (end, "end")):
+            facts |= {f"{name}_{side}": value for name, value in each.metrics.items()}
+        return {
+            "importances_answer_start": start.importances,
+            "importances_answer_end": end.importances,
+            "delta_start": start.delta,
+            "delta_end": end.delta,
+            **facts,
+        }
+
+
+def find_characters(scored: Sequence[Scored], example: Example) -> tuple[Scored, Span]:
+    """Return the row and the tokens of the characters that a target names, end exclusive.
+
+    Raises `RequestError` 422 where the context has no such words.
+    """
+    target, context = example.target, example.second or ""
+    known = isinstance(target, Mapping) and all(isinstance(each, int) for each in target.values())
+    start, end = (target.get("start", 0), target.get("end", 0)) if known else (0, 0)
+    for each in scored if 0 <= start < end <= len(context) else ():
+        offsets = each.row.pick(each.row.tokens.offsets)
+        inside = [
+            place
+            for place, here in enumerate(each.row.content(1))
+            if here and offsets[place][0] < end and offsets[place][1] > start
+        ]
+        if inside:
+            return each, Span(1.0, inside[0], inside[-1])
+    raise unknown_target(
+        f"an object with start and end, characters of words within the context's {len(context)}"
+    )
 
 
 def score_row(scored: Scored) -> ContextScores:

@@ -9,8 +9,9 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoModelForSequenceClassification
 
 from device_io import STRICT
+from explanations import Target
 from text_examples import AnswerForm, Content, Example, optional_text_of, text_of, unknown_target
-from text_task import Target, UnderstandingTask, answer_row
+from text_task import UnderstandingTask, answer_row, own_tokens
 from text_windows import Scored
 
 MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
@@ -81,14 +82,16 @@ class SequenceClassification(UnderstandingTask):
             return "none"
         return "sigmoid" if problem == MULTI_LABEL or labels == 1 else "softmax"
 
-    def attribution_targets(
-        self, target: int | str | None, example: Example, scored: Scored
-    ) -> list[Target]:
+    def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
         """Return the label asked for, by index or name, else the predicted one."""
-        if target is None:
-            return [Target(head=0, index=int(scored.heads[0].argmax()))]
-        labels = self.model.labels
-        for index, label in labels.items():
-            if str(target) in (str(index), label):
-                return [Target(head=0, index=index)]
-        raise unknown_target(f"one of {dict(labels)}, by index or name")
+        row, (logits, *_) = scored[0]
+        labels, asked = self.model.labels, example.target
+        index = int(logits.argmax())
+        if asked is not None:
+            known = (each for each, name in labels.items() if str(asked) in (str(each), name))
+            index = next(known, -1)
+        if index not in range(len(logits)):
+            raise unknown_target(f"one of {dict(labels)}, by index or name")
+        scores = to_scores(logits, self._function(len(logits)))
+        probability = None if self.model.config.problem_type == REGRESSION else float(scores[index])
+        return [Target(row, 0, index, labels[index], own_tokens(row), probability)]

@@ -1,16 +1,155 @@
-"""Which tokens an answer hangs on: Captum's Layer Integrated Gradients on the word embeddings.
+"""What an answer hangs on: Captum's attributions of a model's number to the tokens of a text.
 
-Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks". Position and token-type
-embeddings are the same for input and baseline, so that only the words are explained.
+Pure functions of a model and tensors. Positions and token types are the same for input and
+baseline, so that only the words are explained.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from captum.attr import LayerIntegratedGradients
+from captum.attr import FeatureAblation, LayerGradientXActivation, LayerIntegratedGradients
 
-from text_task import Target
+Value = Callable[..., torch.Tensor]
+
+
+class Question(NamedTuple):
+    """Rows of tokens and the number to explain of each, all on the model's device.
+
+    `input_ids`, `baseline` and `words` have the shape (rows, tokens): `baseline` is `input_ids`
+    without what is to be explained, `words` number the word of each token. `others` are the model's
+    further inputs. The number is the output head `heads[row]`, flattened, at `places[row]`.
+    """
+
+    input_ids: torch.Tensor
+    baseline: torch.Tensor
+    words: torch.Tensor
+    others: dict[str, torch.Tensor]
+    heads: torch.Tensor
+    places: torch.Tensor
+
+    def pick(self, rows: Sequence[int]) -> "Question":
+        """Return some of the rows."""
+        index = torch.tensor(rows, device=self.input_ids.device)
+        return Question(
+            self.input_ids[index],
+            self.baseline[index],
+            self.words[index],
+            {name: each[index] for name, each in self.others.items()},
+            self.heads[index],
+            self.places[index],
+        )
+
+    def arguments(self) -> tuple[torch.Tensor, ...]:
+        """Return what the value depends on beside `input_ids`."""
+        return (*self.others.values(), self.heads, self.places)
+
+
+class Attribution(NamedTuple):
+    """What each token of each row adds, shape (rows, tokens), and what is left unexplained.
+
+    `changes`, shape (rows,), are those of the number from the baseline to the input; the sum of a
+    row's attributions is that, up to `deltas`.
+    """
+
+    importances: torch.Tensor
+    deltas: torch.Tensor
+    changes: torch.Tensor
+    n_steps: int
+
+
+def value_of(model: Any, names: Sequence[str]) -> Value:
+    """Return the numbers to explain, shape (rows,), as a function of `input_ids` and arguments."""
+
+    def value(input_ids: torch.Tensor, *arguments: torch.Tensor) -> torch.Tensor:
+        *others, heads, places = arguments
+        output = model(input_ids=input_ids, **dict(zip(names, others, strict=True)))
+        numbers = torch.zeros(len(input_ids), device=input_ids.device)
+        for index, head in enumerate(_heads(output)):
+            own = heads == index
+            if own.any():
+                picked = head.flatten(1)[own].gather(1, places[own, None])[:, 0]
+                numbers = numbers.masked_scatter(own, picked.float())
+        return numbers
+
+    return value
+
+
+def _heads(output: Any) -> list[torch.Tensor]:
+    heads = output.to_tuple() if hasattr(output, "to_tuple") else output
+    return [head for head in heads if isinstance(head, torch.Tensor)]
+
+
+def integrate_gradients(
+    value: Value, embeddings: torch.nn.Module, question: Question, n_steps: int, most_rows: int
+) -> Attribution:
+    """Attribute by Layer Integrated Gradients, `most_rows` in the model at once.
+
+    Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks".
+    """
+    method = LayerIntegratedGradients(value, embeddings)
+    attributions, deltas = method.attribute(
+        inputs=question.input_ids,
+        baselines=question.baseline,
+        additional_forward_args=question.arguments(),
+        n_steps=n_steps,
+        internal_batch_size=max(len(question.input_ids), most_rows),
+        return_convergence_delta=True,
+    )
+    importances, deltas = attributions.detach().float().sum(dim=-1), deltas.detach().float()
+    return Attribution(importances, deltas, importances.sum(dim=1) - deltas, n_steps)
+
+
+def multiply_gradients(
+    value: Value, embeddings: torch.nn.Module, question: Question, _n_steps: int, _most_rows: int
+) -> Attribution:
+    """Attribute by the gradient at the text times its embedding, in one step.
+
+    Shrikumar et al. 2016, "Not Just a Black Box".
+    """
+    method = LayerGradientXActivation(value, embeddings)
+    attributions = method.attribute(
+        question.input_ids, additional_forward_args=question.arguments()
+    )
+    return _complete(value, question, attributions.detach().float().sum(dim=-1))
+
+
+def occlude_words(
+    value: Value, _embeddings: torch.nn.Module, question: Question, _n_steps: int, most_rows: int
+) -> Attribution:
+    """Attribute to each word what the number loses without it, its tokens a like part each.
+
+    Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks".
+    """
+    method = FeatureAblation(value)
+    importances = []
+    for row in range(len(question.input_ids)):
+        one = question.pick([row])
+        _, words, counts = one.words.unique(return_inverse=True, return_counts=True)
+        lost = method.attribute(
+            one.input_ids,
+            baselines=one.baseline,
+            additional_forward_args=one.arguments(),
+            feature_mask=words,
+            perturbations_per_eval=max(1, most_rows),
+        )
+        importances.append(lost.float() / counts[words])
+    return _complete(value, question, torch.cat(importances))
+
+
+def _complete(value: Value, question: Question, importances: torch.Tensor) -> Attribution:
+    with torch.no_grad():
+        changes = value(question.input_ids, *question.arguments())
+        changes = changes - value(question.baseline, *question.arguments())
+    return Attribution(importances, importances.sum(dim=1) - changes, changes, 1)
+
+
+Method = Callable[[Value, torch.nn.Module, Question, int, int], Attribution]
+METHODS: dict[str, Method] = {
+    "layer_integrated_gradients": integrate_gradients,
+    "layer_gradient_x_activation": multiply_gradients,
+    "occlusion": occlude_words,
+}
 
 
 def find_embeddings(model: Any, embedding_name: str | None) -> torch.nn.Module:
@@ -27,53 +166,3 @@ def find_embeddings(model: Any, embedding_name: str | None) -> torch.nn.Module:
     word_embeddings = getattr(owner, "get_input_embeddings", lambda: owner)
     layer: torch.nn.Module = word_embeddings()
     return layer
-
-
-def build_baseline(input_ids: torch.Tensor, kept: torch.Tensor, pad_id: int) -> torch.Tensor:
-    """Return `input_ids`, shape (rows, tokens), with every token but the `kept` ones padding."""
-    return torch.where(kept.to(input_ids.device), input_ids, pad_id)
-
-
-def attribute(
-    model: Any,
-    embeddings: torch.nn.Module,
-    inputs: Mapping[str, torch.Tensor],
-    baseline: torch.Tensor,
-    target: Target,
-    n_steps: int,
-) -> tuple[list[float], float]:
-    """Return each token's attribution and the convergence delta, for one row.
-
-    `inputs` are the model's, `input_ids` among them, each of shape (1, tokens); `baseline` has the
-    shape of `input_ids`. The attributions sum to the change of the target's logit from the baseline
-    to the input, up to the delta.
-    """
-    others = [name for name in inputs if name != "input_ids"]
-
-    def target_logit(input_ids: torch.Tensor, *tensors: torch.Tensor) -> torch.Tensor:
-        output = model(input_ids=input_ids, **dict(zip(others, tensors, strict=True)))
-        logit: torch.Tensor = output[target.head][:, target.index]
-        return logit.float()
-
-    method = LayerIntegratedGradients(target_logit, embeddings)
-    attributions, delta = method.attribute(
-        inputs=inputs["input_ids"],
-        baselines=baseline,
-        additional_forward_args=tuple(inputs[name] for name in others),
-        n_steps=n_steps,
-        internal_batch_size=n_steps,
-        return_convergence_delta=True,
-    )
-    return attributions.sum(dim=-1)[0].tolist(), float(delta)
-
-
-def describe(
-    words: Sequence[str], batch_targets: Sequence[tuple[Target, list[float], float]]
-) -> dict[str, Any]:
-    """Return the explanation answer: `words`, and `importances` and `delta` of each target."""
-    answer: dict[str, Any] = {"words": list(words)}
-    for target, importances, _ in batch_targets:
-        answer[f"importances{target.suffix}"] = importances
-    for target, _, delta in batch_targets:
-        answer[f"delta{target.suffix.removeprefix('_answer')}"] = delta
-    return answer

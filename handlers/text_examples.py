@@ -53,15 +53,17 @@ class Content:
 class Example:
     """One request: a text, the one that goes with it (a context, the other of a pair), and how.
 
-    `parameters` are the task's own; `target` is what to explain, if an explanation was asked for.
+    `parameters` are the task's own; `target` is what to explain and `explanation` how, if that was
+    asked for.
     """
 
     text: str
     second: str | None = None
     parameters: Any = None
     form: AnswerForm = AnswerForm.PLAIN
-    target: int | str | None = None
     envelope: Envelope = NO_ENVELOPE
+    target: Any = None
+    explanation: Any = None
 
 
 def read_content(payload: Any, envelope: Envelope) -> Content:
@@ -116,12 +118,9 @@ def optional_text_of(content: Content, name: str) -> str | None:
     return text_of(content, name)
 
 
-def target_of(content: Content) -> int | str | None:
-    """Return the label to explain, by index or name; raises `RequestError` 422."""
-    target = None if isinstance(content.fields, str) else content.fields.get("target")
-    if target is None or isinstance(target, int | str):
-        return target
-    raise unknown_target("the index or the name of a label")
+def target_of(content: Content) -> Any:
+    """Return what to explain, as the request names it; the task tells what that may be."""
+    return None if isinstance(content.fields, str) else content.fields.get("target")
 
 
 def read_parameters(

@@ -13,9 +13,10 @@ from transformers import (
 )
 
 from continuations import Continuation, GenerationParameters, ReadTokens, WeighTokens
-from device_io import Answer
-from text_examples import AnswerForm, Example, impossible
-from text_task import EVENT_STREAM, TextTask, answer_row
+from device_io import Answer, RequestError
+from explanations import Explained, Target
+from text_examples import AnswerForm, Example, impossible, unknown_target
+from text_task import EVENT_STREAM, TextTask, answer_row, own_tokens
 from text_tokens import Row, Tokens
 from text_windows import EncodedBatch, plan_groups
 
@@ -59,23 +60,28 @@ class TextGeneration(TextTask):
             raise impossible("parameters.max_new_tokens", f"at most {most}", str(wanted))
         return [self._cut_end(owner, tokens, min(self.max_tokens, self.model.positions - wanted))]
 
-    @torch.inference_mode()
     def answer(self, batch: EncodedBatch) -> list[Any]:
         """Return each prompt with what the model adds to it."""
+        found = self._continue_all(batch)
+        return [
+            self._write(row, example, each)
+            for row, example, each in zip(batch.rows, batch.examples, found, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _continue_all(self, batch: EncodedBatch) -> list[Continuation]:
+        """Return the continuation of each prompt, those of like length made together."""
         lengths = [
             len(row) + example.parameters.max_new_tokens
             for row, example in zip(batch.rows, batch.examples, strict=True)
         ]
-        answers: dict[int, Any] = {}
         most = self.settings.max_batch_tokens or MOST_TOKENS
+        found: dict[int, Continuation] = {}
         for group in plan_groups(lengths, most, CALL_TOKENS):
             rows = [batch.rows[index] for index in group]
             examples = [batch.examples[index] for index in group]
-            for index, row, example, found in zip(
-                group, rows, examples, self._continue(rows, examples), strict=True
-            ):
-                answers[index] = self._write(row, example, found)
-        return [answers[index] for index in range(len(lengths))]
+            found.update(zip(group, self._continue(rows, examples), strict=True))
+        return [found[index] for index in range(len(lengths))]
 
     def _continue(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Continuation]:
         batch = self._batch(rows, examples)
@@ -108,8 +114,68 @@ class TextGeneration(TextTask):
 
     def _write(self, row: Row, example: Example, found: Continuation) -> Any:
         if example.parameters.stream:
-            return Answer(found.last_events(), EVENT_STREAM)
+            return Answer(found.unsent, EVENT_STREAM)
         before = example.text if example.parameters.return_full_text else ""
         text = before + found.finish()
-        plain = example.form is AnswerForm.PLAIN
-        return answer_row(text if plain else [{"generated_text": text}], row)
+        if example.form is AnswerForm.PLAIN:
+            return answer_row(text, row)
+        details = {"details": found.details()} if example.parameters.details else {}
+        return answer_row([{"generated_text": text, **details}], row)
+
+    def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
+        """Return the tokens that the model adds to each prompt, the first of them."""
+        found: list[list[Target] | RequestError] = []
+        for row, example, each in zip(
+            batch.rows, batch.examples, self._continue_all(batch), strict=True
+        ):
+            try:
+                found.append(self._choose_targets(row, example, each.ids))
+            except RequestError as error:
+                found.append(error)
+        return found
+
+    def _choose_targets(self, row: Row, example: Example, added: Sequence[int]) -> list[Target]:
+        if example.target is not None:
+            raise unknown_target("absent: each token that the model adds is explained")
+        added = added[: self.settings.max_explanation_targets]
+        whole = extend_row(row, added)
+        self.check_explainable(whole)
+        explained = [*own_tokens(row), *[False] * len(added)]
+        # The token at a place follows from the one before it.
+        vocabulary = self.model.config.get_text_config().vocab_size
+        return [
+            Target(
+                whole,
+                0,
+                (len(row) + place - 1) * vocabulary + token_id,
+                name,
+                explained,
+                shown=len(row),
+            )
+            for place, (token_id, name) in enumerate(
+                zip(added, self.tokenizer.convert_ids_to_tokens(list(added)), strict=True)
+            )
+        ]
+
+    def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
+        """Return what each token of the prompt adds to each that follows, as a matrix."""
+        return {
+            "generated": [each.target.name for each in explained],
+            "importances": [each.importances for each in explained],
+            "delta": [each.delta for each in explained],
+            "n_steps": max((each.n_steps for each in explained), default=0),
+        }
+
+
+def extend_row(row: Row, added: Sequence[int]) -> Row:
+    """Return a prompt with the tokens that follow it, which are of no text."""
+    ids = [*row.pick(row.tokens.ids), *added]
+    rest = len(added)
+    tokens = Tokens(
+        ids,
+        [0] * len(ids),
+        [*row.pick(row.tokens.sequences), *[None] * rest],
+        [*row.pick(row.tokens.words), *[None] * rest],
+        [*row.pick(row.tokens.offsets), *[(0, 0)] * rest],
+    )
+    return Row(tokens, range(len(ids)), row.owner)

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoConfig, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from device_io import STRICT, choose_dtype
+from device_io import STRICT, DtypeName, choose_dtype
 from text_settings import TextSettings
 from text_task import LoadedModel
 from text_tasks import find_task
@@ -47,7 +47,8 @@ def load_text_model(
     if settings.save_mode == "torchscript":
         network = torch.jit.load(str(folder / serialized_file), device).eval()
     else:
-        network = _load_pretrained(folder, tokenizer, settings, device).eval()
+        network = load_network(folder, tokenizer, settings, device, settings.dtype)
+        network = quantize(network) if settings.quantization else network
         config = network.config
     _check_label_count(settings, config.num_labels)
     return LoadedModel(
@@ -78,6 +79,8 @@ def check_settings(settings: TextSettings, device: torch.device) -> None:
             f"handler.quantization: expected a CPU and dtype: float32 with it, got {device.type} "
             f"and {settings.dtype}."
         )
+    if settings.quantization and settings.captum_explanation:
+        raise ValueError("handler.captum_explanation: expected no quantization with it.")
 
 
 def load_tokenizer(folder: Path, settings: TextSettings) -> Any:
@@ -99,9 +102,14 @@ def load_tokenizer(folder: Path, settings: TextSettings) -> Any:
     return tokenizer
 
 
-def _load_pretrained(
-    folder: Path, tokenizer: Any, settings: TextSettings, device: torch.device
+def load_network(
+    folder: Path,
+    tokenizer: Any,
+    settings: TextSettings,
+    device: torch.device,
+    dtype_name: DtypeName,
 ) -> Any:
+    """Return the archive's model of transformers on its device, ready for inference."""
     attention = "sdpa" if settings.BetterTransformer else settings.attn_implementation
     options = {"attn_implementation": attention} if attention else {}
     if settings.model_parallel:
@@ -109,7 +117,7 @@ def _load_pretrained(
     try:
         model, report = find_task(settings.mode).auto_model.from_pretrained(
             folder,
-            dtype=choose_dtype(settings.dtype, device),
+            dtype=choose_dtype(dtype_name, device),
             local_files_only=True,
             output_loading_info=True,
             **options,
@@ -124,7 +132,7 @@ def _load_pretrained(
     model = model if settings.model_parallel else model.to(device)
     if device.type == "cpu":
         use_linear_layers(model)
-    return quantize(model) if settings.quantization else model
+    return model.eval()
 
 
 def use_linear_layers(model: Any) -> None:

@@ -44,4 +44,7 @@ class TextSettings:
 
     captum_explanation: bool = False
     n_steps: Annotated[int, KeyOptions(ge=1)] = 50
+    max_explanation_steps: Annotated[int, KeyOptions(ge=1)] = 500
+    max_explanation_tokens: Annotated[int, KeyOptions(ge=1)] = 512
+    max_explanation_targets: Annotated[int, KeyOptions(ge=1)] = 20
     embedding_name: str | None = None

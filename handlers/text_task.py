@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from device_io import Answer, RequestError, explanation_unsupported
+from explanations import EXPLANATION_KEYS, Explained, ExplanationParameters, Target
 from text_examples import (
     NO_ENVELOPE,
     Content,
@@ -29,15 +30,6 @@ EVENT_STREAM = "text/event-stream"
 TRUNCATED_HEADER = "X-Truncated-Tokens"
 # Windows over a text move on by this part of their room, or more.
 LEAST_ADVANCE = 4
-
-
-@dataclass(frozen=True)
-class Target:
-    """One number to explain: the model's output `head` at `index`, and the answer's key suffix."""
-
-    head: int
-    index: int
-    suffix: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,13 +70,32 @@ class TextTask(ABC):
         Raises `RequestError` 400 for a missing field and 422 for parameters that cannot be, and for
         an explanation that the archive is not configured for.
         """
-        if envelope.explain and not (self.settings.captum_explanation and self.explains):
-            raise explanation_unsupported()
         content = read_content(payload, envelope)
         text, second = self.read_texts(content)
-        target = target_of(content) if envelope.explain else None
-        given = self._parameters(content.parameters)
-        return Example(text, second, given, content.form, target, envelope)
+        asked = content.parameters
+        if not envelope.explain:
+            return Example(text, second, self._parameters(asked), content.form, envelope)
+        own = {name: value for name, value in asked.items() if name not in EXPLANATION_KEYS}
+        return Example(
+            text,
+            second,
+            self._parameters(own),
+            content.form,
+            envelope,
+            target_of(content),
+            self.explanation({name: asked[name] for name in asked if name in EXPLANATION_KEYS}),
+        )
+
+    def explanation(self, asked: Mapping[str, Any]) -> ExplanationParameters:
+        """Return how to explain; raises `RequestError` 422 where the archive does not allow it."""
+        settings = self.settings
+        if not settings.captum_explanation:
+            raise explanation_unsupported()
+        given = read_parameters(ExplanationParameters, asked, {"n_steps": settings.n_steps})
+        if given.n_steps > settings.max_explanation_steps:
+            most = f"at most {settings.max_explanation_steps}"
+            raise impossible("parameters.n_steps", most, str(given.n_steps))
+        return given
 
     def _parameters(self, given: Mapping[str, Any]) -> Any:
         return read_parameters(self.parameters, given, self.default_parameters(given))
@@ -96,11 +107,6 @@ class TextTask(ABC):
     def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what the YAML sets for a request with the parameters `given`."""
         return {}
-
-    @property
-    def explains(self) -> bool:
-        """Tell whether the task has explanations at all."""
-        return False
 
     @cached_property
     def max_tokens(self) -> int:
@@ -176,6 +182,21 @@ class TextTask(ABC):
     def answer(self, batch: EncodedBatch) -> list[Any]:
         """Return the answer to each example of a batch."""
 
+    @abstractmethod
+    def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
+        """Return what to explain of each example of a batch, or why that cannot be."""
+
+    def check_explainable(self, row: Row) -> None:
+        """Raise `RequestError` 413 for a row that would take too long to explain."""
+        most = self.settings.max_explanation_tokens
+        if len(row) > most:
+            raise too_long("a text to explain", most, len(row))
+
+    def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
+        """Return what an answer tells about its only target."""
+        (only,) = explained
+        return {"importances": only.importances, "delta": only.delta, **only.facts()}
+
 
 class UnderstandingTask(TextTask):
     """A task whose model reads each row once."""
@@ -209,16 +230,28 @@ class UnderstandingTask(TextTask):
     def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
         """Return the answer to an example, of which the model scored these rows."""
 
-    @property
-    def explains(self) -> bool:
-        """Tell whether the task has explanations at all."""
-        return type(self).attribution_targets is not UnderstandingTask.attribution_targets
+    def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
+        """Return what to explain of each example of a batch, or why that cannot be."""
+        owned: list[list[Scored]] = [[] for _ in batch.examples]
+        for each in self.score(batch):
+            owned[each.row.owner].append(each)
+        pairs = zip(batch.examples, owned, strict=True)
+        return [self._try_targets(example, scored) for example, scored in pairs]
 
-    def attribution_targets(
-        self, target: int | str | None, example: Example, scored: Scored
-    ) -> list[Target]:
-        """Return what to explain about a row; no task does unless it says so."""
-        raise NotImplementedError
+    def _try_targets(
+        self, example: Example, scored: Sequence[Scored]
+    ) -> list[Target] | RequestError:
+        try:
+            targets = self.choose_targets(example, scored)
+            for target in targets:
+                self.check_explainable(target.row)
+        except RequestError as error:
+            return error
+        return targets
+
+    @abstractmethod
+    def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
+        """Return what to explain of an example: what it asks for, else what the model answers."""
 
 
 def too_long(field: str, most: int, tokens: int) -> RequestError:
@@ -235,3 +268,8 @@ def answer_row(content: Any, row: Row) -> Any:
     if not row.dropped:
         return content
     return Answer(content, headers={TRUNCATED_HEADER: str(row.dropped)})
+
+
+def own_tokens(row: Row) -> list[bool]:
+    """Return which tokens of a row are the texts' own, and not special ones."""
+    return [sequence is not None for sequence in row.pick(row.tokens.sequences)]

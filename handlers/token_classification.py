@@ -9,14 +9,24 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoModelForTokenClassification
 
 from device_io import STRICT
-from entities import Piece, find_entities, resolve_overlaps
-from text_examples import AnswerForm, Example, impossible
-from text_task import UnderstandingTask
+from entities import (
+    Labelled,
+    Piece,
+    entity_runs,
+    find_entities,
+    label_pieces,
+    resolve_overlaps,
+)
+from explanations import Explained, Target
+from text_examples import AnswerForm, Example, impossible, unknown_target
+from text_task import UnderstandingTask, own_tokens, too_long
 from text_tokens import Row, Tokens, cut_windows, merge_windows
 from text_windows import Scored
 
 # Neighbouring windows share this part of their room, unless the YAML or the request says more.
 SHARED_PART = 4
+# The label of what is no entity.
+NO_ENTITY = "O"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -65,7 +75,7 @@ class TokenClassification(UnderstandingTask):
         self, example: Example, tokens: Tokens, scored: Sequence[Scored]
     ) -> list[dict[str, Any]]:
         wanted = example.parameters
-        ignored = ["O"] if wanted.ignore_labels is None else wanted.ignore_labels
+        ignored = [NO_ENTITY] if wanted.ignore_labels is None else wanted.ignore_labels
         return find_entities(
             self._pieces(example.text, tokens, scored),
             self.model.labels,
@@ -73,6 +83,61 @@ class TokenClassification(UnderstandingTask):
             ignored,
             self.tokenizer.convert_tokens_to_string,
         )
+
+    def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
+        """Return a `[token, label]` pair or the label of a word, as asked for, else each entity.
+
+        An entity is explained by the label of its first token.
+        """
+        if len(scored) > 1:
+            raise too_long("a text to explain", self.max_tokens, len(scored[0].row.tokens.ids))
+        row, (logits, *_) = scored[0]
+        labelled = label_pieces(self._pieces(example.text, row.tokens, scored), self.model.labels)
+        if example.target is not None:
+            place, label = self._find_asked(example, labelled)
+            return [self._target(row, logits, [labelled[place]._replace(label=label)])]
+        runs = [run for run in entity_runs(labelled) if run[0].label != NO_ENTITY]
+        return [
+            self._target(row, logits, run) for run in runs[: self.settings.max_explanation_targets]
+        ]
+
+    def _find_asked(self, example: Example, labelled: Sequence[Labelled]) -> tuple[int, str]:
+        target, labels = example.target, self.model.labels.values()
+        if isinstance(target, list) and len(target) == 2 and target[1] in labels:
+            for index, each in enumerate(labelled):
+                if target[0] in (each.word, example.text[each.start : each.end]):
+                    return index, target[1]
+        if isinstance(target, str) and target in example.text:
+            first = example.text.index(target)
+            for index, each in enumerate(labelled):
+                if each.end > first:
+                    return index, each.label
+        raise unknown_target(
+            f"a word of the text, or a pair of one of its tokens and one of {', '.join(labels)}"
+        )
+
+    def _target(self, row: Row, logits: torch.Tensor, run: Sequence[Labelled]) -> Target:
+        first = run[0]
+        label = next(index for index, name in self.model.labels.items() if name == first.label)
+        about = {
+            "word": self.tokenizer.convert_tokens_to_string([each.word for each in run]),
+            "start": first.start,
+            "end": run[-1].end,
+        }
+        probability = float(logits[first.place].softmax(dim=-1)[label])
+        place = first.place * logits.shape[1] + label
+        return Target(row, 0, place, first.label, own_tokens(row), probability, about=about)
+
+    def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
+        """Return what an answer tells about the target asked for, or about each entity."""
+        if example.target is not None:
+            return super().describe(example, explained)
+        return {
+            "entities": [
+                {**each.facts(), "importances": each.importances, "delta": each.delta}
+                for each in explained
+            ]
+        }
 
     def _pieces(self, text: str, tokens: Tokens, scored: Sequence[Scored]) -> list[Piece]:
         logits = merge_windows([(each.row, each.heads[0]) for each in scored], 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,21 @@ from ts.torch_handler.base_handler import BaseHandler
 
 from device_io import (
     Parts,
+    RequestError,
     Row,
     answer_requests,
     choose_device,
-    explanation_unsupported,
     limit_threads,
     read_settings,
     request_body,
     request_header,
     wants_explanation,
 )
-from text_attribution import attribute, build_baseline, describe, find_embeddings
+from explainer import Explainer, choose_network
 from text_examples import Envelope, Example
-from text_loading import CompileSettings, compile_model, load_text_model
+from text_loading import CompileSettings, compile_model, load_network, load_text_model
 from text_settings import TextSettings
-from text_task import EVENT_STREAM, Target, UnderstandingTask
+from text_task import EVENT_STREAM
 from text_tasks import find_task
 from text_windows import EncodedBatch
 
@@ -67,10 +68,12 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         self.task = find_task(self.settings.mode)(
             replace(loaded, network=self.model), self.settings
         )
-        if self.settings.captum_explanation and self.task.explains:
-            # Explanations need the gradients of the embeddings, not of the weights.
-            self._eager_model = loaded.network.requires_grad_(False)
-            self._embeddings = find_embeddings(self._eager_model, self.settings.embedding_name)
+        if self.settings.captum_explanation:
+            exact = partial(load_network, folder, loaded.tokenizer, self.settings, self.device)
+            network = choose_network(
+                self.task, loaded.network, self.settings, partial(exact, "float32")
+            )
+            self._explainer = Explainer(self.task, network, self.settings)
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
         """Return one answer for each row of the batch, in order, predictions and explanations."""
@@ -97,32 +100,21 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
     def get_insights(
         self, input_batch: Pair, text: str | None, target: int | str | None
     ) -> list[dict[str, Any]]:
-        """Return the explanation of a batch's only row, for a label or else the predicted one.
+        """Return the explanation of each request of a batch, for a target or else what it predicts.
 
         Raises `RequestError` 422 for a target that does not exist.
         """
-        if not isinstance(self.task, UnderstandingTask):
-            raise explanation_unsupported()
         batch = self._adopt(input_batch)
-        scored = self.task.score(batch)[0]
-        inputs = batch.inputs(self.task.model.input_names, self.device)
-        first = {name: each[:1, : len(scored.row)] for name, each in inputs.items()}
-        special = [each is None for each in scored.row.pick(scored.row.tokens.sequences)]
-        baseline = build_baseline(
-            first["input_ids"], torch.tensor([special]), self.tokenizer.pad_token_id
-        )
-        explained = [
-            (each, *self._attribute(first, baseline, each))
-            for each in self.task.attribution_targets(target, batch.examples[0], scored)
+        explanation = self.task.explanation({})
+        batch.examples = [
+            replace(each, target=target, explanation=each.explanation or explanation)
+            for each in batch.examples
         ]
-        words = self.tokenizer.convert_ids_to_tokens(scored.row.pick(scored.row.tokens.ids))
-        return [describe(words, explained)]
-
-    def _attribute(
-        self, inputs: dict[str, torch.Tensor], baseline: torch.Tensor, target: Target
-    ) -> tuple[list[float], float]:
-        n_steps = self.settings.n_steps
-        return attribute(self._eager_model, self._embeddings, inputs, baseline, target, n_steps)
+        explained = self._explainer.explain(batch)
+        for each in explained:
+            if isinstance(each, RequestError):
+                raise each
+        return explained
 
     def _adopt(self, batch: Pair) -> EncodedBatch:
         return batch if isinstance(batch, EncodedBatch) else self.task.adopt(*batch)
@@ -142,15 +134,11 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         return self.task.parse(request_body(row), envelope)
 
     def _answer(self, examples: Sequence[Example]) -> list[Any]:
-        plain = [example for example in examples if not example.envelope.explain]
+        plain = [each for each in examples if not each.envelope.explain]
+        asked = [each for each in examples if each.envelope.explain]
         predictions = iter(self._predict(plain) if plain else [])
-        return [
-            self._explain(example) if example.envelope.explain else next(predictions)
-            for example in examples
-        ]
+        explanations = iter(self._explainer.explain(self.task.encode(asked)) if asked else [])
+        return [next(explanations if each.envelope.explain else predictions) for each in examples]
 
     def _predict(self, examples: Sequence[Example]) -> list[Any]:
         return self.postprocess(self.inference(self.task.encode(examples)))
-
-    def _explain(self, example: Example) -> dict[str, Any]:
-        return self.get_insights(self.task.encode([example]), example.text, example.target)[0]

@@ -54,19 +54,18 @@ def texts_of(tokenizer: Any, tokens: int, count: int) -> list[str]:
     return texts
 
 
+def _pad_all(tokenizer: Any, texts: list[str]) -> Any:
+    length = {"padding": "max_length", "max_length": PADDED_LENGTH, "truncation": True}
+    return tokenizer(texts, return_tensors="pt", **length)
+
+
 def straightforward_classifier(folder: Path) -> Callable[[list[str]], list[int]]:
     """Return the way that the common example goes: every text padded, float32, one batch."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
 
     def classify(texts: list[str]) -> list[int]:
-        inputs = tokenizer(
-            texts,
-            padding="max_length",
-            max_length=PADDED_LENGTH,
-            truncation=True,
-            return_tensors="pt",
-        )
+        inputs = _pad_all(tokenizer, texts)
         with torch.no_grad():
             logits = model(inputs["input_ids"], inputs["attention_mask"]).logits
         labels: list[int] = logits.argmax(dim=1).tolist()
@@ -82,13 +81,7 @@ def straightforward_generator(folder: Path) -> Callable[[list[str]], list[str]]:
     model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
 
     def generate(prompts: list[str]) -> list[str]:
-        inputs = tokenizer(
-            prompts,
-            padding="max_length",
-            max_length=PADDED_LENGTH,
-            truncation=True,
-            return_tensors="pt",
-        )
+        inputs = _pad_all(tokenizer, prompts)
         made = model.generate(
             inputs["input_ids"],
             max_new_tokens=NEW_TOKENS,

@@ -9,13 +9,16 @@ import httpx2
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
+from transformers import AutoTokenizer
 
+from build_archives import ROOT
 from common import EXAMPLES
 
 QUESTION = json.loads((EXAMPLES / "question.json").read_text())
 REVIEW = (EXAMPLES / "review_accepted.txt").read_text().strip()
 ENTITIES = (EXAMPLES / "entities.txt").read_text().strip()
 PROMPT = (EXAMPLES / "prompt.txt").read_text().strip()
+TOKENIZER: Any = AutoTokenizer.from_pretrained(ROOT / "demo_models" / "gpt2_text_generation")
 LONG_PROMPTS = [f"{PROMPT} " * count for count in (1, 3, 8)]
 
 
@@ -59,6 +62,11 @@ def test_hub_client_generates(inference_url: str) -> None:
     pieces = list(hub.text_generation(PROMPT, max_new_tokens=12, stream=True))
     assert len(pieces) == 12
     assert "".join(pieces) == whole
+    told: Any = hub.text_generation(PROMPT, max_new_tokens=12, return_full_text=False, details=True)
+    assert told.generated_text == whole == "".join(token.text for token in told.details.tokens)
+    assert (told.details.finish_reason, told.details.generated_tokens) == ("length", 12)
+    last: Any = list(hub.text_generation(PROMPT, max_new_tokens=3, stream=True, details=True))[-1]
+    assert last.details.input_length == len(TOKENIZER(PROMPT)["input_ids"])
     with pytest.raises(HfHubHTTPError, match="max_new_tokens"):
         hub.text_generation(PROMPT, max_new_tokens=100_000)
 

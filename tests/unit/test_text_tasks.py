@@ -191,9 +191,22 @@ def test_stream_may_stand_beside_the_parameters(generation: TextTask, payload: A
     assert generation.parse(payload).parameters.stream is True
 
 
-@pytest.mark.parametrize("target", [1.5, [1], {"label": 1}])
-def test_target_is_an_index_or_a_name(classification: TextTask, target: Any) -> None:
-    assert refusal(classification, {"text": "good", "target": target}).status == 422
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"n_steps": 501}, "n_steps to be at most 500, got 501"),
+        ({"n_steps": 0}, "n_steps"),
+        ({"tolerance": 1.0}, "tolerance"),
+        ({"method": "shap"}, "layer_integrated_gradients"),
+        ({"granularity": "letter"}, "'token' or 'word'"),
+    ],
+)
+def test_explanations_out_of_range_are_refused(
+    classification: TextTask, parameters: Any, said: str
+) -> None:
+    error = refusal(classification, {"text": "good", "parameters": parameters})
+    assert error.status == 422
+    assert said in error.message
 
 
 def test_explanation_must_be_configured(answering: TextTask) -> None:
