@@ -48,6 +48,8 @@ $(LM): requirements-lm.lock $(READY)
 test: lint types  ## lint, types, and the unit, handler and server tests
 	@$(MAKE) -s lm \
 		|| echo "The extra lm could not be installed: its tests are skipped."
+	@sh scripts/install_chromium.sh \
+		|| echo "Chromium could not be installed: the tests of pages are skipped."
 	@$(BIN)/python -m pytest
 
 lint: $(READY)  ## ruff

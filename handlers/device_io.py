@@ -139,6 +139,27 @@ def request_header(context: Any, index: int, name: str) -> str | None:
     return next((value for key, value in headers.items() if key.lower() == name.lower()), None)
 
 
+def preferred_media_type(accept: str, media_types: Sequence[str]) -> str:
+    """Return the media type that an `Accept` header weighs most, the first where it names none.
+
+    RFC 9110, section 12.5.
+    """
+    best, best_weight = media_types[0], 0.0
+    for choice in accept.split(","):
+        media_type, *parameters = (part.strip().lower() for part in choice.split(";"))
+        weight = next((_weight(each) for each in parameters if each.startswith("q=")), 1.0)
+        if media_type in media_types and weight > best_weight:
+            best, best_weight = media_type, weight
+    return best
+
+
+def _weight(parameter: str) -> float:
+    try:
+        return float(parameter.removeprefix("q="))
+    except ValueError:
+        return 0.0
+
+
 def wants_explanation(context: Any, index: int) -> bool:
     """Tell whether a row of the batch came to /explanations rather than to /predictions."""
     return request_header(context, index, "explain") == "True"

@@ -109,10 +109,18 @@ class QuestionAnswering(UnderstandingTask):
         start, end = locate(best.row, span, align_to_words=example.target is None)
         about = {"start": start, "end": end}
         name = self._spell(best) if example.second is None else example.second[start:end]
-        sides = ((0, span.first, context.starts), (1, span.last, context.ends))
+        sides = (("start", span.first, context.starts), ("end", span.last, context.ends))
         return [
-            Target(best.row, head, place, name, explained, float(chances[place]), about=about)
-            for head, place, chances in sides
+            Target(
+                best.row,
+                head,
+                place,
+                name,
+                explained,
+                float(chances[place]),
+                about={**about, "side": side},
+            )
+            for head, (side, place, chances) in enumerate(sides)
         ]
 
     def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
@@ -120,7 +128,8 @@ class QuestionAnswering(UnderstandingTask):
         start, end = explained
         facts = {
             "answer": start.target.name,
-            **start.target.about,
+            "start": start.target.about["start"],
+            "end": start.target.about["end"],
             "probability_start": start.target.probability,
             "probability_end": end.target.probability,
             "n_steps": max(start.n_steps, end.n_steps),

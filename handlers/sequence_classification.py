@@ -86,7 +86,7 @@ class SequenceClassification(UnderstandingTask):
         """Return the label asked for, by index or name, else the predicted one."""
         row, (logits, *_) = scored[0]
         labels, asked = self.model.labels, example.target
-        index = int(logits.argmax())
+        index = predicted = int(logits.argmax())
         if asked is not None:
             known = (each for each, name in labels.items() if str(asked) in (str(each), name))
             index = next(known, -1)
@@ -94,4 +94,5 @@ class SequenceClassification(UnderstandingTask):
             raise unknown_target(f"one of {dict(labels)}, by index or name")
         scores = to_scores(logits, self._function(len(logits)))
         probability = None if self.model.config.problem_type == REGRESSION else float(scores[index])
-        return [Target(row, 0, index, labels[index], own_tokens(row), probability)]
+        about = {"prediction": labels[predicted]} if asked is not None else {}
+        return [Target(row, 0, index, labels[index], own_tokens(row), probability, about=about)]

@@ -27,14 +27,16 @@ class AnswerForm(Enum):
 class Envelope(NamedTuple):
     """What a request says beside its payload.
 
-    `declared_json` is its content type, `explain` that it came to /explanations, `hub_client` that
-    it is of `huggingface_hub`; `send` sends a numbered part of the answer before the rest of it.
+    `declared_json` is its content type, `explain` that it came to /explanations and `media_type`
+    how to show an explanation, `hub_client` that it is of `huggingface_hub`; `send` sends a
+    numbered part of the answer before the rest of it.
     """
 
     declared_json: bool = False
     explain: bool = False
     hub_client: bool = False
     send: Callable[[int, str], None] | None = None
+    media_type: str = "application/json"
 
 
 NO_ENVELOPE = Envelope()

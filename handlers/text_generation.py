@@ -34,6 +34,7 @@ class TextGeneration(TextTask):
     parameters = GenerationParameters
     # The new tokens follow the prompt, so its padding goes in front; it loses its beginning.
     padding_side = "left"
+    as_matrix = True
 
     def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what the YAML sets, with a seed where the request has none."""
@@ -151,6 +152,7 @@ class TextGeneration(TextTask):
                 name,
                 explained,
                 shown=len(row),
+                about={"text": self.tokenizer.decode([token_id])},
             )
             for place, (token_id, name) in enumerate(
                 zip(added, self.tokenizer.convert_ids_to_tokens(list(added)), strict=True)

@@ -58,6 +58,8 @@ class TextTask(ABC):
     # Whether a TorchScript file can hold the model.
     scriptable: ClassVar[bool] = False
     padding_side: ClassVar[str] = "right"
+    # Whether what is explained follows one another, as the tokens of a continuation do.
+    as_matrix: ClassVar[bool] = False
 
     def __init__(self, model: LoadedModel, settings: TextSettings) -> None:
         self.model = model

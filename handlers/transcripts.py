@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from device_io import RequestError, as_text
+from device_io import RequestError, as_text, preferred_media_type
 
 # Subtitles that people can follow: two lines of 42 letters, at most 7 s, cut where speech pauses.
 LINE_LETTERS = 42
@@ -154,7 +154,7 @@ def choose_media_type(
     another `response_format`.
     """
     if response_format is None:
-        return _preferred(accept or "", media_types)
+        return preferred_media_type(accept or "", media_types)
     name = as_text(response_format) if isinstance(response_format, str | bytes | bytearray) else ""
     names = [each for each, media_type in RESPONSE_FORMATS.items() if media_type in media_types]
     if name not in names:
@@ -164,24 +164,6 @@ def choose_media_type(
             f"Expected response_format to be one of {', '.join(names)}.",
         )
     return RESPONSE_FORMATS[name]
-
-
-def _preferred(accept: str, media_types: Sequence[str]) -> str:
-    """Return the media type that an `Accept` header weighs most (RFC 9110, section 12.5)."""
-    best, best_weight = media_types[0], 0.0
-    for choice in accept.split(","):
-        media_type, *parameters = (part.strip().lower() for part in choice.split(";"))
-        weight = next((_weight(each) for each in parameters if each.startswith("q=")), 1.0)
-        if media_type in media_types and weight > best_weight:
-            best, best_weight = media_type, weight
-    return best
-
-
-def _weight(parameter: str) -> float:
-    try:
-        return float(parameter.removeprefix("q="))
-    except ValueError:
-        return 0.0
 
 
 def response_format_of(row: Mapping[str, Any]) -> Any:

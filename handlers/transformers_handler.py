@@ -17,12 +17,14 @@ from device_io import (
     answer_requests,
     choose_device,
     limit_threads,
+    preferred_media_type,
     read_settings,
     request_body,
     request_header,
     wants_explanation,
 )
 from explainer import Explainer, choose_network
+from explanation_pages import PICTURES
 from text_examples import Envelope, Example
 from text_loading import CompileSettings, compile_model, load_network, load_text_model
 from text_settings import TextSettings
@@ -33,6 +35,7 @@ from text_windows import EncodedBatch
 Pair = tuple[torch.Tensor, torch.Tensor]
 # How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
 HUB_CLIENT = "hf_hub/"
+EXPLANATION_MEDIA_TYPES = ("application/json", *PICTURES)
 
 
 class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
@@ -130,6 +133,9 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
             explain=wants_explanation(context, index),
             hub_client=HUB_CLIENT in user_agent,
             send=send,
+            media_type=preferred_media_type(
+                request_header(context, index, "accept") or "", EXPLANATION_MEDIA_TYPES
+            ),
         )
         return self.task.parse(request_body(row), envelope)
 

@@ -25,8 +25,13 @@ from live_benchmark import benchmark_live
 from local_serving import LocalModel, build_with_settings, load_archive
 from model_sources import local_bundle
 from rnnt_recognition import CPU_SEGMENTS
-from side_by_side import print_table, time_side_by_side
-from text_benchmark import time_generation, time_saturated_server, time_understanding
+from side_by_side import peak_mb, print_table, reset_peak_mb, time_side_by_side
+from text_benchmark import (
+    time_explanations,
+    time_generation,
+    time_saturated_server,
+    time_understanding,
+)
 
 SAMPLE_RATE_HZ = 16_000
 CLIP_S = 10
@@ -131,11 +136,11 @@ def _time_long(model: LocalModel) -> None:
     rows = []
     for name, duration_s in LONG_S.items():
         recording = noise(duration_s, seed=1)
-        before_mb = _reset_peak_mb()
+        before_mb = reset_peak_mb()
         started_s = time.perf_counter()
         model.answer([{"body": recording}])
         seconds = time.perf_counter() - started_s
-        added_mb = _peak_mb() - before_mb
+        added_mb = peak_mb() - before_mb
         samples_mb = duration_s * SAMPLE_RATE_HZ * 4 / 1e6
         rows.append(
             (
@@ -148,18 +153,6 @@ def _time_long(model: LocalModel) -> None:
         )
     print("\nLong recordings, dtype auto:\n")
     print_table(("", "s", "s per s of audio", "MB added at the peak", "MB of samples in it"), rows)
-
-
-def _reset_peak_mb() -> float:
-    """Let Linux count the peak of resident memory anew; return what is resident now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak_mb()
-
-
-def _peak_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1000
 
 
 def benchmark_emformer(threads: int, long: bool) -> None:
@@ -385,6 +378,7 @@ def benchmark_text(threads: int, _long: bool) -> None:
     """Print the tables of the text tasks."""
     time_understanding(threads)
     time_generation(threads)
+    time_explanations(threads)
     time_saturated_server(threads)
 
 

@@ -4,6 +4,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -24,3 +25,16 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a Markdown table."""
     for row in (header, ["---"] * len(header), *rows):
         print(f"| {' | '.join(row)} |", flush=True)
+
+
+def reset_peak_mb() -> float:
+    """Let Linux count the peak of resident memory anew; return what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_mb()
+
+
+def peak_mb() -> float:
+    """Return the peak of resident memory."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1000

@@ -14,12 +14,13 @@ from typing import Any
 
 import httpx2
 import torch
+from captum.attr import LayerIntegratedGradients
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from build_archives import read_configs
 from local_serving import LocalModel, build_with_settings, load_archive
 from random_text_models import write_line, write_random_model
-from side_by_side import print_table, time_side_by_side
+from side_by_side import peak_mb, print_table, reset_peak_mb, time_side_by_side
 from torchserve_process import free_properties, start_server, stop_server, wait_until_ready
 
 # Tokens in each text, and how often its batch is timed.
@@ -29,6 +30,9 @@ BATCH = 8
 PADDED_LENGTH = 150
 PROMPTS, NEW_TOKENS, GENERATIONS = 4, 64, 5
 GPU_BATCHES = (1, 8, 32)
+# Steps of an explanation; tokens in its text, and how often each is timed.
+STEPS = 50
+EXPLAINED = {16: 5, 128: 2}
 # A server is saturated by twice as many clients as fit in a batch and one in the making.
 CLIENTS = 4 * BATCH
 WARM_UP_S, SATURATED_S, SAMPLE_EVERY_S = 5.0, 20.0, 0.5
@@ -136,6 +140,69 @@ def time_generation(threads: int) -> None:
         rows = _compare("", time_side_by_side(runs, GENERATIONS), PROMPTS * NEW_TOKENS)
     print(f"\nGPT-2, {NEW_TOKENS} new tokens for each of {PROMPTS} prompts:\n")
     print_table(("", "ms", "tokens a second", "times as fast"), rows)
+
+
+def straightforward_explainer(folder: Path) -> Callable[[str], torch.Tensor]:
+    """Return the way that the common example goes: Captum as its tutorial calls it, in float32."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+    def explain(text: str) -> torch.Tensor:
+        inputs = tokenizer(text, return_tensors="pt", return_special_tokens_mask=True)
+        ids, special = inputs["input_ids"], inputs["special_tokens_mask"].bool()
+        baseline = torch.where(special, ids, tokenizer.pad_token_id)
+        mask = inputs["attention_mask"]
+        with torch.no_grad():
+            target = int(model(ids, mask).logits.argmax())
+        method = LayerIntegratedGradients(
+            lambda rows, mask: model(rows, mask).logits, model.get_input_embeddings()
+        )
+        found = method.attribute(
+            ids, baseline, target=target, additional_forward_args=(mask,), n_steps=STEPS
+        )
+        return torch.as_tensor(found).detach().sum(dim=-1)[0]
+
+    return explain
+
+
+def time_explanations(threads: int) -> None:
+    """Print how fast a text is explained, how alike to float32, and the memory of a longer one."""
+    with tempfile.TemporaryDirectory() as workspace:
+        folder = write_random_model(
+            Path(workspace) / "bert", "bert", "sequence_classification", tiny=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        variants = {
+            name: {**VARIANTS[name], "captum_explanation": True, "n_steps": STEPS}
+            for name in ("float32", "auto")
+        }
+        models = load_variants("bert_seq_classification", folder, threads, variants)
+        competitor = straightforward_explainer(folder)
+        rows = []
+        for tokens, repeats in EXPLAINED.items():
+            text = texts_of(tokenizer, tokens, 1)[0]
+            runs: dict[str, Callable[[], Any]] = {"straightforward": partial(competitor, text)}
+            for name, model in models.items():
+                runs[name] = partial(model.answer, [{"body": text}], [{"explain": "True"}])
+            medians, exact = time_side_by_side(runs, repeats), competitor(text)
+            for name, run in runs.items():
+                before_mb = reset_peak_mb()
+                found = run()
+                added_mb = peak_mb() - before_mb
+                if name in models:
+                    found = torch.tensor(found[0].answer["importances"])
+                cosine = float(torch.cosine_similarity(found, exact, dim=0))
+                rows.append(
+                    (
+                        f"{tokens} tokens, {name}",
+                        f"{medians[name] * 1000:.0f}",
+                        f"{medians['straightforward'] / medians[name]:.2f}",
+                        f"{cosine:.4f}",
+                        f"{added_mb:.0f}",
+                    )
+                )
+    print(f"\nExplanations, BERT-base, {STEPS} steps, {torch.get_num_threads()} thread(s):\n")
+    print_table(("", "ms", "times as fast", "cosine to float32", "MB added at the peak"), rows)
 
 
 def load_variants(

@@ -1,6 +1,11 @@
-"""Explanations beside direct calls of Captum, for every task, in batches, and what they leave."""
+"""Explanations beside direct calls of Captum, for every task, in batches; their pages."""
 
+import html
 import json
+import re
+import shutil
+import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +143,8 @@ def test_targets_by_name_index_word_pair_and_place(load_model: LoadModel) -> Non
         model, *({"text": review, "target": each} for each in ("Not Accepted", 0, "0"))
     )
     assert by_name == by_index == by_text
-    assert by_name["target"] == "Not Accepted"
+    assert (by_name["target"], by_name["prediction"]) == ("Not Accepted", "Accepted")
+    assert "predicts Accepted" in show(model, {"text": review, "target": 0}, "text/html")
     model = load_model(TOKENS)
     text = "Maria Rossi works in Paris."
     word, pair = explain(
@@ -150,6 +156,27 @@ def test_targets_by_name_index_word_pair_and_place(load_model: LoadModel) -> Non
     start = QUESTION["context"].index("Paris")
     (answer,) = explain(model, {**QUESTION, "target": {"start": start, "end": start + 5}})
     assert answer["answer"] == "Paris"
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels"), [("multi_label_classification", 4), ("regression", 1)]
+)
+def test_heads_of_other_kinds_are_explained(problem: str, labels: int, tmp_path: Path) -> None:
+    folder = write_random_model(
+        tmp_path / "model",
+        "roberta",
+        "sequence_classification",
+        num_labels=labels,
+        problem_type=problem,
+    )
+    model = load_text_model(folder, tmp_path, captum_explanation=True)
+    pair = {"text": "kalo miren", "text_pair": "stoba vitu ler."}
+    best, last = explain(model, pair, {**pair, "target": f"LABEL_{labels - 1}"})
+    texts = (pair["text"], pair["text_pair"])
+    assert_close(last["importances"], direct(model, texts, 0, (labels - 1,)))
+    place = int(best["target"].removeprefix("LABEL_"))
+    assert_close(best["importances"], direct(model, texts, 0, (place,)))
+    assert ("probability" in best) == (problem != "regression")
 
 
 @pytest.mark.parametrize(
@@ -273,3 +300,92 @@ def test_explanations_stay_in_float32_where_bfloat16_is_far_off(tmp_path: Path) 
         if one["target"] == other["target"]:
             assert_close(one["importances"], torch.tensor(other["importances"]))
     assert next(model.handler._explainer._network.parameters()).dtype == torch.float32
+
+
+def show(model: LocalModel, payload: Any, media_type: str) -> Any:
+    (reply,) = model.answer([{"body": payload}], [{**EXPLAIN, "Accept": media_type}])
+    assert reply.status == 200
+    assert model.service.context.get_response_content_type(0) == media_type
+    return reply.answer
+
+
+def open_page(page: str, folder: Path) -> str:
+    """Return the document that a browser makes of a page, scripts and all."""
+    path = folder / "page.html"
+    path.write_text(page)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    options += ["--virtual-time-budget=2000", f"--user-data-dir={folder / 'profile'}"]
+    result = subprocess.run(
+        ["chromium", *options, path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return result.stdout
+
+
+def words_of(document: str) -> list[str]:
+    """Return the words that a document shades, in their order."""
+    shaded = re.findall(r'<span class="word" title=[^>]*>(.*?)</span>', document, re.DOTALL)
+    return [html.unescape(word) for word in shaded]
+
+
+needs_chromium = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="chromium is not there, and could not be installed"
+)
+HOSTILE = (
+    "The food was <script>document.title='owned'</script> good & \"nice\""
+    "<img src=x onerror=\"document.title='owned'\"> $x$ שלום."
+)
+
+
+@needs_chromium
+def test_page_shows_the_words_and_runs_nothing(load_model: LoadModel, tmp_path: Path) -> None:
+    model = load_model(SEQUENCE)
+    page = show(model, {"text": HOSTILE}, "text/html")
+    (words,) = explain(model, {"text": HOSTILE, "parameters": {"granularity": "word"}})
+    # Also where a browser does not know the policy that forbids scripts.
+    without_policy = re.sub(r"<meta http-equiv[^>]*>", "", page)
+    assert without_policy != page
+    for each in (page, without_policy):
+        document = open_page(each, tmp_path)
+        assert "<title>Explanation</title>" in document
+        assert words_of(document) == words["words"]
+        text = html.unescape(re.sub(r"<[^>]*>", "", document.split("</h2>")[1]))
+        assert HOSTILE in text
+    assert "probability" in page
+    assert words["target"] in page
+
+
+@needs_chromium
+def test_page_has_a_row_for_each_target(load_model: LoadModel, tmp_path: Path) -> None:
+    page = open_page(show(load_model(QUESTIONS), QUESTION, "text/html"), tmp_path)
+    assert page.count("<h2") == 2
+    words = words_of(page)
+    assert words[: len(words) // 2] == words[len(words) // 2 :]
+    assert " ".join(words).count("Maria Rossi works for Acme") == 2
+    page = open_page(show(load_model(TOKENS), "Maria Rossi works in Paris.", "text/html"), tmp_path)
+    assert re.findall(r"<h2[^>]*>([^<]*)", page) == ["B-PER", "B-LOC"]
+    payload = {"text": "Once upon a time", "parameters": {"max_new_tokens": 3}}
+    model = load_model(GENERATION)
+    page = open_page(show(model, payload, "text/html"), tmp_path)
+    (answer,) = explain(model, {**payload, "parameters": {"max_new_tokens": 3}})
+    assert len(re.findall(r"<tr>", page)) == 1 + len(answer["generated"])
+    assert len(re.findall(r"<td", page)) == 3 * (len(answer["words"]) + 1)
+
+
+def test_text_without_entities_has_a_page_too(load_model: LoadModel) -> None:
+    model = load_model(TOKENS)
+    (answer,) = explain(model, "The soup was cold.")
+    assert answer["entities"] == []
+    assert "finds no entity" in show(model, "The soup was cold.", "text/html")
+
+
+@pytest.mark.parametrize("archive", TEXT_MODELS)
+def test_chart_is_a_picture_of_the_words(archive: str, load_model: LoadModel) -> None:
+    payload = held_out(archive, 1)[0]
+    picture = show(load_model(archive), payload, "image/png")
+    assert picture.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", picture[16:24])
+    assert min(width, height) > 100

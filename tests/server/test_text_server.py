@@ -164,3 +164,37 @@ def test_errors_name_what_to_change(
     reply = post(f"{inference_url}/predictions/bert_seq_classification", payload)
     assert reply.status_code == status
     assert said in reply.json()["message"]
+
+
+def test_explanations_come_as_pages_and_pictures(inference_url: str) -> None:
+    url = f"{inference_url}/explanations/bert_seq_classification"
+    page = post(url, {"text": REVIEW}, Accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert all(word in page.text for word in ("Accepted", "probability", "wonderful"))
+    picture = post(url, {"text": REVIEW}, Accept="image/png")
+    assert (picture.headers["content-type"], picture.content[:4]) == ("image/png", b"\x89PNG")
+    assert post(url, {"text": REVIEW}, Accept="*/*").json()["target"] == "Accepted"
+
+
+def test_explanations_and_predictions_share_batches(inference_url: str) -> None:
+    """Sent at once, each gets what it gets alone; one with a target that is none fails alone."""
+    payloads = [{"text": REVIEW}, {"text": "The room was dirty.", "target": "Accepted"}]
+    payloads.append({"text": REVIEW, "target": "Nonsense"})
+    wanted = [
+        (f"{inference_url}/{kind}/bert_seq_classification", payload)
+        for payload in payloads
+        for kind in ("predictions", "explanations")
+    ]
+    alone = [post(*each) for each in wanted]
+    assert [reply.status_code for reply in alone] == [200, 200, 200, 200, 200, 422]
+    with ThreadPoolExecutor(24) as pool:
+        together = list(pool.map(lambda each: post(*each), wanted * 4))
+    for reply, expected in zip(together, alone * 4, strict=True):
+        assert reply.status_code == expected.status_code
+        if not expected.text.startswith("{") or reply.status_code != 200:
+            assert reply.text == expected.text
+        else:
+            found, right = reply.json(), expected.json()
+            assert found["words"] == right["words"]
+            assert found["importances"] == pytest.approx(right["importances"], abs=1e-4)
