@@ -16,7 +16,8 @@ from continuations import Continuation, GenerationParameters, ReadTokens, WeighT
 from device_io import Answer, RequestError
 from explanations import Explained, Target
 from text_examples import AnswerForm, Example, impossible, unknown_target
-from text_task import EVENT_STREAM, TextTask, answer_row, own_tokens
+from text_settings import TextSettings
+from text_task import EVENT_STREAM, LoadedModel, TextTask, answer_row, own_tokens
 from text_tokens import Row, Tokens
 from text_windows import EncodedBatch, plan_groups
 
@@ -35,6 +36,15 @@ class TextGeneration(TextTask):
     # The new tokens follow the prompt, so its padding goes in front; it loses its beginning.
     padding_side = "left"
     as_matrix = True
+
+    def __init__(self, model: LoadedModel, settings: TextSettings) -> None:
+        super().__init__(model, settings)
+        # What a checkpoint has for defaults, the YAML decides here; its special tokens stay.
+        given = model.network.generation_config
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        model.network.generation_config = GenerationConfig(
+            **{name: getattr(given, name) for name in names}
+        )
 
     def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what the YAML sets, with a seed where the request has none."""

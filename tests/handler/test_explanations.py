@@ -359,6 +359,16 @@ def test_page_shows_the_words_and_runs_nothing(load_model: LoadModel, tmp_path: 
 
 
 @needs_chromium
+def test_what_is_not_shaded_runs_nothing_either(load_model: LoadModel, tmp_path: Path) -> None:
+    """The end of a text that is too long stands there as it is."""
+    page = show(load_model(SEQUENCE), "good " * 200 + HOSTILE, "text/html")
+    document = open_page(re.sub(r"<meta http-equiv[^>]*>", "", page), tmp_path)
+    assert "<title>Explanation</title>" in document
+    assert "&lt;script&gt;" in document
+    assert "<script" not in document
+
+
+@needs_chromium
 def test_page_has_a_row_for_each_target(load_model: LoadModel, tmp_path: Path) -> None:
     page = open_page(show(load_model(QUESTIONS), QUESTION, "text/html"), tmp_path)
     assert page.count("<h2") == 2

@@ -1,6 +1,7 @@
 """Continuations: the same in any batch, each with its own parameters, whole or as a stream."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+from build_archives import ROOT
 from common import LoadModel, answers, lines, load_text_model, pipeline_rows
+from continuations import Continuation, GenerationParameters, WeighTokens
 from demo_training.catalogue import TEXT_MODELS
 from local_serving import LocalModel
 from random_text_models import write_random_model
@@ -211,3 +214,40 @@ def test_rows_of_pipeline_and_plain_form_mix(decided: tuple[LocalModel, Path]) -
     plain = {"body": {"text": "kalo", "parameters": {"max_new_tokens": 4}}}
     found = answers(model, [plain, *pipeline_rows(["kalo"], max_new_tokens=4)])
     assert found[1] == [{"generated_text": found[0]}]
+
+
+def test_a_checkpoints_own_defaults_do_not_choose_tokens(
+    decided: tuple[LocalModel, Path], tmp_path: Path
+) -> None:
+    model, folder = decided
+    other = shutil.copytree(folder, tmp_path / "model")
+    path = other / "generation_config.json"
+    defaults = {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "min_new_tokens": 20}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **defaults}))
+    changed = load_text_model(other, tmp_path, mode="text_generation", do_sample=False)
+    rows = [ask(line, max_new_tokens=15) for line in lines(10)]
+    assert texts(changed, rows) == texts(model, rows)
+
+
+def test_details_tell_the_tokens_of_one_row_alone(decided: tuple[LocalModel, Path]) -> None:
+    model, _ = decided
+    rows = [ask("kalo", max_new_tokens=count, details=True) for count in (3, 9)]
+    for answer, count in zip(answers(model, rows), (3, 9), strict=True):
+        details = answer[0]["details"]
+        assert details["generated_tokens"] == len(details["tokens"]) == count
+        pieces = "".join(token["text"] for token in details["tokens"])
+        assert answer[0]["generated_text"] == "kalo" + pieces
+
+
+def test_padding_is_not_a_rows_own_and_is_not_penalised() -> None:
+    """A row with padding in front weighs its next token as it does alone."""
+    parameters = GenerationParameters(repetition_penalty=3.0)
+    tokenizer: Any = AutoTokenizer.from_pretrained(ROOT / "demo_models" / ARCHIVE)
+    rows = [Continuation(ids, parameters, tokenizer, [], None) for ids in ([5, 6, 7], [8])]
+    pad = 0
+    input_ids = torch.tensor([[5, 6, 7], [pad, pad, 8]])
+    scores = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
+    together = WeighTokens(rows, [0, 2])(input_ids, scores)
+    alone = WeighTokens(rows[1:], [0])(torch.tensor([[8]]), scores[1:])
+    assert torch.equal(together[1:], alone)
+    assert together[1, pad] == scores[1, pad] != together[1, 8]

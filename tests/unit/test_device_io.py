@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ts.context import Context, RequestProcessor
 
 from ctc_recognition import Wav2Vec2Settings
 from device_io import (
+    Parts,
     RequestError,
     answer_requests,
     as_fields,
@@ -260,3 +262,18 @@ def test_model_that_loses_an_answer_is_a_bug_of_its_own() -> None:
 
 def test_no_rows_get_no_answers() -> None:
     assert answer_requests([], None, parse_number, lambda values: values) == []
+
+
+def test_each_part_of_an_answer_is_sent_once() -> None:
+    """Also where its batch failed on the way and is run again from the start."""
+    sent: list[Any] = []
+    context = SimpleNamespace(
+        request_ids={0: "a", 1: "b"}, set_response_content_type=lambda *kind: sent.append(kind)
+    )
+    parts = Parts(lambda *part: sent.append(part), context, 1, "text/event-stream")
+    for number in (1, 2, 1, 2, 3):
+        parts.tell(number, f"part {number}")
+    messages = [each[0][1] for each in sent if isinstance(each[0], dict)]
+    assert messages == ["part 1", "part 2", "part 3"]
+    assert sent[0] == (1, "text/event-stream")
+    assert sent[1] == ({1: "part 1"}, {1: "b"}, "Part", 200, context)

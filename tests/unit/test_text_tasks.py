@@ -1,10 +1,11 @@
 """Payloads of the text tasks: what they may say, and what is refused."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from build_archives import ROOT
 from device_io import RequestError, read_settings
@@ -18,10 +19,11 @@ EXPLAIN = Envelope(explain=True)
 
 def make_task(mode: str, archive: str, **keys: Any) -> TextTask:
     folder = ROOT / "demo_models" / archive
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
     model: dict[str, Any] = {
-        "network": None,
+        "network": SimpleNamespace(generation_config=GenerationConfig()),
         "tokenizer": AutoTokenizer.from_pretrained(folder, local_files_only=True),
-        "config": AutoConfig.from_pretrained(folder, local_files_only=True),
+        "config": config,
         "labels": {0: "no", 1: "yes"},
         "device": None,
         "positions": 512,
