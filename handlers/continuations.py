@@ -119,26 +119,21 @@ class Continuation:
         if self.finish_reason:
             return
         self.ids.append(token_id)
+        stops, watched = self._parameters.stop or (), self._parameters.watched
+        text = self.read() if stops or watched else ""
         if token_id in self._end_ids:
             self.finish_reason = "eos_token"
-        elif self._parameters.stop and self._find_stop():
+        elif any(stop in text for stop in stops):
             self.finish_reason = "stop_sequence"
         elif len(self.ids) == self._parameters.max_new_tokens:
             self.finish_reason = "length"
-        if self._parameters.watched:
-            self._note(token_id)
+        if watched:
+            self._note(token_id, text)
         if self._parameters.stream:
             self._tell()
 
-    def finish(self) -> str:
-        """Return the text that was added."""
-        return self._read()
-
-    def _find_stop(self) -> bool:
-        text = self._read()
-        return any(stop in text for stop in self._parameters.stop or ())
-
-    def _read(self) -> str:
+    def read(self) -> str:
+        """Return the text that was added, up to what stops it."""
         text = self._decode([*self._prompt_tail, *self.ids])[self._before :]
         ends = [text.find(stop) + len(stop) for stop in self._parameters.stop or () if stop in text]
         return text[: min(ends, default=len(text))]
@@ -147,8 +142,7 @@ class Continuation:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text
 
-    def _note(self, token_id: int) -> None:
-        text = self._read()
+    def _note(self, token_id: int, text: str) -> None:
         new = "" if text.endswith(UNFINISHED) and not self.finish_reason else text[len(self.text) :]
         self.text += new
         self._tokens.append(
@@ -197,6 +191,8 @@ class WeighTokens(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the weights of all rows, shape (rows, tokens); a row's padding is not its own."""
+        if all(row.plain for row in self._rows):
+            return scores
         weights = scores.clone()
         for index, (row, start) in enumerate(zip(self._rows, self._starts, strict=True)):
             if not row.plain and row.finish_reason is None:

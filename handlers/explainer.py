@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils.rnn import pad_sequence
 
 from device_io import Answer, RequestError
 from explanation_pages import PICTURES, View
@@ -26,7 +25,7 @@ from text_examples import Example
 from text_settings import TextSettings
 from text_task import TextTask
 from text_tokens import Row, adopt_tokens
-from text_windows import EncodedBatch, plan_groups
+from text_windows import EncodedBatch, pad_rows, plan_groups
 
 logger = logging.getLogger(__name__)
 
@@ -144,12 +143,12 @@ class Explainer:
         device, pad_id = self._task.model.device, self._task.tokenizer.pad_token_id
         rows = [target.row for target in targets]
         batch = EncodedBatch(rows, [], pad_id, "right")
-        explained = _pad([target.explained for target in targets]).to(device)
+        explained = pad_rows([target.explained for target in targets], False).to(device)
         input_ids = batch[0].to(device)
         return Question(
             input_ids,
             torch.where(explained, pad_id, input_ids),
-            _pad([_number_words(row) for row in rows]).to(device),
+            pad_rows([_number_words(row) for row in rows], 0).to(device),
             batch.inputs(self._others, device),
             torch.tensor([target.head for target in targets], device=device),
             torch.tensor([target.place for target in targets], device=device),
@@ -203,10 +202,6 @@ class Explainer:
             return Answer(draw(view), example.envelope.media_type)
         answer = dict(describe_pieces(pieces, parameters.granularity))
         return answer | self._task.describe(example, summed) | {"method": parameters.method}
-
-
-def _pad(rows: Sequence[Sequence[int]], value: int = 0) -> torch.Tensor:
-    return pad_sequence([torch.tensor(row) for row in rows], True, value)
 
 
 def _number_words(row: Row) -> list[int]:

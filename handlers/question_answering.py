@@ -74,7 +74,8 @@ class QuestionAnswering(UnderstandingTask):
         """Return the answer's text, or what the pipeline "question-answering" gave."""
         wanted = example.parameters
         if example.second is None:
-            return self._spell(scored[0])
+            best, span = find_best(scored, wanted.max_answer_len)
+            return self._spell(best.row, span)
         scores = [score_row(each) for each in scored]
         # Spans of the same words become one answer.
         count = wanted.top_k * 2 + 10 if wanted.align_to_words else wanted.top_k
@@ -89,26 +90,21 @@ class QuestionAnswering(UnderstandingTask):
             return answers[0]["answer"]
         return answers[0] if len(answers) == 1 else answers
 
-    def _spell(self, scored: Scored) -> str:
+    def _spell(self, row: Row, span: Span) -> str:
         """Return the answer in a row that was encoded elsewhere, from its tokens alone."""
-        _, first, last = self._best_span(scored)
-        text: str = self.tokenizer.decode(scored.row.pick(scored.row.tokens.ids)[first : last + 1])
+        text: str = self.tokenizer.decode(row.pick(row.tokens.ids)[span.first : span.last + 1])
         return text
-
-    def _best_span(self, scored: Scored) -> Span:
-        return find_spans(score_row(scored), self.settings.max_answer_len, 1)[0]
 
     def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
         """Return the start and the end of the answer, or of the characters asked for."""
         if example.target is None:
-            best = max(scored, key=lambda each: self._best_span(each).score)
-            span = self._best_span(best)
+            best, span = find_best(scored, example.parameters.max_answer_len)
         else:
             best, span = find_characters(scored, example)
         explained, context = own_tokens(best.row), score_row(best)
         start, end = locate(best.row, span, align_to_words=example.target is None)
         about = {"start": start, "end": end}
-        name = self._spell(best) if example.second is None else example.second[start:end]
+        name = self._spell(best.row, span) if example.second is None else example.second[start:end]
         sides = (("start", span.first, context.starts), ("end", span.last, context.ends))
         return [
             Target(
@@ -143,6 +139,12 @@ class QuestionAnswering(UnderstandingTask):
             "delta_end": end.delta,
             **facts,
         }
+
+
+def find_best(scored: Sequence[Scored], most_tokens: int) -> tuple[Scored, Span]:
+    """Return the most probable answer, and the row that it is in."""
+    found = ((each, find_spans(score_row(each), most_tokens, 1)[0]) for each in scored)
+    return max(found, key=lambda each: each[1].score)
 
 
 def find_characters(scored: Sequence[Scored], example: Example) -> tuple[Scored, Span]:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from captum.attr import FeatureAblation, LayerGradientXActivation, LayerIntegratedGradients
 
+from text_windows import heads_of
+
 Value = Callable[..., torch.Tensor]
 
 
@@ -65,7 +67,7 @@ def value_of(model: Any, names: Sequence[str]) -> Value:
         *others, heads, places = arguments
         output = model(input_ids=input_ids, **dict(zip(names, others, strict=True)))
         numbers = torch.zeros(len(input_ids), device=input_ids.device)
-        for index, head in enumerate(_heads(output)):
+        for index, head in enumerate(heads_of(output)):
             own = heads == index
             if own.any():
                 picked = head.flatten(1)[own].gather(1, places[own, None])[:, 0]
@@ -73,11 +75,6 @@ def value_of(model: Any, names: Sequence[str]) -> Value:
         return numbers
 
     return value
-
-
-def _heads(output: Any) -> list[torch.Tensor]:
-    heads = output.to_tuple() if hasattr(output, "to_tuple") else output
-    return [head for head in heads if isinstance(head, torch.Tensor)]
 
 
 def integrate_gradients(

@@ -2,6 +2,8 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -127,7 +129,7 @@ class TextGeneration(TextTask):
         if example.parameters.stream:
             return Answer(found.unsent, EVENT_STREAM)
         before = example.text if example.parameters.return_full_text else ""
-        text = before + found.finish()
+        text = before + found.read()
         if example.form is AnswerForm.PLAIN:
             return answer_row(text, row)
         details = {"details": found.details()} if example.parameters.details else {}
@@ -135,22 +137,29 @@ class TextGeneration(TextTask):
 
     def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
         """Return the tokens that the model adds to each prompt, the first of them."""
-        found: list[list[Target] | RequestError] = []
-        for row, example, each in zip(
-            batch.rows, batch.examples, self._continue_all(batch), strict=True
-        ):
-            try:
-                found.append(self._choose_targets(row, example, each.ids))
-            except RequestError as error:
-                found.append(error)
-        return found
+        # No more tokens than are explained, and no stream of them.
+        most = self.settings.max_explanation_targets
+        batch.examples = [
+            replace(
+                each,
+                parameters=replace(
+                    each.parameters,
+                    max_new_tokens=min(most, each.parameters.max_new_tokens),
+                    stream=False,
+                ),
+            )
+            for each in batch.examples
+        ]
+        found = zip(batch.rows, batch.examples, self._continue_all(batch), strict=True)
+        return [
+            self.try_targets(partial(self._choose_targets, row, example, each.ids))
+            for row, example, each in found
+        ]
 
     def _choose_targets(self, row: Row, example: Example, added: Sequence[int]) -> list[Target]:
         if example.target is not None:
             raise unknown_target("absent: each token that the model adds is explained")
-        added = added[: self.settings.max_explanation_targets]
         whole = extend_row(row, added)
-        self.check_explainable(whole)
         explained = [*own_tokens(row), *[False] * len(added)]
         # The token at a place follows from the one before it.
         vocabulary = self.model.config.get_text_config().vocab_size

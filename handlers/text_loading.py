@@ -95,8 +95,6 @@ def load_tokenizer(folder: Path, settings: TextSettings) -> Any:
             f"Expected a tokenizer of the tokenizers library, with a tokenizer.json, got "
             f"{type(tokenizer).__name__}."
         )
-    side = find_task(settings.mode).padding_side
-    tokenizer.padding_side = tokenizer.truncation_side = side
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer

@@ -1,9 +1,9 @@
 """What all text tasks share: from a payload to rows of tokens, and from the model's heads back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -188,11 +188,17 @@ class TextTask(ABC):
     def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
         """Return what to explain of each example of a batch, or why that cannot be."""
 
-    def check_explainable(self, row: Row) -> None:
-        """Raise `RequestError` 413 for a row that would take too long to explain."""
+    def try_targets(self, choose: Callable[[], list[Target]]) -> list[Target] | RequestError:
+        """Return the targets chosen, or the error: 413 where a row would take too long."""
         most = self.settings.max_explanation_tokens
-        if len(row) > most:
-            raise too_long("a text to explain", most, len(row))
+        try:
+            targets = choose()
+            for target in targets:
+                if len(target.row) > most:
+                    raise too_long("a text to explain", most, len(target.row))
+        except RequestError as error:
+            return error
+        return targets
 
     def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
         """Return what an answer tells about its only target."""
@@ -210,11 +216,14 @@ class UnderstandingTask(TextTask):
 
     def answer(self, batch: EncodedBatch) -> list[Any]:
         """Return the answer to each example of a batch."""
+        return [self.decode(example, scored) for example, scored in self._score_examples(batch)]
+
+    def _score_examples(self, batch: EncodedBatch) -> Iterator[tuple[Example, list[Scored]]]:
+        """Return each example with what the model says about its rows."""
         owned: list[list[Scored]] = [[] for _ in batch.examples]
         for each in self.score(batch):
             owned[each.row.owner].append(each)
-        pairs = zip(batch.examples, owned, strict=True)
-        return [self.decode(example, scored) for example, scored in pairs]
+        return zip(batch.examples, owned, strict=True)
 
     @torch.inference_mode()
     def score(self, batch: EncodedBatch) -> list[Scored]:
@@ -234,22 +243,10 @@ class UnderstandingTask(TextTask):
 
     def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
         """Return what to explain of each example of a batch, or why that cannot be."""
-        owned: list[list[Scored]] = [[] for _ in batch.examples]
-        for each in self.score(batch):
-            owned[each.row.owner].append(each)
-        pairs = zip(batch.examples, owned, strict=True)
-        return [self._try_targets(example, scored) for example, scored in pairs]
-
-    def _try_targets(
-        self, example: Example, scored: Sequence[Scored]
-    ) -> list[Target] | RequestError:
-        try:
-            targets = self.choose_targets(example, scored)
-            for target in targets:
-                self.check_explainable(target.row)
-        except RequestError as error:
-            return error
-        return targets
+        return [
+            self.try_targets(partial(self.choose_targets, example, scored))
+            for example, scored in self._score_examples(batch)
+        ]
 
     @abstractmethod
     def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:

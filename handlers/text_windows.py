@@ -39,9 +39,9 @@ class EncodedBatch(tuple[torch.Tensor, torch.Tensor]):
         cls, rows: Sequence[Row], examples: Sequence[Example], pad_id: int, side: str
     ) -> "EncodedBatch":
         """Pad rows to the longest of them, on one side."""
-        ids = _pad([row.pick(row.tokens.ids) for row in rows], pad_id, side)
-        batch = super().__new__(cls, (ids, _pad([[1] * len(row) for row in rows], 0, side)))
-        batch.token_type_ids = _pad([row.pick(row.tokens.type_ids) for row in rows], 0, side)
+        ids = pad_rows([row.pick(row.tokens.ids) for row in rows], pad_id, side)
+        batch = super().__new__(cls, (ids, pad_rows([[1] * len(row) for row in rows], 0, side)))
+        batch.token_type_ids = pad_rows([row.pick(row.tokens.type_ids) for row in rows], 0, side)
         batch.rows, batch.examples = rows, examples
         return batch
 
@@ -55,8 +55,9 @@ class EncodedBatch(tuple[torch.Tensor, torch.Tensor]):
         return {name: tensors[name].to(device) for name in names}
 
 
-def _pad(rows: Sequence[Sequence[int]], value: int, side: str) -> torch.Tensor:
-    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+def pad_rows(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> torch.Tensor:
+    """Return rows of numbers as a tensor, shape (rows, longest)."""
+    tensors = [torch.tensor(row) for row in rows]
     return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
 
 
@@ -127,6 +128,10 @@ def score_rows(
 
 def run_heads(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """Return the model's output heads, float32, on the CPU, each of shape (rows, ...)."""
-    heads = model(**inputs)
-    heads = heads.to_tuple() if hasattr(heads, "to_tuple") else heads
-    return tuple(head.float().cpu() for head in heads if isinstance(head, torch.Tensor))
+    return tuple(head.float().cpu() for head in heads_of(model(**inputs)))
+
+
+def heads_of(output: Any) -> list[torch.Tensor]:
+    """Return the output heads of a model of transformers, or of a TorchScript one."""
+    heads = output.to_tuple() if hasattr(output, "to_tuple") else output
+    return [head for head in heads if isinstance(head, torch.Tensor)]

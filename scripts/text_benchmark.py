@@ -44,6 +44,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@contextmanager
+def full_size_bert() -> Iterator[tuple[Path, Any]]:
+    """Write a BERT of the published size; yield its folder, in an empty one, and its tokenizer."""
+    with tempfile.TemporaryDirectory() as workspace:
+        folder = write_random_model(
+            Path(workspace) / "bert", "bert", "sequence_classification", tiny=False
+        )
+        yield folder, AutoTokenizer.from_pretrained(folder)
+
+
 def texts_of(tokenizer: Any, tokens: int, count: int) -> list[str]:
     """Return texts that have that many tokens, special ones included."""
     chance = random.Random(0)
@@ -100,11 +110,7 @@ def straightforward_generator(folder: Path) -> Callable[[list[str]], list[str]]:
 
 def time_understanding(threads: int) -> None:
     """Print how fast a batch of texts is classified, on the CPU or on a GPU."""
-    with tempfile.TemporaryDirectory() as workspace:
-        folder = write_random_model(
-            Path(workspace) / "bert", "bert", "sequence_classification", tiny=False
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    with full_size_bert() as (folder, tokenizer):
         if torch.cuda.is_available():
             _time_on_gpu(folder, tokenizer)
             return
@@ -167,11 +173,7 @@ def straightforward_explainer(folder: Path) -> Callable[[str], torch.Tensor]:
 
 def time_explanations(threads: int) -> None:
     """Print how fast a text is explained, how alike to float32, and the memory of a longer one."""
-    with tempfile.TemporaryDirectory() as workspace:
-        folder = write_random_model(
-            Path(workspace) / "bert", "bert", "sequence_classification", tiny=False
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    with full_size_bert() as (folder, tokenizer):
         variants = {
             name: {**VARIANTS[name], "captum_explanation": True, "n_steps": STEPS}
             for name in ("float32", "auto")
@@ -263,16 +265,13 @@ def time_saturated_server(threads: int) -> None:
     PredictionTime says how long the handler takes for a batch while it serves; of that, what
     reading and writing texts takes is measured alone.
     """
-    with tempfile.TemporaryDirectory() as workspace:
-        folder = write_random_model(
-            Path(workspace) / "bert", "bert", "sequence_classification", tiny=False
-        )
-        texts = texts_of(AutoTokenizer.from_pretrained(folder), 16, BATCH)
+    with full_size_bert() as (folder, tokenizer):
+        texts = texts_of(tokenizer, 16, BATCH)
         own = {"captum_explanation": False, "num_labels": None, "dtype": "auto", "threads": threads}
         config = read_configs()["bert_seq_classification"]
         archive = build_with_settings(config, folder, folder.parent, {"maxBatchDelay": 5}, **own)
         properties = free_properties()
-        with _server(Path(workspace) / "server", archive, properties):
+        with _server(folder.parent / "server", archive, properties):
             answered, handler_s = _saturate(properties, texts)
         around_s = _seconds_around_the_model(load_archive(archive), texts)
     batch_s = BATCH * SATURATED_S / answered

@@ -399,3 +399,19 @@ def test_chart_is_a_picture_of_the_words(archive: str, load_model: LoadModel) ->
     assert picture.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", picture[16:24])
     assert min(width, height) > 100
+
+
+def test_explanation_is_of_the_answer_that_the_request_would_get(load_model: LoadModel) -> None:
+    """With its own longest answer; and in one piece, whatever it says of streams."""
+    model = load_model(QUESTIONS)
+    wanted = {"inputs": QUESTION, "parameters": {"max_answer_len": 1}}
+    (explained,) = explain(model, wanted)
+    answer = model.answer([{"body": wanted}])[0].answer
+    assert (explained["answer"], explained["start"]) == (answer["answer"], answer["start"])
+    assert explained["answer"] != "Maria Rossi"
+    model = load_model(GENERATION)
+    whole, streamed = (
+        explain(model, {"text": "Once", "parameters": {"max_new_tokens": 2, **more}})[0]
+        for more in ({}, {"stream": True})
+    )
+    assert whole == streamed
