@@ -34,13 +34,19 @@ def test_family_classifies_texts(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", UNDERSTANDING)
 def test_family_finds_entities(family: str, tmp_path: Path) -> None:
     folder = write_random_model(tmp_path / "model", family, "token_classification", id2label=LABELS)
-    model = load_text_model(folder, tmp_path, mode="token_classification")
+    model = load_text_model(
+        folder, tmp_path, mode="token_classification", captum_explanation=True, n_steps=5
+    )
     texts = lines(20)
     reference = pipeline("token-classification", str(folder))
     for strategy in ("none", "simple", "first", "average", "max"):
         found = answers(model, pipeline_rows(texts, aggregation_strategy=strategy))
         expected = [reference(text, aggregation_strategy=strategy) for text in texts]
         assert_alike(found, [[as_json(each) for each in row] for row in expected])
+    reply = model.answer([{"body": texts[0]}], [{"explain": "True"}])[0]
+    assert reply.status == 200
+    found = answers(model, pipeline_rows(texts[:1], aggregation_strategy="simple"))[0]
+    assert [each["word"] for each in reply.answer["entities"]] == [each["word"] for each in found]
 
 
 @pytest.mark.parametrize("family", UNDERSTANDING)
@@ -66,7 +72,8 @@ def test_family_answers_questions(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", GENERATING)
 def test_family_goes_on_from_prompts(family: str, tmp_path: Path) -> None:
     folder = write_random_model(tmp_path / "model", family, "text_generation")
-    model = load_text_model(folder, tmp_path, mode="text_generation", do_sample=False)
+    options: dict[str, Any] = {"do_sample": False, "captum_explanation": True, "n_steps": 5}
+    model = load_text_model(folder, tmp_path, mode="text_generation", **options)
     prompts = lines(12, 6)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     reference: Any = AutoModelForCausalLM.from_pretrained(folder)
@@ -79,6 +86,14 @@ def test_family_goes_on_from_prompts(family: str, tmp_path: Path) -> None:
         tokens = reference.generate(**inputs, max_new_tokens=12, do_sample=False, pad_token_id=0)
         expected = tokenizer.decode(tokens[0], skip_special_tokens=True)
         assert found == [{"generated_text": expected}]
+    payload = {"text": prompts[0], "parameters": {"max_new_tokens": 3}}
+    reply = model.answer([{"body": payload}], [{"explain": "True"}])[0]
+    inputs = tokenizer(prompts[0], return_tensors="pt")
+    ids = inputs["input_ids"]
+    made = reference.generate(**inputs, max_new_tokens=3, do_sample=False, pad_token_id=0)
+    new_tokens = tokenizer.convert_ids_to_tokens(made[0, ids.shape[1] :])
+    assert reply.answer["generated"] == new_tokens
+    assert {len(row) for row in reply.answer["importances"]} == {ids.shape[1]}
 
 
 @pytest.mark.parametrize("family", UNDERSTANDING)
