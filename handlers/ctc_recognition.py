@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from device_io import STRICT, DtypeName
+from measurements import note_padding
 from transcripts import Token
 
 # A processor computes one waveform at a time fastest; a GPU is filled by about this much audio.
@@ -184,6 +185,7 @@ def run_batch(model: Wav2Vec2ForCTC, waveforms: Sequence[torch.Tensor]) -> list[
     features = [extract_features(model, waveform) for waveform in waveforms]
     frames = torch.tensor([len(feature) for feature in features], device=model.device)
     padded = pad_sequence(features, batch_first=True)
+    note_padding(padded.shape[0] * padded.shape[1], sum(map(len, features)))
     # Boolean on purpose: the encoder inverts the mask with ~, which is silently wrong for integers.
     mask = torch.arange(padded.shape[1], device=model.device) < frames[:, None]
     hidden, _ = model.wav2vec2.feature_projection(padded)

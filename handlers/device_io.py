@@ -1,18 +1,10 @@
-"""What every handler shares: device and dtype, settings, request payloads, per-request answers.
-
-A request's way: `answer_requests` parses each row of a TorchServe batch, runs the good rows
-together, and puts the answers back in order. A row that cannot be answered gets its own status and
-error body; its neighbours never notice.
-"""
+"""What every handler shares: device and dtype, settings, request payloads and errors."""
 
 import ast
 import base64
-import gc
 import json
-import logging
 import os
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -20,12 +12,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from pydantic import ConfigDict, ValidationError
 
-logger = logging.getLogger(__name__)
-
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 Row = Mapping[str, Any]
 Settings = TypeVar("Settings")
-Request = TypeVar("Request")
 
 # Where a recording may be: TorchServe's own names, and the one that speech services use.
 AUDIO_FIELDS = ("data", "body", "file")
@@ -41,13 +30,18 @@ class RequestError(Exception):
     """A request that cannot be answered: an HTTP status, an error type and what to change.
 
     `message` says what was expected, what arrived and for which field, never the payload itself.
+    `retry_after_s` is when the same request may be answered.
     """
 
-    def __init__(self, status: int, kind: str, message: str) -> None:
+    def __init__(
+        self, status: int, kind: str, message: str, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
         self.status = HTTPStatus(status)
         self.kind = kind
         self.message = message
+        # RFC 9110, section 10.2.3.
+        self.headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
 
     def body(self) -> dict[str, int | str]:
         """Return the error body, in the shape of TorchServe's own."""
@@ -279,120 +273,3 @@ def _parse_object(text: str, declared_json: bool) -> Any:
         "MalformedJson",
         "Expected a JSON object in body, got malformed JSON.",
     )
-
-
-class Parts:
-    """The parts of a request's answer that are sent before the rest of it, each once.
-
-    `send` is TorchServe's `send_intermediate_predict_response`, which only handlers import.
-    """
-
-    def __init__(
-        self, send: Callable[..., None], context: Any, index: int, media_type: str
-    ) -> None:
-        self._send = send
-        self._context = context
-        self._index = index
-        self._media_type = media_type
-        self._sent = 0
-
-    def tell(self, number: int, part: str) -> None:
-        """Send a part, unless one of that number was sent: a batch that failed is run again."""
-        if number < self._sent:
-            return
-        self._sent = number + 1
-        self._context.set_response_content_type(self._index, self._media_type)
-        ids = {self._index: self._context.request_ids[self._index]}
-        self._send({self._index: part}, ids, "Part", HTTPStatus.OK.value, self._context)
-
-
-def answer_requests(
-    rows: Sequence[Row],
-    context: Any,
-    parse: Callable[[int, Row], Request],
-    run: Callable[[Sequence[Request]], Sequence[Any]],
-) -> list[Any]:
-    """Answer every row of a batch, in order, each on its own merits.
-
-    `parse(index, row)` turns a row into a request or raises `RequestError`; `run(requests)` answers
-    all good ones together, one answer each.
-    """
-    outcomes: list[Any] = [_parse_row(parse, index, row) for index, row in enumerate(rows)]
-    good = [
-        index for index, outcome in enumerate(outcomes) if not isinstance(outcome, RequestError)
-    ]
-    for index, answer in zip(good, _run_isolated(run, [outcomes[i] for i in good]), strict=True):
-        outcomes[index] = answer
-    return [_report(outcome, index, context) for index, outcome in enumerate(outcomes)]
-
-
-def _parse_row(
-    parse: Callable[[int, Row], Request], index: int, row: Row
-) -> Request | RequestError:
-    try:
-        return parse(index, row)
-    except Exception as error:
-        return _as_request_error(error)
-
-
-def _run_isolated(
-    run: Callable[[Sequence[Request]], Sequence[Any]], requests: Sequence[Request]
-) -> list[Any]:
-    """Run a batch; where it fails, run its halves, down to the single requests at fault."""
-    if not requests:
-        return []
-    try:
-        answers = list(run(requests))
-        if len(answers) != len(requests):
-            raise RuntimeError(f"{len(requests)} requests gave {len(answers)} answers")
-        return answers
-    except Exception as error:
-        if len(requests) == 1:
-            return [_as_request_error(error)]
-    # Outside the except block: the traceback would keep the failed batch's tensors alive.
-    gc.collect()
-    torch.cuda.empty_cache()
-    half = len(requests) // 2
-    return _run_isolated(run, requests[:half]) + _run_isolated(run, requests[half:])
-
-
-def _as_request_error(error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    if is_out_of_memory(error):
-        return RequestError(
-            HTTPStatus.INSUFFICIENT_STORAGE,
-            "OutOfMemory",
-            "Expected a request that fits in this worker's memory; this one alone does not. "
-            "Send a shorter one.",
-        )
-    # The exception's own text may quote the payload, so the log gets its type and place only.
-    places = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("Unexpected %s while answering a request:\n%s", type(error).__name__, places)
-    return RequestError(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "InternalError",
-        "The server failed to answer this request; its log says where.",
-    )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an exception means that memory ran out, on the GPU or on the host."""
-    out_of_host_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or out_of_host_memory
-
-
-def _report(outcome: Any, index: int, context: Any) -> Any:
-    served = context is not None and context.request_processor
-    if isinstance(outcome, RequestError):
-        if served:
-            context.set_response_status(outcome.status.value, outcome.status.phrase, index)
-        outcome = Answer(outcome.body(), "application/json")
-    if not isinstance(outcome, Answer):
-        return outcome
-    if served:
-        if outcome.media_type:
-            context.set_response_content_type(index, outcome.media_type)
-        for name, value in outcome.headers.items():
-            context.set_response_header(index, name, value)
-    return outcome.content

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from audio_decoding import parse_pcm_format
+from batches import answer_requests
 from device_io import (
     AUDIO_FIELDS,
     Answer,
     RequestError,
     Row,
-    answer_requests,
     read_settings,
     refuse_explanation,
     request_audio,
@@ -28,6 +28,7 @@ from live_sessions import (
     read_idle_seconds,
     read_sequence_headers,
 )
+from measurements import note_gauge, note_size
 from rnnt_loading import load_archive
 from rnnt_recognition import Recognizer
 from rnnt_segments import find_segment_ends
@@ -77,11 +78,17 @@ class LiveHandler:
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> Piece:
+        try:
+            return self._take(index, row, context)
+        finally:
+            note_gauge("LiveSessions", len(self._sessions))
+
+    def _take(self, index: int, row: Row, context: Any) -> Piece:
         refuse_explanation(context, index)
         name, begins, ends = read_sequence_headers(context, index)
         try:
             session = self._begin(name, index, context) if begins else self._sessions.find(name)
-            self._receive(session, row, ends)
+            self._receive(session, row, index, ends)
         except RequestError as error:
             # What is missing now would be missing for ever.
             if error.status != HTTPStatus.CONFLICT:
@@ -104,12 +111,13 @@ class LiveHandler:
         # So TorchServe gives the session's place to another at once.
         context.set_response_header(index, context.header_key_sequence_end, name)
 
-    def _receive(self, session: Session, row: Row, ends: bool) -> None:
+    def _receive(self, session: Session, row: Row, index: int, ends: bool) -> None:
         # A piece may be empty, as the last one often is.
         piece = request_audio(row) if any(row.get(field) for field in AUDIO_FIELDS) else b""
         recording, parts = session.recording, [session.audio.push(piece)]
         if ends:
             parts.append(session.audio.end())
+        note_size(index, "audio_s", sum(map(len, parts)) / SAMPLE_RATE_HZ)
         recording.samples = torch.cat([recording.samples, *parts])
         recording.ended = ends
 

@@ -8,15 +8,10 @@ import torch
 from ts.handler_utils.utils import send_intermediate_predict_response
 
 from alignments import Alignment, Alternatives
-from device_io import (
-    Answer,
-    Parts,
-    Row,
-    answer_requests,
-    read_settings,
-    refuse_explanation,
-)
+from batches import Parts, answer_requests
+from device_io import Answer, Row, read_settings, refuse_explanation
 from emformer_features import SAMPLE_RATE_HZ
+from measurements import stage
 from rnnt_loading import load_archive
 from rnnt_recognition import EmformerSettings, Recognizer, Recording
 from rnnt_segments import SegmentStream
@@ -97,7 +92,8 @@ class ModelHandler:
     @torch.inference_mode()
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
         if self._search is not None:
-            found = [self._search(request.waveform) for request in requests]
+            with stage("model"):
+                found = [self._search(request.waveform) for request in requests]
             return [Answer(tokens_to_text(self._pieces, tokens), PLAIN) for tokens in found]
         recordings = [
             self.recognizer.start(request.waveform, keep_encodings=request.explain)

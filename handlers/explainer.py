@@ -20,6 +20,7 @@ from explanations import (
     token_pieces,
     word_pieces,
 )
+from measurements import note_gauge, note_size, stage
 from text_attribution import METHODS, Attribution, Question, find_embeddings, value_of
 from text_examples import Example
 from text_settings import TextSettings
@@ -123,7 +124,7 @@ class Explainer:
 
     def _run(self, method: str, question: Question, n_steps: int) -> Attribution:
         most_rows = max(1, self._most_tokens // question.input_ids.shape[1])
-        with self._attention():
+        with self._attention(), stage("attribution"):
             return METHODS[method](self._value, self._embeddings, question, n_steps, most_rows)
 
     def _attention(self) -> AbstractContextManager[None]:
@@ -184,6 +185,10 @@ class Explainer:
         A picture is always of words.
         """
         example = batch.examples[owner]
+        note_size(
+            example.envelope.place, "explanation_steps", sum(each.n_steps for each in explained)
+        )
+        note_gauge("ExplanationDelta", max((abs(each.delta) for each in explained), default=0.0))
         parameters: ExplanationParameters = example.explanation
         own = next(row for row in batch.rows if row.owner == owner)
         row = explained[0].target.row if explained else own

@@ -21,6 +21,7 @@ from emformer_features import (
     count_frames,
     cut_frames,
 )
+from measurements import note_padding, stage
 from transcripts import Token
 
 # Segments in one block of a batch. A processor is fastest while they fit in its caches.
@@ -183,14 +184,17 @@ class Recognizer:
         most = max(1, self._segments // len(recordings)) * encoder.segment
         counts = [min(most, self._count_ready(each)) for each in recordings]
         length = -(-max(counts) // encoder.segment) * encoder.segment + encoder.right
-        features = [self._features(*pair) for pair in zip(recordings, counts, strict=True)]
-        encodings, left = encoder(
-            _pad(features, length * encoder.stride),
-            torch.tensor(counts, device=self._device),
-            torch.cat([each.left for each in recordings], dim=1),
-            torch.tensor([each.frames for each in recordings], device=self._device),
-        )
-        found = self._decode(encodings, counts, [each.hypotheses for each in recordings])
+        note_padding((length - encoder.right) * len(recordings), sum(counts))
+        with stage("model"):
+            features = [self._features(*pair) for pair in zip(recordings, counts, strict=True)]
+            encodings, left = encoder(
+                _pad(features, length * encoder.stride),
+                torch.tensor(counts, device=self._device),
+                torch.cat([each.left for each in recordings], dim=1),
+                torch.tensor([each.frames for each in recordings], device=self._device),
+            )
+        with stage("decode"):
+            found = self._decode(encodings, counts, [each.hypotheses for each in recordings])
         for row, (recording, count) in enumerate(zip(recordings, counts, strict=True)):
             # A copy, which does not keep the whole batch's alive.
             recording.left = left[:, row : row + 1].clone()

@@ -8,6 +8,7 @@ import torch
 from alignments import EXPLANATIONS, MAX_EXPLAINED_S, Alignment
 from audio_decoding import request_waveform
 from device_io import Answer, Row, request_header, wants_explanation
+from measurements import note_size
 from transcripts import WRITERS, Transcript, choose_media_type, response_format_of
 
 
@@ -41,6 +42,7 @@ def read_request(
     media_type = choose_media_type(accept, response_format_of(row), media_types)
     limit_s = min(max_duration_s, MAX_EXPLAINED_S) if explain else max_duration_s
     waveform = request_waveform(row, context, index, sample_rate_hz, limit_s)
+    note_size(index, "audio_s", len(waveform) / sample_rate_hz)
     return SpeechRequest(waveform, media_type, explain)
 
 

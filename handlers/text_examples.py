@@ -27,11 +27,12 @@ class AnswerForm(Enum):
 class Envelope(NamedTuple):
     """What a request says beside its payload.
 
-    `declared_json` is its content type, `explain` that it came to /explanations and `media_type`
-    how to show an explanation, `hub_client` that it is of `huggingface_hub`; `send` sends a
-    numbered part of the answer before the rest of it.
+    `place` is that in the batch, `declared_json` its content type, `explain` that it came to
+    /explanations and `media_type` how to show an explanation, `hub_client` that it is of
+    `huggingface_hub`; `send` sends a numbered part of the answer before the rest of it.
     """
 
+    place: int = 0
     declared_json: bool = False
     explain: bool = False
     hub_client: bool = False

@@ -17,6 +17,7 @@ from transformers import (
 from continuations import Continuation, GenerationParameters, ReadTokens, WeighTokens
 from device_io import Answer, RequestError
 from explanations import Explained, Target
+from measurements import note_padding, note_size, stage
 from text_examples import AnswerForm, Example, impossible, unknown_target
 from text_settings import TextSettings
 from text_task import EVENT_STREAM, LoadedModel, TextTask, answer_row, own_tokens
@@ -76,10 +77,11 @@ class TextGeneration(TextTask):
     def answer(self, batch: EncodedBatch) -> list[Any]:
         """Return each prompt with what the model adds to it."""
         found = self._continue_all(batch)
-        return [
-            self._write(row, example, each)
-            for row, example, each in zip(batch.rows, batch.examples, found, strict=True)
-        ]
+        with stage("decode"):
+            return [
+                self._write(row, example, each)
+                for row, example, each in zip(batch.rows, batch.examples, found, strict=True)
+            ]
 
     @torch.inference_mode()
     def _continue_all(self, batch: EncodedBatch) -> list[Continuation]:
@@ -112,17 +114,21 @@ class TextGeneration(TextTask):
         ]
         width = batch[0].shape[1]
         starts = [width - len(row) for row in rows]
+        note_padding(width * len(rows), sum(map(len, rows)))
         config = GenerationConfig(
             max_new_tokens=max(each.parameters.max_new_tokens for each in examples),
             do_sample=False,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        self.model.network.generate(
-            **batch.inputs(["input_ids", "attention_mask"], self.model.device),
-            generation_config=config,
-            logits_processor=LogitsProcessorList([WeighTokens(continuations, starts)]),
-            stopping_criteria=StoppingCriteriaList([ReadTokens(continuations)]),
-        )
+        with stage("model"):
+            self.model.network.generate(
+                **batch.inputs(["input_ids", "attention_mask"], self.model.device),
+                generation_config=config,
+                logits_processor=LogitsProcessorList([WeighTokens(continuations, starts)]),
+                stopping_criteria=StoppingCriteriaList([ReadTokens(continuations)]),
+            )
+        for example, each in zip(examples, continuations, strict=True):
+            note_size(example.envelope.place, "tokens_out", len(each.ids))
         return continuations
 
     def _write(self, row: Row, example: Example, found: Continuation) -> Any:

@@ -11,6 +11,7 @@ import torch
 
 from device_io import Answer, RequestError, explanation_unsupported
 from explanations import EXPLANATION_KEYS, Explained, ExplanationParameters, Target
+from measurements import note_size, stage
 from text_examples import (
     NO_ENVELOPE,
     Content,
@@ -122,7 +123,9 @@ class TextTask(ABC):
         ]
         rows: list[Row] = []
         for owner, tokens in enumerate(tokenize(self.tokenizer, texts)):
-            rows += self.cut(owner, tokens, examples[owner])
+            own = self.cut(owner, tokens, examples[owner])
+            note_size(examples[owner].envelope.place, "tokens_in", sum(map(len, own)))
+            rows += own
         return self._batch(rows, examples)
 
     def _batch(self, rows: Sequence[Row], examples: Sequence[Example]) -> EncodedBatch:
@@ -216,7 +219,9 @@ class UnderstandingTask(TextTask):
 
     def answer(self, batch: EncodedBatch) -> list[Any]:
         """Return the answer to each example of a batch."""
-        return [self.decode(example, scored) for example, scored in self._score_examples(batch)]
+        scored = list(self._score_examples(batch))
+        with stage("decode"):
+            return [self.decode(*each) for each in scored]
 
     def _score_examples(self, batch: EncodedBatch) -> Iterator[tuple[Example, list[Scored]]]:
         """Return each example with what the model says about its rows."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from measurements import note_padding, stage
 from text_examples import Example
 from text_tokens import Row
 
@@ -117,9 +118,11 @@ def score_rows(
     scored: dict[int, Scored] = {}
     for group in plan_groups(lengths, most_tokens, call_tokens):
         width = max(lengths[index] for index in group)
-        heads = run_heads(
-            model, {name: each[group, :width].to(device) for name, each in inputs.items()}
-        )
+        note_padding(width * len(group), sum(lengths[index] for index in group))
+        with stage("model"):
+            heads = run_heads(
+                model, {name: each[group, :width].to(device) for name, each in inputs.items()}
+            )
         for place, index in enumerate(group):
             own = (head[place, : lengths[index]] if per_token else head[place] for head in heads)
             scored[index] = Scored(batch.rows[index], tuple(own))

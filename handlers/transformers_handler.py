@@ -10,11 +10,10 @@ import torch
 from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.torch_handler.base_handler import BaseHandler
 
+from batches import Parts, answer_requests
 from device_io import (
-    Parts,
     RequestError,
     Row,
-    answer_requests,
     choose_device,
     limit_threads,
     preferred_media_type,
@@ -129,6 +128,7 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         if context is not None and context.request_ids:
             send = Parts(send_intermediate_predict_response, context, index, EVENT_STREAM).tell
         envelope = Envelope(
+            place=index,
             declared_json=content_type.startswith("application/json"),
             explain=wants_explanation(context, index),
             hub_client=HUB_CLIENT in user_agent,

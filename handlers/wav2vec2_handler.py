@@ -9,6 +9,7 @@ import torch
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from alignments import Alignment, Alternatives
+from batches import answer_requests
 from cpu_convolutions import speed_up_convolutions
 from ctc_alternatives import find_alternatives
 from ctc_beam import Decode, load_beam_decoder
@@ -27,12 +28,12 @@ from ctc_recognition import (
 from device_io import (
     Answer,
     Row,
-    answer_requests,
     choose_device,
     choose_dtype,
     limit_threads,
     read_settings,
 )
+from measurements import stage
 from speech_requests import SpeechRequest, read_request, write_answer
 from transcripts import PLAIN, Token, Transcript, time_words
 
@@ -104,13 +105,15 @@ class Wav2VecHandler:
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
         waveforms = [request.waveform for request in requests]
         settings = self._settings
-        emissions = compute_emissions(
-            self.model, waveforms, settings.chunk_length_s, settings.stride_length_s
-        )
-        return [
-            self._write(request, emission)
-            for request, emission in zip(requests, emissions, strict=True)
-        ]
+        with stage("model"):
+            emissions = compute_emissions(
+                self.model, waveforms, settings.chunk_length_s, settings.stride_length_s
+            )
+        with stage("decode"):
+            return [
+                self._write(request, emission)
+                for request, emission in zip(requests, emissions, strict=True)
+            ]
 
     def _write(self, request: SpeechRequest, emission: torch.Tensor) -> Answer:
         probabilities = emission.softmax(dim=-1)

@@ -26,6 +26,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG_FILE = ROOT / "config.properties"
 ADDRESS_KEYS = ("inference_address", "management_address", "metrics_address")
+PATH_KEYS = ("metrics_config", "keystore", "private_key_file", "certificate_file")
 PORT_KEYS = ("grpc_inference_port", "grpc_management_port")
 # TorchServe 0.12 asks for this release or a later one.
 FIRST_JAVA = 17
@@ -54,10 +55,12 @@ class ServerRecord:
 
 
 def read_properties(path: Path = CONFIG_FILE) -> dict[str, str]:
-    """Return the keys and values of a Java properties file."""
+    """Return the keys and values of a Java properties file, and paths in it as absolute ones."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    properties = {key.strip(): value.strip() for key, _, value in pairs}
+    paths = {key: str(path.parent / properties[key]) for key in PATH_KEYS if key in properties}
+    return properties | paths
 
 
 def free_properties() -> dict[str, str]:

@@ -3,12 +3,13 @@
 import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ts.context import Context, RequestProcessor
 
 from build_archives import HANDLER_FOLDER, ROOT
 from local_serving import LocalModel, load_archive
@@ -38,6 +39,13 @@ def load_text_model(
     }
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps({"model": model}))
     return load_archive(folder, gpu_id)
+
+
+def make_context(headers: Sequence[Mapping[str, str]]) -> Context:
+    """Return the context of a batch of requests with these headers."""
+    context = Context("model", "folder", {}, len(headers), None, "0.12")
+    context.request_processor = [RequestProcessor(dict(each)) for each in headers]
+    return context
 
 
 def lines(count: int, most_words: int = 12, seed: int = 1) -> list[str]:

@@ -1,22 +1,17 @@
-"""Devices, settings, payloads and the loop that answers each row of a batch on its own merits."""
+"""Devices, settings, payloads and headers."""
 
 import json
-import logging
-from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ts.context import Context, RequestProcessor
 
+from common import make_context
 from ctc_recognition import Wav2Vec2Settings
 from device_io import (
-    Parts,
     RequestError,
-    answer_requests,
     as_fields,
     as_text,
     choose_device,
@@ -32,12 +27,6 @@ JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
-
-
-def make_context(headers: Sequence[Mapping[str, str]]) -> Context:
-    context = Context("model", "folder", {}, len(headers), None, "0.12")
-    context.request_processor = [RequestProcessor(dict(each)) for each in headers]
-    return context
 
 
 @pytest.mark.parametrize(
@@ -193,87 +182,3 @@ def test_header_names_have_any_case() -> None:
     context = make_context([{"accept": "text/plain"}])
     assert request_header(context, 0, "Accept") == "text/plain"
     assert request_header(context, 0, "explain") is None
-
-
-def parse_number(index: int, row: Mapping[str, Any]) -> int:
-    if row["body"] < 0:
-        raise RequestError(422, "Negative", f"row {index}")
-    return int(row["body"])
-
-
-def test_each_row_gets_its_own_answer_in_order() -> None:
-    context = make_context([{}] * 5)
-    rows = [{"body": value} for value in (3, -1, 4, -1, 5)]
-    answers = answer_requests(rows, context, parse_number, lambda values: [v * 10 for v in values])
-    assert [answers[0], answers[2], answers[4]] == [30, 40, 50]
-    assert answers[1] == {"code": 422, "type": "Negative", "message": "row 1"}
-    statuses = [context.get_response_status(index)[0] for index in range(5)]
-    assert statuses == [200, 422, 200, 422, 200]
-    assert context.get_response_content_type(1) == "application/json"
-
-
-def test_memory_that_runs_out_halves_the_batch() -> None:
-    sizes = []
-
-    def run(values: Sequence[int]) -> Sequence[int]:
-        sizes.append(len(values))
-        if len(values) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return values
-
-    rows = [{"body": value} for value in range(8)]
-    assert answer_requests(rows, None, parse_number, run) == list(range(8))
-    assert sizes == [8, 4, 2, 2, 4, 2, 2]
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
-def test_request_that_does_not_fit_alone_fails_alone(error: Exception) -> None:
-    def run(values: Sequence[int]) -> Sequence[int]:
-        if 7 in values:
-            raise error
-        return values
-
-    context = make_context([{}] * 3)
-    answers = answer_requests([{"body": v} for v in (1, 7, 2)], context, parse_number, run)
-    assert (answers[0], answers[1]["code"], answers[2]) == (1, 507, 2)
-
-
-def test_bug_is_logged_without_the_payload_and_spares_the_neighbours(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def run(values: Sequence[int]) -> Sequence[int]:
-        if 1234567 in values:
-            raise KeyError(f"payload {values}")
-        return values
-
-    rows = [{"body": value} for value in (1, 1234567, 2)]
-    with caplog.at_level(logging.DEBUG):
-        answers = answer_requests(rows, None, parse_number, run)
-    assert (answers[0], answers[1]["code"], answers[2]) == (1, 503, 2)
-    assert "KeyError" in caplog.text
-    assert "test_device_io.py" in caplog.text
-    assert "1234567" not in caplog.text + json.dumps(answers)
-
-
-def test_model_that_loses_an_answer_is_a_bug_of_its_own() -> None:
-    answers = answer_requests([{"body": 1}], None, parse_number, lambda values: [])
-    assert answers[0]["code"] == 503
-
-
-def test_no_rows_get_no_answers() -> None:
-    assert answer_requests([], None, parse_number, lambda values: values) == []
-
-
-def test_each_part_of_an_answer_is_sent_once() -> None:
-    """Also where its batch failed on the way and is run again from the start."""
-    sent: list[Any] = []
-    context = SimpleNamespace(
-        request_ids={0: "a", 1: "b"}, set_response_content_type=lambda *kind: sent.append(kind)
-    )
-    parts = Parts(lambda *part: sent.append(part), context, 1, "text/event-stream")
-    for number in (1, 2, 1, 2, 3):
-        parts.tell(number, f"part {number}")
-    messages = [each[0][1] for each in sent if isinstance(each[0], dict)]
-    assert messages == ["part 1", "part 2", "part 3"]
-    assert sent[0] == (1, "text/event-stream")
-    assert sent[1] == ({1: "part 1"}, {1: "b"}, "Part", 200, context)
