@@ -99,30 +99,29 @@ def read_settings(
 ) -> Settings:
     """Return a section of a model's YAML, such as `pt2.compile`, as a frozen dataclass.
 
-    Raises `ValueError` with one sentence that names each unknown key, wrong type or impossible
-    choice, so that a mistake stops the load. `config` is not changed.
+    Raises `ValueError` with one sentence for each unknown key, wrong type or impossible choice, so
+    that a mistake stops the load. `config` is not changed.
     """
     section = config or {}
     for name in section_name.split("."):
         section = section.get(name) or {}
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{section_name}: expected keys and values, got {section!r}.")
+    choices = list(getattr(settings_class, "__dataclass_fields__", ()))
     try:
         return settings_class(**section)
     except ValidationError as error:
-        problems = "; ".join(_describe_problem(problem) for problem in error.errors())
-        choices = ", ".join(getattr(settings_class, "__dataclass_fields__", ()))
-        raise ValueError(
-            f"The model's YAML has a mistake in its section {section_name}: {problems}. "
-            f"The keys are: {choices}."
-        ) from error
+        problems = (_describe_problem(problem, choices) for problem in error.errors())
+        raise ValueError(" ".join(f"{section_name}{each}." for each in problems)) from error
 
 
-def _describe_problem(problem: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+def _describe_problem(problem: Mapping[str, Any], choices: Sequence[str]) -> str:
+    key = "".join(f".{part}" for part in problem["loc"])
+    said = str(problem["msg"])
+    said = said[0].lower() + said[1:]
     if problem["type"] == "unexpected_keyword_argument":
-        return f"{key}: unknown key"
-    if not key:
-        return str(problem["msg"])
-    return f"{key}: {problem['msg']}, got {problem['input']!r}"
+        return f"{key}: expected a key out of {', '.join(choices)}, got this one"
+    return f"{key}: {said}, got {problem['input']!r}" if key else f": {said}"
 
 
 def request_header(context: Any, index: int, name: str) -> str | None:

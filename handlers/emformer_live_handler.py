@@ -28,8 +28,9 @@ from live_sessions import (
     read_idle_seconds,
     read_sequence_headers,
 )
+from load_errors import one_sentence
 from measurements import note_gauge, note_size
-from rnnt_loading import load_archive
+from rnnt_loading import SENTENCEPIECE_FILE, load_archive
 from rnnt_recognition import Recognizer
 from rnnt_segments import find_segment_ends
 from rnnt_tokens import describe_tokens, text_of
@@ -45,11 +46,11 @@ class LiveHandler:
     def __init__(self) -> None:
         self.initialized = False
 
+    @one_sentence(SENTENCEPIECE_FILE)
     def initialize(self, context: Any) -> None:
         """Load the archive's files, and run them.
 
-        Raises `ValueError` or `OSError`, which stop the load, for a mistake in the YAML or a
-        missing file.
+        Raises `LoadError`, which stops the load, for a mistake in the YAML or a missing file.
         """
         config = context.model_yaml_config
         self._settings = settings = read_settings(LiveSettings, config, "handler")

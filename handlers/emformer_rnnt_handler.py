@@ -11,8 +11,9 @@ from alignments import Alignment, Alternatives
 from batches import Parts, answer_requests
 from device_io import Answer, Row, read_settings, refuse_explanation
 from emformer_features import SAMPLE_RATE_HZ
+from load_errors import one_sentence
 from measurements import stage
-from rnnt_loading import load_archive
+from rnnt_loading import SENTENCEPIECE_FILE, load_archive
 from rnnt_recognition import EmformerSettings, Recognizer, Recording
 from rnnt_segments import SegmentStream
 from rnnt_tokens import (
@@ -41,11 +42,11 @@ class ModelHandler:
         self.device: torch.device | None = None
         self.initialized = False
 
+    @one_sentence(SENTENCEPIECE_FILE)
     def initialize(self, context: Any) -> None:
         """Load the TorchScript file that the manifest names and the pieces, and run them.
 
-        Raises `ValueError` or `OSError`, which stop the load, for a mistake in the YAML or a
-        missing file.
+        Raises `LoadError`, which stops the load, for a mistake in the YAML or a missing file.
         """
         self._settings = read_settings(EmformerSettings, context.model_yaml_config, "handler")
         settings = self._settings

@@ -28,7 +28,12 @@ def load_archive(context: Any, threads: int | None) -> LoadedArchive:
     limit_threads(threads, context.model_yaml_config)
     folder = Path(context.system_properties["model_dir"])
     device = choose_device(context.system_properties.get("gpu_id"))
-    pieces = SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE_FILE))
+    try:
+        pieces = SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE_FILE))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{SENTENCEPIECE_FILE}: expected a SentencePiece model, got a damaged file."
+        ) from error
     path = folder / context.manifest["model"]["serializedFile"]
     model = torch.jit.load(str(path), device).eval()
     return LoadedArchive(model, pieces, device, folder)

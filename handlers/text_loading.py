@@ -86,10 +86,15 @@ def check_settings(settings: TextSettings, device: torch.device) -> None:
 def load_tokenizer(folder: Path, settings: TextSettings) -> Any:
     """Return the archive's tokenizer; `do_lower_case` overrides its own casing where it is set.
 
-    Raises `ValueError` for one that does not know which characters a token is made of.
+    Raises `ValueError` where there is none, and for one that does not know which characters a token
+    is made of.
     """
     casing = {} if settings.do_lower_case is None else {"do_lower_case": settings.do_lower_case}
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **casing)
+    files = set(tokenizer.vocab_files_names.values())
+    # transformers makes up an empty vocabulary where none of them is there.
+    if files and not any((folder / name).exists() for name in files):
+        raise ValueError(f"Expected a tokenizer ({', '.join(sorted(files))}), got no such file.")
     if not tokenizer.is_fast:
         raise ValueError(
             f"Expected a tokenizer of the tokenizers library, with a tokenizer.json, got "

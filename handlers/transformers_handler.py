@@ -24,6 +24,7 @@ from device_io import (
 )
 from explainer import Explainer, choose_network
 from explanation_pages import PICTURES
+from load_errors import one_sentence
 from text_examples import Envelope, Example
 from text_loading import CompileSettings, compile_model, load_network, load_text_model
 from text_settings import TextSettings
@@ -46,11 +47,11 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         self.setup_config: dict[str, Any] = {}
         self.model: Any = None
 
+    @one_sentence("config.json")
     def initialize(self, context: Any) -> None:
         """Load the tokenizer, the model and its labels from the archive.
 
-        Raises `ValueError` or `OSError`, which stop the load, for a mistake in the YAML or a
-        missing file.
+        Raises `LoadError`, which stops the load, for a mistake in the YAML or a missing file.
         """
         config = context.model_yaml_config
         self.settings = read_settings(TextSettings, config, "handler")

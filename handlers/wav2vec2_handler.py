@@ -33,6 +33,7 @@ from device_io import (
     limit_threads,
     read_settings,
 )
+from load_errors import one_sentence
 from measurements import stage
 from speech_requests import SpeechRequest, read_request, write_answer
 from transcripts import PLAIN, Token, Transcript, time_words
@@ -49,11 +50,11 @@ class Wav2VecHandler:
         self.device: torch.device | None = None
         self.expected_sampling_rate = 16_000
 
+    @one_sentence("config.json", "vocab.json", "preprocessor_config.json|processor_config.json")
     def initialize(self, context: Any) -> None:
         """Load the checkpoint and its processor from the archive, and run them once.
 
-        Raises `ValueError` or `OSError`, which stop the load, for a mistake in the YAML or a
-        missing file.
+        Raises `LoadError`, which stops the load, for a mistake in the YAML or a missing file.
         """
         self._context = context
         config = context.model_yaml_config

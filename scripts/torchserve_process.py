@@ -39,6 +39,8 @@ DRAIN_TIMEOUT_S, SETTLE_S = 120.0, 1.0
 REPORT_EVERY_S = 5.0
 # What the front end logs when a worker could not load its model.
 FAILURE = re.compile(r"Load model failed: ([^,]+),")
+# What a worker writes last when its handler refuses an archive.
+REFUSAL = "W-[0-9]+-{model}_[^ ]* MODEL_LOG - (?:[a-z_]+\\.)*LoadError: (.+)"
 # What stands between the front end's own words and what a worker wrote.
 WORKER_MARK = "MODEL_LOG - "
 
@@ -230,7 +232,14 @@ def _check_alive(folder: Path, record: ServerRecord | None) -> None:
         raise ServerError(f"TorchServe ended while starting.\n{last_lines(folder)}")
     failure = FAILURE.search(_read_log(folder))
     if failure:
-        raise ServerError(f"{failure[1]}: its worker could not load it.\n{last_lines(folder)}")
+        raise ServerError(f"{failure[1]}: {_why_not_loaded(folder, failure[1])}")
+
+
+def _why_not_loaded(folder: Path, model: str) -> str:
+    sentences = re.findall(REFUSAL.format(model=re.escape(model)), _read_log(folder))
+    if sentences:
+        return str(sentences[-1])
+    return f"its worker could not load it.\n{last_lines(folder)}"
 
 
 def _record_path(folder: Path) -> Path:

@@ -60,19 +60,29 @@ def assert_models_cannot_be_removed(management_url: str) -> None:
     assert refused.value.code == 405
 
 
+MISTAKE = (
+    "^broken: model-config.yaml: handler.mode: expected one of sequence_classification, "
+    "token_classification, question_answering, text_generation, got 'translation'.$"
+)
+
+
 def test_worker_that_cannot_load_says_why_and_nothing_is_left(tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
     config = read_configs()["bert_seq_classification"]
     yaml = tmp_path / "model-config.yaml"
     yaml.write_text("handler: {mode: translation}\n")
-    modules = ",".join(str(HANDLER_FOLDER / name) for name in config.modules)
+    files = [
+        *(HANDLER_FOLDER / name for name in config.modules),
+        ROOT / config.source / "config.json",
+    ]
+    modules = ",".join(map(str, files))
     archive("broken", "transformers_handler.py", store, modules, yaml)
     folder = tmp_path / "server"
     record = start_server(folder, store, ["broken.mar"], free_properties())
     first = psutil.Process(record.pid)
     try:
-        with pytest.raises(ServerError, match=r"broken: its worker(.|\n)*sequence_classification"):
+        with pytest.raises(ServerError, match=MISTAKE):
             wait_until_ready(folder, ["broken"], START_TIMEOUT_S, print)
         others = first.children(recursive=True)
         assert others

@@ -1,0 +1,94 @@
+"""Mistakes in an archive: each stops the load with one sentence that says what to change."""
+
+import functools
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+Initialize = Callable[[Any, Any], None]
+# A library's message may be a report of many lines.
+MOST_CHARACTERS = 500
+
+
+class LoadError(ValueError):
+    """Why an archive cannot be loaded, in one sentence."""
+
+
+def one_sentence(*required: str) -> Callable[[Initialize], Initialize]:
+    """Decorate `initialize(self, context)`: check the archive's files, and raise only `LoadError`.
+
+    `required` are the files that an archive cannot do without, or several of which it needs one:
+    `"vocab.json"`, `"preprocessor_config.json|processor_config.json"`.
+    """
+
+    def decorate(initialize: Initialize) -> Initialize:
+        @functools.wraps(initialize)
+        def checked(self: Any, context: Any) -> None:
+            try:
+                folder = Path(context.system_properties["model_dir"])
+                serialized = context.manifest["model"].get("serializedFile")
+                check_files(folder, [*required, *([serialized] if serialized else [])])
+                initialize(self, context)
+            except (LoadError, MemoryError, torch.OutOfMemoryError):
+                # TorchServe has an answer of its own for the last two.
+                raise
+            except Exception as error:
+                raise LoadError(_sentence(error, context)) from error
+
+        return checked
+
+    return decorate
+
+
+def check_files(folder: Path, required: Sequence[str]) -> None:
+    """Raise `LoadError` for a file of an archive that is missing or damaged."""
+    there = {path.name for path in folder.iterdir()}
+    for names in required:
+        if not there & set(names.split("|")):
+            raise LoadError(f"{names.replace('|', ' or ')}: expected in the archive, got no file.")
+    for path in sorted(folder.iterdir()):
+        check = CHECKS.get(path.suffix)
+        if check:
+            check(path)
+
+
+def _check_json(path: Path) -> None:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LoadError(f"{path.name}: expected JSON, got a damaged file: {error}.") from error
+
+
+def _check_safetensors(path: Path) -> None:
+    try:
+        with safe_open(path, "pt"):
+            pass
+    except SafetensorError as error:
+        raise LoadError(
+            f"{path.name}: expected safetensors, got a damaged file: {error}"
+        ) from error
+
+
+def _check_zip(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise LoadError(f"{path.name}: expected TorchScript, got a damaged file.")
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    ".json": _check_json,
+    ".safetensors": _check_safetensors,
+    ".pt": _check_zip,
+}
+
+
+def _sentence(error: Exception, context: Any) -> str:
+    text = " ".join(str(error).split())[:MOST_CHARACTERS]
+    if text.startswith(("handler", "pt2")):
+        yaml = context.manifest["model"].get("configFile", "the model's YAML")
+        return f"{yaml}: {text}"
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
