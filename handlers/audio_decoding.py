@@ -6,7 +6,9 @@ than its samples at the model's rate.
 
 import io
 import math
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from functools import lru_cache
@@ -19,6 +21,7 @@ import torchaudio
 
 from device_io import RequestError, Row, request_audio, request_header
 
+STDERR = 2
 BLOCK_S = 10
 # Resampling kernels, of up to 20 MB each; more rates than these are seldom in use.
 KEPT_RESAMPLERS = 8
@@ -111,7 +114,8 @@ def open_recording(audio: bytes, pcm: PcmFormat | None) -> soundfile.SoundFile:
     """Open a file's bytes, or bare samples; raises `RequestError` 415 for what is neither."""
     try:
         if pcm is None:
-            return soundfile.SoundFile(io.BytesIO(audio))
+            with _muted():
+                return soundfile.SoundFile(io.BytesIO(audio))
         _check_whole_samples(audio, pcm)
         return soundfile.SoundFile(
             io.BytesIO(audio),
@@ -128,6 +132,19 @@ def open_recording(audio: bytes, pcm: PcmFormat | None) -> soundfile.SoundFile:
             f"Expected a recording in body (WAV, FLAC, Ogg, MP3 or AIFF), got {len(audio)} bytes "
             "that no audio decoder recognises.",
         ) from None
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Keep what decoders say of a damaged file, such as libmpg123 its bytes, out of the log."""
+    with open(os.devnull, "wb") as nowhere:
+        stderr = os.dup(STDERR)
+        os.dup2(nowhere.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, STDERR)
+            os.close(stderr)
 
 
 def _check_whole_samples(audio: bytes, pcm: PcmFormat) -> None:
@@ -180,7 +197,9 @@ def _check_header(recording: soundfile.SoundFile, max_duration_s: float) -> None
 def read_blocks(recording: soundfile.SoundFile) -> Iterator[torch.Tensor]:
     """Yield the recording's samples, channels averaged, in blocks of shape (samples,)."""
     rate_hz, read = recording.samplerate, 0
-    while len(samples := _read(recording, BLOCK_S * rate_hz, read / rate_hz)):
+    # Blocks of many channels are shorter: a small file may have a thousand.
+    frames = max(1, BLOCK_S * rate_hz // recording.channels)
+    while len(samples := _read(recording, frames, read / rate_hz)):
         read += len(samples)
         block = torch.from_numpy(samples).mean(dim=1)
         if not bool(torch.isfinite(block).all()):
@@ -192,7 +211,8 @@ def read_blocks(recording: soundfile.SoundFile) -> Iterator[torch.Tensor]:
 
 def _read(recording: soundfile.SoundFile, frames: int, position_s: float) -> Any:
     try:
-        return recording.read(frames, dtype="float32", always_2d=True)
+        with _muted():
+            return recording.read(frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
         raise _bad_samples(
             "DamagedAudio",

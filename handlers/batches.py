@@ -14,13 +14,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from device_io import Answer, RequestError, Row
+from device_io import Answer, RequestError, Row, came_by_http
 from measurements import measure_batch, report, stage
 from shutdown_gate import pass_gate
 
 logger = logging.getLogger(__name__)
 
 Request = TypeVar("Request")
+# How TorchServe is told that an answer, or the last part of one, is all.
+STREAM_HEADER = "ts_stream_next"
 # When a server that is stopped now may be there again.
 RESTART_S = 5
 
@@ -154,6 +156,10 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _write(outcome: Any, index: int, context: Any) -> Any:
     served = context is not None and context.request_processor
+    if served and context.request_ids and not came_by_http(context, index):
+        # A gRPC request, whole or StreamPredictions: without this header the latter ends its worker
+        # in TorchServe 0.12. An answer to HTTP with it would be the last part of a stream.
+        context.set_response_header(index, STREAM_HEADER, "false")
     if isinstance(outcome, RequestError):
         if served:
             context.set_response_status(outcome.status.value, outcome.status.phrase, index)

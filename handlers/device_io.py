@@ -129,7 +129,9 @@ def request_header(context: Any, index: int, name: str) -> str | None:
     if context is None or not context.request_processor:
         return None
     headers = context.get_all_request_header(index)
-    return next((value for key, value in headers.items() if key.lower() == name.lower()), None)
+    # TorchServe keeps what it knows of a form's fields in the same place, by their names.
+    found = (value for key, value in headers.items() if key.lower() == name.lower())
+    return next((value for value in found if isinstance(value, str)), None)
 
 
 def preferred_media_type(accept: str, media_types: Sequence[str]) -> str:
@@ -151,6 +153,11 @@ def _weight(parameter: str) -> float:
         return float(parameter.removeprefix("q="))
     except ValueError:
         return 0.0
+
+
+def came_by_http(context: Any, index: int) -> bool:
+    """Tell whether a row came by HTTP, whose requests TorchServe marks, and not by gRPC."""
+    return request_header(context, index, "explain") is not None
 
 
 def wants_explanation(context: Any, index: int) -> bool:

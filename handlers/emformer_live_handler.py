@@ -1,7 +1,6 @@
 """TorchServe handler for live speech: sessions of an Emformer RNN-T, a piece of audio at a time."""
 
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
 
 import torch
@@ -85,15 +84,21 @@ class LiveHandler:
             note_gauge("LiveSessions", len(self._sessions))
 
     def _take(self, index: int, row: Row, context: Any) -> Piece:
-        refuse_explanation(context, index)
-        name, begins, ends = read_sequence_headers(context, index)
+        name = context.get_request_header(index, context.header_key_sequence_id) or ""
         try:
+            refuse_explanation(context, index)
+            begins, ends = read_sequence_headers(context, index)
             session = self._begin(name, index, context) if begins else self._sessions.find(name)
-            self._receive(session, row, index, ends)
-        except RequestError as error:
-            # What is missing now would be missing for ever.
-            if error.status != HTTPStatus.CONFLICT:
+        except RequestError:
+            # TorchServe would keep a place for a session that there is none of.
+            if not self._sessions.is_open(name):
                 self._end(name, index, context)
+            raise
+        try:
+            self._receive(session, row, index, ends)
+        except RequestError:
+            # What is missing now would be missing for ever.
+            self._end(name, index, context)
             raise
         if ends:
             self._end(name, index, context)

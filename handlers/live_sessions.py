@@ -96,6 +96,10 @@ class Sessions:
         session.used_s = self._clock_s()
         return session
 
+    def is_open(self, name: str) -> bool:
+        """Tell whether there is an open session of this name."""
+        return name in self._open
+
     def end(self, name: str) -> None:
         """Forget a session."""
         self._open.pop(name, None)
@@ -116,8 +120,8 @@ def read_idle_seconds(config: Mapping[str, Any] | None) -> float:
     return float(idle_ms) / 1000
 
 
-def read_sequence_headers(context: Any, index: int) -> tuple[str, bool, bool]:
-    """Return the session of a request, and whether it is the first and the last of it.
+def read_sequence_headers(context: Any, index: int) -> tuple[bool, bool]:
+    """Tell whether a request is the first and the last of its session.
 
     Raises `RequestError` 400 for names in another case, which TorchServe does not recognise: it
     would take each piece for a session of its own.
@@ -135,5 +139,4 @@ def read_sequence_headers(context: Any, index: int) -> tuple[str, bool, bool]:
             "InvalidHeader",
             f"Expected the header {strange[0].lower()} in this case, got {strange[0]}.",
         )
-    name, begins, ends = (headers.get(key, "") for key in keys)
-    return name, begins == "true", ends == "true"
+    return headers.get(keys[1]) == "true", headers.get(keys[2]) == "true"

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from device_io import RequestError, as_fields
 
 Parameters = TypeVar("Parameters")
+# Characters of a number or a parameter's name in an error.
+MOST_SHOWN = 40
 
 
 class AnswerForm(Enum):
@@ -97,10 +99,10 @@ def read_content(payload: Any, envelope: Envelope) -> Content:
 def text_of(content: Content, name: str = "text") -> str:
     """Return a text, from the field `name` where the payload is an object.
 
-    Raises `RequestError` 400 where there is none.
+    Raises `RequestError` 400 where there is none, or one that is not Unicode.
     """
     if isinstance(content.fields, str) and name == "text":
-        return content.fields
+        return _checked(content.fields, "body")
     value = None if isinstance(content.fields, str) else content.fields.get(name)
     if not isinstance(value, str) or not value.strip():
         plain = content.form is AnswerForm.PLAIN
@@ -111,7 +113,20 @@ def text_of(content: Content, name: str = "text") -> str:
             f"Expected a JSON object with text in the field {place}, got none or something else "
             "there.",
         )
-    return value
+    return _checked(value, name)
+
+
+def _checked(text: str, field: str) -> str:
+    """Return a text; raises `RequestError` 400 for one that JSON allows and Unicode does not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError(
+            HTTPStatus.BAD_REQUEST,
+            "InvalidEncoding",
+            f"Expected Unicode characters in {field}, got half of a surrogate pair.",
+        ) from None
+    return text
 
 
 def optional_text_of(content: Content, name: str) -> str | None:
@@ -157,11 +172,13 @@ def _null_says_something(field: Field[Any]) -> bool:
 
 def _describe(problem: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
+    # Names and numbers tell what is wrong; texts may be a user's.
     if problem["type"] == "unexpected_keyword_argument":
-        return f"{name[:40]}: unknown"
-    # Numbers tell what is wrong; texts may be a user's.
+        return f"{name[:MOST_SHOWN] if name.isidentifier() else 'a name'}: unknown"
     value = problem["input"]
-    shown = value if isinstance(value, int | float) else f"a {type(value).__name__}"
+    shown = (
+        str(value)[:MOST_SHOWN] if isinstance(value, int | float) else f"a {type(value).__name__}"
+    )
     return f"{name}: {problem['msg']}, got {shown}"
 
 
@@ -170,7 +187,7 @@ def impossible(name: str, expected: str, got: str) -> RequestError:
     return RequestError(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "InvalidParameter",
-        f"Expected {name} to be {expected}, got {got}.",
+        f"Expected {name} to be {expected}, got {got[:MOST_SHOWN]}.",
     )
 
 

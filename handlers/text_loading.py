@@ -91,9 +91,9 @@ def load_tokenizer(folder: Path, settings: TextSettings) -> Any:
     """
     casing = {} if settings.do_lower_case is None else {"do_lower_case": settings.do_lower_case}
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **casing)
-    files = set(tokenizer.vocab_files_names.values())
+    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
     # transformers makes up an empty vocabulary where none of them is there.
-    if files and not any((folder / name).exists() for name in files):
+    if tokenizer.vocab_files_names and not any((folder / name).exists() for name in files):
         raise ValueError(f"Expected a tokenizer ({', '.join(sorted(files))}), got no such file.")
     if not tokenizer.is_fast:
         raise ValueError(

@@ -125,7 +125,7 @@ def start_server(
 def find_server(folder: Path) -> ServerRecord | None:
     """Return the server that runs in `folder`, or None."""
     record = _read_record(folder)
-    return record if record and _processes(record) else None
+    return record if record and server_processes(record) else None
 
 
 def _read_record(folder: Path) -> ServerRecord | None:
@@ -134,7 +134,7 @@ def _read_record(folder: Path) -> ServerRecord | None:
     return ServerRecord(**json.loads(_record_path(folder).read_text(encoding="utf-8")))
 
 
-def _processes(record: ServerRecord) -> list[psutil.Process]:
+def server_processes(record: ServerRecord) -> list[psutil.Process]:
     """Return what is alive of a server: it has a session of its own, which outlives its leader."""
     try:
         if psutil.Process(record.pid).create_time() != record.created_s:
@@ -159,7 +159,7 @@ def stop_server(folder: Path, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
     record = _read_record(folder)
     if record is None:
         return False
-    processes = _processes(record)
+    processes = server_processes(record)
     if processes:
         _drain(record, drain_timeout_s)
     for process in processes:
@@ -228,7 +228,7 @@ def _is_ready(management_url: str, model: str) -> bool:
 
 
 def _check_alive(folder: Path, record: ServerRecord | None) -> None:
-    if record is None or not _processes(record):
+    if record is None or not server_processes(record):
         raise ServerError(f"TorchServe ended while starting.\n{last_lines(folder)}")
     failure = FAILURE.search(_read_log(folder))
     if failure:

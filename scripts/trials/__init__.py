@@ -1,0 +1,1 @@
+"""What puts a running server to the test: broken requests, faults and load."""

@@ -1,0 +1,133 @@
+"""Broken requests among good ones, from many connections at once, and what came of it."""
+
+import json
+import random
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from itertools import count
+
+from trials.corpus import TEXT_MODELS, Case, make_cases
+from trials.good_traffic import explanations, is_right, predictions
+from trials.grpc_client import GrpcClient
+from trials.http_client import LOST, Outcome, Request, send_alone
+from trials.servers import TrialServer
+
+CONNECTIONS = 16
+TIMEOUT_S = 120.0
+# Connections that a broken message leaves waiting are given up after this long.
+BROKEN_TIMEOUT_S = 5.0
+GRPC_SHARE = 20
+# What TorchServe itself answers where a request never reached a handler.
+TORCHSERVE_ERRORS = 5
+MOST_EXAMPLES = 5
+Learned = Sequence[tuple[Request, bytes]]
+
+
+@dataclass
+class FuzzReport:
+    """What came of the broken requests, and everything that should not have happened."""
+
+    sent: int = 0
+    good: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    by_family: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    faults: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, family: str, status: str, faults: Iterable[str]) -> None:
+        """Add a broken request's outcome."""
+        with self._lock:
+            self.sent += 1
+            self.statuses[status] += 1
+            self.by_family[family][status] += 1
+            self.faults += [f"{family}: {fault}" for fault in faults]
+
+    def note_good(self, fault: str | None) -> None:
+        """Add a good request's outcome."""
+        with self._lock:
+            self.good += 1
+            self.faults += [fault] if fault else []
+
+
+def learn_answers(address: tuple[str, int]) -> Learned:
+    """Return good requests, and what each is answered alone."""
+    learned = []
+    for request in (*predictions(), *explanations()):
+        outcome = send_alone(address, request, TIMEOUT_S)
+        if outcome.status != HTTPStatus.OK:
+            raise RuntimeError(f"{request.target} answered {outcome.status} before any trial")
+        learned.append((request, outcome.body))
+    return learned
+
+
+def find_faults(case: Case, outcome: Outcome) -> list[str]:
+    """Return what is wrong with the answer to a broken request."""
+    if outcome.status is None:
+        # A message that is not HTTP may go without an answer.
+        whole = case.request.raw is None and outcome.failure == LOST
+        return [f"no answer to {case.request.target}"] if whole else []
+    if outcome.status < HTTPStatus.BAD_REQUEST:
+        return []
+    try:
+        error = json.loads(outcome.body)
+        said, kind = str(error["message"]), str(error["type"])
+    except (ValueError, TypeError, KeyError):
+        empty = case.request.method == "HEAD" or outcome.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        return [] if empty and not outcome.body else [f"{outcome.status} without an error's body"]
+    faults = []
+    if outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        faults.append(f"{outcome.status} {kind} from {case.request.target}: {said[:100]}")
+    ours = not kind.endswith("Exception")
+    if ours and not said.startswith("Expected "):
+        faults.append(f"{kind} does not say what was expected: {said[:100]}")
+    if ours and len(said) > 1000:
+        faults.append(f"{kind} has a message of {len(said)} characters")
+    return faults
+
+
+def fuzz(
+    server: TrialServer, cases: Sequence[Case], learned: Learned, report: Callable[[str], None]
+) -> FuzzReport:
+    """Send broken requests, each with a good one beside it, from many connections at once."""
+    results, numbers = FuzzReport(), count()
+
+    def send(case: Case) -> None:
+        timeout_s = BROKEN_TIMEOUT_S if case.request.raw is not None else TIMEOUT_S
+        outcome = send_alone(server.address, case.request, timeout_s)
+        status = str(outcome.status or outcome.failure)
+        results.note(case.family, status, find_faults(case, outcome))
+        number = next(numbers)
+        request, expected = learned[number % len(learned)]
+        good = send_alone(server.address, request, TIMEOUT_S)
+        wrong = f"good request {request.target} got {good.status or good.failure}: "
+        results.note_good(None if is_right(good, expected) else wrong + repr(good.body[:200]))
+        if number % 500 == 499:
+            report(f"{number + 1} of {len(cases)} sent")
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        list(pool.map(send, cases))
+    return results
+
+
+def fuzz_grpc(server: TrialServer, sent: int, seed: int, results: FuzzReport) -> None:
+    """Send broken requests to the gRPC door, with a good one now and then."""
+    client = GrpcClient(int(server.properties["grpc_inference_port"]), TIMEOUT_S)
+    try:
+        for number, case in enumerate(make_cases(sent, seed)):
+            chance = random.Random(number)
+            model = chance.choice((*TEXT_MODELS, "wav2vec2", "emformer_asr", "nobody", ""))
+            name = chance.choice(("data", "body", "inputs", "", "\u00e9", "x" * 3000))
+            body = case.request.body
+            inputs = {name: body} if chance.random() < 0.9 else {}
+            code, _ = client.call(model, inputs, chance.choice(("", "1.0", "9")), number % 5 == 0)
+            fault = [f"{code} from {model}"] if code in ("UNKNOWN", "UNAVAILABLE") else []
+            results.note("grpc", code, fault)
+            code, answer = client.call("bert_seq_classification", {"data": b"Great"})
+            right = code == "OK" and answer == b"Accepted"
+            results.note_good(None if right else f"good gRPC request got {code}")
+    finally:
+        client.close()

@@ -1,0 +1,110 @@
+"""Good requests to every model, and whether an answer is the one that each gets alone."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from build_archives import ROOT
+from trials.http_client import Outcome, Request
+
+EXAMPLES = ROOT / "examples"
+SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
+REVIEWS = (
+    (EXAMPLES / "review_accepted.txt").read_text(encoding="utf-8"),
+    "The room was dirty and I want a refund.",
+    "Great",
+)
+# What rounding may change: numbers depend in their last digits on what else is in a batch.
+TOLERANCE = 1e-3
+JSON, TEXT, AUDIO = "application/json", "text/plain", "audio/wav"
+
+
+def post(target: str, body: bytes | str | Mapping[str, Any], kind: str, **more: str) -> Request:
+    """Return a request with a body of a content type; `more` are headers."""
+    if isinstance(body, Mapping):
+        body = json.dumps(body)
+    content = body.encode() if isinstance(body, str) else body
+    headers = (("Content-Type", kind), *((key.replace("_", "-"), more[key]) for key in more))
+    return Request(target, content, headers)
+
+
+def predictions() -> list[Request]:
+    """Return requests that are quick to answer, of every kind of task."""
+    story = {"inputs": "Once upon a time", "parameters": {"max_new_tokens": 8}}
+    tagged = {
+        "inputs": "Maria Rossi works for Acme.",
+        "parameters": {"aggregation_strategy": "max"},
+    }
+    question = (EXAMPLES / "question.json").read_bytes()
+    return [
+        post("/predictions/wav2vec2", SPEECH, AUDIO),
+        post("/predictions/wav2vec2", SPEECH, AUDIO, Accept="text/vtt"),
+        post("/predictions/emformer_asr", SPEECH, AUDIO),
+        post("/predictions/emformer_asr", SPEECH, AUDIO, Accept="application/x-ndjson"),
+        *(post("/predictions/bert_seq_classification", each, TEXT) for each in REVIEWS),
+        post("/predictions/bert_seq_classification", {"inputs": REVIEWS[1]}, JSON),
+        post("/predictions/bert_token_classification", "Maria Rossi works in Paris.", TEXT),
+        post("/predictions/bert_token_classification", tagged, JSON),
+        post("/predictions/bert_question_answering", question, JSON),
+        post("/predictions/gpt2_text_generation", story, JSON),
+    ]
+
+
+def explanations() -> list[Request]:
+    """Return requests to explain, of few steps."""
+    few = {"text": REVIEWS[2], "parameters": {"n_steps": 5}}
+    return [
+        post("/explanations/bert_seq_classification", few, JSON),
+        post("/explanations/wav2vec2", SPEECH, AUDIO),
+        post("/explanations/emformer_asr", SPEECH, AUDIO),
+    ]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A live recording, in pieces."""
+
+    name: str
+    pieces: Sequence[bytes]
+
+    def requests(self) -> list[Request]:
+        """Return a request for each piece."""
+        target = "/predictions/emformer_asr_live"
+        made = []
+        for index, piece in enumerate(self.pieces):
+            headers = [("ts_request_sequence_id", self.name)]
+            headers += [("ts_request_sequence_start", "true")] if index == 0 else []
+            last = index == len(self.pieces) - 1
+            headers += [("ts_request_sequence_end", "true")] if last else []
+            made.append(Request(target, piece, (("Content-Type", AUDIO), *headers)))
+        return made
+
+
+def cut_speech(pieces: int) -> list[bytes]:
+    """Return the example in pieces."""
+    size = -(-len(SPEECH) // pieces)
+    return [SPEECH[start : start + size] for start in range(0, len(SPEECH), size)]
+
+
+def is_right(outcome: Outcome, expected: bytes) -> bool:
+    """Tell whether an answer is the expected one, but for the rounding of numbers."""
+    if outcome.status != 200:
+        return False
+    if outcome.body == expected:
+        return True
+    try:
+        return _alike(json.loads(outcome.body), json.loads(expected))
+    except ValueError:
+        return False
+
+
+def _alike(found: Any, expected: Any) -> bool:
+    if isinstance(found, float) and isinstance(expected, float):
+        return math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(_alike(found[k], expected[k]) for k in found)
+    if isinstance(found, list) and isinstance(expected, list):
+        return len(found) == len(expected) and all(map(_alike, found, expected))
+    return type(found) is type(expected) and bool(found == expected)
