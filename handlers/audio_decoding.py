@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from email.message import Message
 from functools import lru_cache
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Literal
 
 import soundfile
@@ -137,7 +138,7 @@ def open_recording(audio: bytes, pcm: PcmFormat | None) -> soundfile.SoundFile:
 @contextmanager
 def _muted() -> Iterator[None]:
     """Keep what decoders say of a damaged file, such as libmpg123 its bytes, out of the log."""
-    with open(os.devnull, "wb") as nowhere:
+    with Path(os.devnull).open("wb") as nowhere:
         stderr = os.dup(STDERR)
         os.dup2(nowhere.fileno(), STDERR)
         try:

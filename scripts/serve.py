@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from build_archives import (
 from torchserve_process import (
     CONFIG_FILE,
     ServerError,
+    authorization,
     find_server,
     log_path,
     read_properties,
@@ -62,13 +63,16 @@ def start(
         start_server(folder, MODEL_STORE, [path.name for path in archives], properties)
         names = [config.name for config in configs]
         wait_until_ready(folder, names, START_TIMEOUT_S, report)
+        token = authorization(folder, "inference")
         for config in configs:
-            try_example(config, properties["inference_address"])
+            try_example(config, properties["inference_address"], token)
     except BaseException:
         stop_server(folder)
         raise
     log = os.path.relpath(log_path(folder))
     print(f"\nServing at {properties['inference_address']}; its log is {log}.")
+    for name, value in token.items():
+        print(f"Requests need the header {name}: {value}")
     print("make stop ends it.")
 
 
@@ -79,13 +83,15 @@ def _check_room_to_unpack(archives: Sequence[Path]) -> None:
     check_disk_space(Path(tempfile.gettempdir()), size * UNPACKED_GROWTH)
 
 
-def try_example(config: ArchiveConfig, inference_url: str) -> None:
+def try_example(config: ArchiveConfig, inference_url: str, token: Mapping[str, str]) -> None:
     """Send the archive's example and print the curl command and the answer.
+
+    `token` is the header of a server that asks for one.
 
     Raises `ServerError` for any status but 200.
     """
     content_type = CONTENT_TYPES[config.example.suffix]
-    headers = {"Content-Type": content_type, **config.example_headers}
+    headers = {"Content-Type": content_type, **config.example_headers, **token}
     options = " ".join(f"-H {shlex.quote(f'{key}: {value}')}" for key, value in headers.items())
     url = f"{inference_url}/predictions/{config.name}"
     print(f"\n$ curl -X POST {url} {options} -T {config.example.relative_to(ROOT)}")

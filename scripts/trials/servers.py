@@ -1,6 +1,5 @@
 """A server of one's own to put to the test, with the seven archives, and its workers' memory."""
 
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
 import psutil
 
 from build_archives import MODEL_STORE, build_archive, read_configs
 from torchserve_process import (
     ServerRecord,
     free_properties,
-    log_path,
     server_processes,
     start_server,
     stop_server,
@@ -22,9 +21,7 @@ from torchserve_process import (
 )
 
 START_TIMEOUT_S = 300.0
-WORKER = "model_service_worker.py"
-# What the front end logs when it starts a worker.
-PID = re.compile(r"W-[0-9]+-(\S+)_[^_ ]+-stdout MODEL_LOG - \[PID\]([0-9]+)")
+TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,8 @@ class TrialServer:
 
     folder: Path
     record: ServerRecord
+    store: Path
+    archives: Sequence[Path]
     properties: Mapping[str, str]
 
     @property
@@ -41,11 +40,14 @@ class TrialServer:
         return "127.0.0.1", urlsplit(self.properties["inference_address"]).port or 0
 
     def workers(self) -> dict[str, psutil.Process]:
-        """Return the process of each model's worker, the last of each."""
+        """Return the process of each model's worker, of those that live."""
         alive = {process.pid: process for process in server_processes(self.record)}
-        log = log_path(self.folder).read_text(encoding="utf-8", errors="replace")
-        found = {name: int(pid) for name, pid in PID.findall(log)}
-        return {name: alive[pid] for name, pid in found.items() if pid in alive}
+        pids = {path.stem: self._worker_pid(path.stem) for path in self.archives}
+        return {name: alive[pid] for name, pid in pids.items() if pid in alive}
+
+    def _worker_pid(self, name: str) -> int:
+        url = f"{self.properties['management_address']}/models/{name}"
+        return int(httpx2.get(url, timeout=TIMEOUT_S).json()[0]["workers"][0]["pid"])
 
     def resident_bytes(self) -> dict[str, int]:
         """Return the resident memory of each worker."""
@@ -57,19 +59,35 @@ def run_server(
     report: Callable[[str], None] = print,
     archives: Sequence[Path] | None = None,
     store: Path = MODEL_STORE,
-    **changes: str,
+    changes: Mapping[str, str] | None = None,
+    prepare: Callable[[Path], None] | None = None,
 ) -> Iterator[TrialServer]:
     """Build what is missing, start a server on free ports in a new folder, and stop it afterwards.
 
-    `archives` are served instead of the seven; `changes` are keys of config.properties.
+    `archives` are served instead of the seven; `changes` are keys of config.properties; `prepare`
+    is given the folder before the server is.
     """
     built = archives or [build_archive(config, store) for config in read_configs().values()]
-    properties = free_properties() | changes
+    properties = free_properties() | dict(changes or {})
     with tempfile.TemporaryDirectory(prefix="trial-") as name:
         folder = Path(name)
         try:
-            record = start_server(folder, store, [path.name for path in built], properties)
-            wait_until_ready(folder, [path.stem for path in built], START_TIMEOUT_S, report)
-            yield TrialServer(folder, record, properties)
+            if prepare:
+                prepare(folder)
+            record = start_archives(folder, store, built, properties, report)
+            yield TrialServer(folder, record, store, built, properties)
         finally:
             stop_server(folder)
+
+
+def start_archives(
+    folder: Path,
+    store: Path,
+    archives: Sequence[Path],
+    properties: Mapping[str, str],
+    report: Callable[[str], None],
+) -> ServerRecord:
+    """Start a server in `folder`, and wait until each of its archives is served."""
+    record = start_server(folder, store, [path.name for path in archives], properties)
+    wait_until_ready(folder, [path.stem for path in archives], START_TIMEOUT_S, report)
+    return record

@@ -1,0 +1,159 @@
+"""Say what this machine and its server are like, and what looks wrong."""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+import psutil
+import torch
+
+from build_archives import MODEL_STORE, ROOT, read_configs
+from device_io import choose_device, choose_dtype
+from serve import SERVER_FOLDER
+from torchserve_process import (
+    FIRST_JAVA,
+    ServerError,
+    check_port,
+    find_java_home,
+    find_server,
+    java_release,
+    read_ports,
+    read_properties,
+)
+
+PACKAGES = ("torch", "torchaudio", "transformers", "captum", "torchserve", "torch-model-archiver")
+TOOLS = ("curl",)
+LEAST_FREE_BYTES = 2 * 2**30
+GIGABYTE = 2**30
+TIMEOUT_S = 5.0
+
+
+class Finding(NamedTuple):
+    """What is so, and what looks wrong about it."""
+
+    subject: str
+    state: str
+    problem: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Yield what there is to say."""
+    yield from examine_packages()
+    yield from examine_hardware()
+    yield from examine_java()
+    yield from examine_disk()
+    server = find_server(SERVER_FOLDER)
+    yield from examine_ports(running=server is not None)
+    yield from examine_models(server.management_url if server else None)
+
+
+def examine_packages() -> Iterator[Finding]:
+    """Compare the packages that are installed with the locked ones."""
+    yield Finding("python", platform.python_version())
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.split(" ")[0].split("==") for line in lock if "==" in line.split(" ")[0])
+    for name in PACKAGES:
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "not installed", "make setup installs it")
+            continue
+        # Builds of PyTorch for one kind of hardware say so behind a plus.
+        same = found.partition("+")[0] == locked[name]
+        yield Finding(name, found, "" if same else f"requirements.lock has {locked[name]}")
+    for name in TOOLS:
+        yield Finding(name, shutil.which(name) or "not found", "")
+
+
+def examine_hardware() -> Iterator[Finding]:
+    """Tell on what, how exactly and with how many threads workers compute."""
+    device = choose_device(0)
+    cores = len(os.sched_getaffinity(0))
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cores} cores"
+    yield Finding("device", f"{device.type}, {named}")
+    yield Finding("dtype: auto", str(choose_dtype("auto", device)).removeprefix("torch."))
+    threads = sum(
+        int(config.handler_settings.get("threads") or cores) for config in read_configs().values()
+    )
+    yield Finding("threads", f"{threads} of all workers, on {cores} cores")
+    memory = psutil.virtual_memory()
+    free = f"{memory.available / GIGABYTE:.1f} of {memory.total / GIGABYTE:.1f} GB free"
+    scarce = memory.available < LEAST_FREE_BYTES
+    yield Finding("memory", free, "seven workers need 5 GB" if scarce else "")
+
+
+def examine_java() -> Iterator[Finding]:
+    """Find the Java that TorchServe would run on."""
+    home = find_java_home()
+    release = java_release(str(Path(home, "bin", "java")))
+    old = release < FIRST_JAVA
+    yield Finding("java", f"{release}, {home}", f"expected {FIRST_JAVA} or later" if old else "")
+
+
+def examine_disk() -> Iterator[Finding]:
+    """Look for room where archives are built and unpacked."""
+    for folder in (MODEL_STORE, Path(tempfile.gettempdir())):
+        free = shutil.disk_usage(folder).free
+        scarce = free < LEAST_FREE_BYTES
+        problem = "TorchServe unpacks archives there, and logs fill it" if scarce else ""
+        yield Finding(f"disk of {folder}", f"{free / GIGABYTE:.1f} GB free", problem)
+
+
+def examine_ports(running: bool) -> Iterator[Finding]:
+    """Tell which ports of config.properties are free."""
+    for key, port in read_ports(read_properties()).items():
+        try:
+            check_port(key, port)
+            yield Finding(f"port {port}", f"{key}: free")
+        except ServerError as error:
+            state = "in use by make serve" if running else "in use"
+            yield Finding(f"port {port}", f"{key}: {state}", "" if running else str(error))
+
+
+def examine_models(management_url: str | None) -> Iterator[Finding]:
+    """Tell which archives are built, and how the workers of the server are."""
+    for name in read_configs():
+        built = any(MODEL_STORE.glob(f"{name}*"))
+        state = "built" if built else "not built"
+        if management_url is None:
+            yield Finding(name, f"{state}, not served")
+        else:
+            yield _examine_model(management_url, name, state)
+
+
+def _examine_model(management_url: str, name: str, state: str) -> Finding:
+    try:
+        reply = httpx2.get(f"{management_url}/models/{name}", timeout=TIMEOUT_S)
+        workers = reply.json()[0]["workers"] if reply.status_code == httpx2.codes.OK else None
+    except (httpx2.HTTPError, ValueError) as error:
+        return Finding(name, state, f"the server does not say how it is: {type(error).__name__}")
+    if workers is None:
+        return Finding(name, f"{state}, not served")
+    ready = sum(worker["status"] == "READY" for worker in workers)
+    problem = "" if workers and ready == len(workers) else "its log says why: make serve names it"
+    return Finding(name, f"{state}, {ready} of {len(workers)} workers ready", problem)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what was found; return 1 where something looks wrong."""
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
+    problems = []
+    for finding in examine():
+        mark = "!" if finding.problem else " "
+        print(f"{mark} {finding.subject:<28} {finding.state}", flush=True)
+        if finding.problem:
+            problems.append(f"{finding.subject}: {finding.problem}")
+    print("\n" + ("\n".join(problems) if problems else "Nothing looks wrong."))
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

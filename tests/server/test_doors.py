@@ -1,0 +1,146 @@
+"""Who gets in, with what, and what a server refuses to load."""
+
+import json
+import os
+import ssl
+import stat
+import zipfile
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx2
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from torchserve_process import (
+    ServerError,
+    authorization,
+    free_properties,
+    log_path,
+    start_server,
+    stop_server,
+    wait_until_ready,
+)
+from trials.good_traffic import TEXT
+from trials.servers import run_server
+
+MODEL = "bert_seq_classification"
+TIMEOUT_S = 60
+
+
+@pytest.fixture
+def archives(model_store: Path) -> list[Path]:
+    return [model_store / f"{MODEL}.mar"]
+
+
+def ask(url: str, headers: dict[str, str] | None = None, **options: object) -> httpx2.Response:
+    return httpx2.post(
+        f"{url}/predictions/{MODEL}",
+        content=b"Great",
+        headers={"Content-Type": TEXT, **(headers or {})},
+        timeout=TIMEOUT_S,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_tls_with_a_certificate_of_ones_own(
+    archives: list[Path], model_store: Path, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA)
+    # As openssl req -newkey writes it: TorchServe reads no other form.
+    key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key.pem").write_bytes(key_pem)
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(str(tmp_path / "certificate.pem"), append=True)
+    secure = {
+        "inference_address": free_properties()["inference_address"].replace("http:", "https:"),
+        "private_key_file": str(tmp_path / "key.pem"),
+        "certificate_file": str(tmp_path / "certificate.pem"),
+    }
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with run_server(archives=archives, store=model_store, changes=secure) as server:
+        url = server.properties["inference_address"]
+        assert ask(url, verify=context).text == "Accepted"
+        with pytest.raises(httpx2.ConnectError):
+            ask(url)
+        assert ask(url.replace("https:", "http:")).status_code >= 400
+
+
+def test_tokens_are_asked_for_where_they_are_turned_on(
+    archives: list[Path], model_store: Path
+) -> None:
+    tokens = {"disable_token_authorization": "false"}
+    with run_server(archives=archives, store=model_store, changes=tokens) as server:
+        url = server.properties["inference_address"]
+        assert ask(url).status_code == 400
+        assert ask(url, {"Authorization": "Bearer wrong"}).status_code == 400
+        header = authorization(server.folder, "inference")
+        assert ask(url, header).text == "Accepted"
+        key_file = server.folder / "key_file.json"
+        assert stat.S_IMODE(key_file.stat().st_mode) & 0o077 == 0
+        keys = [each["key"] for each in json.loads(key_file.read_text()).values()]
+        log = log_path(server.folder).read_text(errors="replace")
+        assert not [key for key in keys if key in log]
+
+
+def test_sizes_are_limited(archives: list[Path], model_store: Path) -> None:
+    limits = {"max_request_size": "1000", "max_response_size": "2000"}
+    with run_server(archives=archives, store=model_store, changes=limits) as server:
+        url = server.properties["inference_address"]
+        refused = httpx2.post(f"{url}/predictions/{MODEL}", content=b"x" * 1001, timeout=TIMEOUT_S)
+        assert refused.status_code == 413
+        assert ask(url).text == "Accepted"
+        long = {"text": "good " * 100}
+        explained = httpx2.post(f"{url}/explanations/{MODEL}", json=long, timeout=TIMEOUT_S)
+        assert explained.status_code >= 500
+        assert ask(url).text == "Accepted"
+
+
+def test_models_come_from_the_store_only(archives: list[Path], model_store: Path) -> None:
+    open_api = {"enable_model_api": "true"}
+    with run_server(archives=archives, store=model_store, changes=open_api) as server:
+        management = server.properties["management_address"]
+        elsewhere = Path(server.folder, "elsewhere.mar")
+        elsewhere.write_bytes(archives[0].read_bytes())
+        for url in (
+            "http://127.0.0.1:9/model.mar",
+            "https://example.com/model.mar",
+            f"file://{elsewhere}",
+            f"../{server.folder.name}/elsewhere.mar",
+            str(elsewhere),
+        ):
+            reply = httpx2.post(f"{management}/models?url={quote(url, safe='')}", timeout=TIMEOUT_S)
+            assert reply.status_code in (400, 404), url
+        assert len(httpx2.get(f"{management}/models").json()["models"]) == 1
+
+
+def test_archive_that_reaches_out_of_its_folder_is_refused(
+    archives: list[Path], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    hostile = store / "hostile.mar"
+    hostile.write_bytes(archives[0].read_bytes())
+    with zipfile.ZipFile(hostile, "a") as archive:
+        for depth in range(1, 8):
+            archive.writestr("../" * depth + "evil.txt", "evil")
+    folder = tmp_path / "server"
+    record = start_server(folder, store, [hostile.name], free_properties())
+    try:
+        with pytest.raises(ServerError):
+            wait_until_ready(folder, ["hostile"], 20, print)
+        reached = Path(record.temporary_folder)
+        found = [path for each in (reached, tmp_path) for path in each.rglob("evil.txt")]
+        assert found == []
+        assert not Path(os.sep, "evil.txt").exists()
+    finally:
+        stop_server(folder)
