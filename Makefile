@@ -10,6 +10,10 @@ MODEL ?=
 SOURCE ?=
 FORMAT ?=
 LONG ?=
+# How much make fuzz and make soak do.
+REQUESTS ?=
+SEED ?=
+MINUTES ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +22,8 @@ LM := $(VENV)/.lm
 export PYTHONPATH := $(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lm serve stop archive test lint types demo-models demo-scores benchmark lock clean
+.PHONY: help setup lm serve stop archive test lint types demo-models demo-scores benchmark doctor \
+	fuzz chaos soak lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +72,18 @@ demo-scores: $(READY)  ## measure the demo models as they are served (espeak-ng 
 
 benchmark: $(READY)  ## compare with what people run today; MODEL= for one, LONG=1 with an hour of audio
 	@$(BIN)/python scripts/benchmark.py $(MODEL) $(if $(LONG),--long)
+
+doctor: $(READY)  ## say what this machine and its server are like, and what looks wrong
+	@$(BIN)/python scripts/doctor.py
+
+fuzz: $(READY)  ## send broken requests beside good ones; REQUESTS=5500, SEED=1
+	@$(BIN)/python scripts/fuzz.py $(if $(REQUESTS),--requests $(REQUESTS)) $(if $(SEED),--seed $(SEED))
+
+chaos: $(READY)  ## break a server under load, and say what its clients saw
+	@$(BIN)/python scripts/chaos.py
+
+soak: $(READY)  ## keep a server busy for MINUTES=30, then ask too much of it
+	@$(BIN)/python scripts/soak.py $(if $(MINUTES),--minutes $(MINUTES))
 
 lock:  ## choose versions anew and write requirements.lock (uv needed)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header \

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from serve import SERVER_FOLDER
 from torchserve_process import (
     FIRST_JAVA,
     ServerError,
+    authorization,
     check_port,
     find_java_home,
     find_server,
@@ -33,6 +34,7 @@ PACKAGES = ("torch", "torchaudio", "transformers", "captum", "torchserve", "torc
 TOOLS = ("curl",)
 LEAST_FREE_BYTES = 2 * 2**30
 GIGABYTE = 2**30
+WORKER_DOWN = "a worker is down: the log says why; restart the server if it stays so"
 TIMEOUT_S = 5.0
 
 
@@ -51,7 +53,7 @@ def examine() -> Iterator[Finding]:
     yield from examine_java()
     yield from examine_disk()
     server = find_server(SERVER_FOLDER)
-    yield from examine_ports(running=server is not None)
+    yield from examine_ports(read_properties(), running=server is not None)
     yield from examine_models(server.management_url if server else None)
 
 
@@ -107,9 +109,9 @@ def examine_disk() -> Iterator[Finding]:
         yield Finding(f"disk of {folder}", f"{free / GIGABYTE:.1f} GB free", problem)
 
 
-def examine_ports(running: bool) -> Iterator[Finding]:
+def examine_ports(properties: Mapping[str, str], running: bool) -> Iterator[Finding]:
     """Tell which ports of config.properties are free."""
-    for key, port in read_ports(read_properties()).items():
+    for key, port in read_ports(properties).items():
         try:
             check_port(key, port)
             yield Finding(f"port {port}", f"{key}: free")
@@ -131,14 +133,16 @@ def examine_models(management_url: str | None) -> Iterator[Finding]:
 
 def _examine_model(management_url: str, name: str, state: str) -> Finding:
     try:
-        reply = httpx2.get(f"{management_url}/models/{name}", timeout=TIMEOUT_S)
+        token = authorization(SERVER_FOLDER, "management")
+        url = f"{management_url}/models/{name}"
+        reply = httpx2.get(url, headers=token, timeout=TIMEOUT_S)
         workers = reply.json()[0]["workers"] if reply.status_code == httpx2.codes.OK else None
     except (httpx2.HTTPError, ValueError) as error:
         return Finding(name, state, f"the server does not say how it is: {type(error).__name__}")
     if workers is None:
         return Finding(name, f"{state}, not served")
     ready = sum(worker["status"] == "READY" for worker in workers)
-    problem = "" if workers and ready == len(workers) else "its log says why: make serve names it"
+    problem = "" if workers and ready == len(workers) else WORKER_DOWN
     return Finding(name, f"{state}, {ready} of {len(workers)} workers ready", problem)
 
 

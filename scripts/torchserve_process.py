@@ -88,7 +88,11 @@ def free_properties() -> dict[str, str]:
 
 
 def start_server(
-    folder: Path, model_store: Path, archives: Sequence[str], properties: Mapping[str, str]
+    folder: Path,
+    model_store: Path,
+    archives: Sequence[str],
+    properties: Mapping[str, str],
+    log_config: Path = LOG_CONFIG,
 ) -> ServerRecord:
     """Start TorchServe in the background and return at once; `archives` are names in the store.
 
@@ -106,7 +110,7 @@ def start_server(
         str(Path(sys.executable).with_name("torchserve")),
         *("--start", "--foreground", "--no-config-snapshots"),
         *("--ts-config", str(config)),
-        *("--log-config", str(LOG_CONFIG)),
+        *("--log-config", str(log_config)),
         *("--model-store", str(model_store)),
         *("--models", *archives),
     ]

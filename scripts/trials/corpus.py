@@ -4,6 +4,7 @@ import base64
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from trials.broken_audio import AUDIO
@@ -17,7 +18,8 @@ TEXT_MODELS = (
     "bert_question_answering",
     "gpt2_text_generation",
 )
-MODELS = (*SPEECH_MODELS, "emformer_asr_live", *TEXT_MODELS)
+LIVE_MODEL = "emformer_asr_live"
+MODELS = (*SPEECH_MODELS, LIVE_MODEL, *TEXT_MODELS)
 VERBS = ("predictions", "predictions", "explanations")
 FIELDS = ("inputs", "text", "text_pair", "question", "context", "target", "parameters", "stream")
 PARAMETERS = (
@@ -113,14 +115,11 @@ def _json(target: str, value: Any) -> Request:
 def audio(chance: random.Random) -> Request:
     """Return a broken recording, as it is or in base64."""
     recording = chance.choice(AUDIO)(chance)
-    target = _target(chance, (*SPEECH_MODELS, "emformer_asr_live"))
+    target = _target(chance, (*SPEECH_MODELS, LIVE_MODEL))
     if chance.random() < 0.2:
         return _json(target, {"data": base64.b64encode(recording).decode()})
     headers = [("Content-Type", chance.choice(("audio/wav", "application/octet-stream")))]
     headers += [("Accept", chance.choice(ACCEPTS))] * (chance.random() < 0.2)
-    if target.endswith("live"):
-        # Sessions that nobody ends would fill the places of good ones.
-        headers.append(("ts_request_sequence_end", "true"))
     return Request(target, recording, tuple(headers))
 
 
@@ -200,9 +199,8 @@ def odd_session(chance: random.Random) -> Request:
     names = ("ts_request_sequence_id", "TS_Request_Sequence_ID", "ts_request_sequence_start")
     headers = [(name, chance.choice(("me", "true", "", "x" * 500, "\u00e9"))) for name in names]
     kept = chance.sample(headers, chance.randrange(1, 3))
-    kept.append(("ts_request_sequence_end", "true"))
     body = chance.choice((SPEECH, b"", SPEECH[:30], chance.randbytes(99)))
-    return Request("/predictions/emformer_asr_live", body, tuple(kept))
+    return Request(f"/predictions/{LIVE_MODEL}", body, tuple(kept))
 
 
 def multipart(chance: random.Random) -> Request:
@@ -310,4 +308,11 @@ def make_cases(count: int, seed: int) -> Iterator[Case]:
     """Yield broken requests, those of all families in turn."""
     for number in range(count):
         make = FAMILIES[number % len(FAMILIES)]
-        yield Case(make.__name__, make(random.Random(f"{seed}-{number}")))
+        yield Case(make.__name__, _ended(make(random.Random(f"{seed}-{number}"))))
+
+
+def _ended(request: Request) -> Request:
+    """Return a request that leaves no session open: that would hold the place of a good one."""
+    if not request.target.endswith(LIVE_MODEL):
+        return request
+    return replace(request, headers=(*request.headers, ("ts_request_sequence_end", "true")))

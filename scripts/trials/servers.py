@@ -12,6 +12,7 @@ import psutil
 
 from build_archives import MODEL_STORE, build_archive, read_configs
 from torchserve_process import (
+    LOG_CONFIG,
     ServerRecord,
     free_properties,
     server_processes,
@@ -61,6 +62,7 @@ def run_server(
     store: Path = MODEL_STORE,
     changes: Mapping[str, str] | None = None,
     prepare: Callable[[Path], None] | None = None,
+    log_config: Path = LOG_CONFIG,
 ) -> Iterator[TrialServer]:
     """Build what is missing, start a server on free ports in a new folder, and stop it afterwards.
 
@@ -74,7 +76,7 @@ def run_server(
         try:
             if prepare:
                 prepare(folder)
-            record = start_archives(folder, store, built, properties, report)
+            record = start_archives(folder, store, built, properties, report, log_config)
             yield TrialServer(folder, record, store, built, properties)
         finally:
             stop_server(folder)
@@ -86,8 +88,9 @@ def start_archives(
     archives: Sequence[Path],
     properties: Mapping[str, str],
     report: Callable[[str], None],
+    log_config: Path = LOG_CONFIG,
 ) -> ServerRecord:
     """Start a server in `folder`, and wait until each of its archives is served."""
-    record = start_server(folder, store, [path.name for path in archives], properties)
+    record = start_server(folder, store, [path.name for path in archives], properties, log_config)
     wait_until_ready(folder, [path.stem for path in archives], START_TIMEOUT_S, report)
     return record

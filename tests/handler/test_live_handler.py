@@ -170,6 +170,27 @@ def test_errors_of_sessions(load_model: LoadModel) -> None:
     assert explained.status == 422
 
 
+def test_refused_piece_holds_no_place_of_torchserve(load_model: LoadModel) -> None:
+    """A session that there is none of is ended for TorchServe; one that is open goes on."""
+    model = load_model("emformer_asr_live")
+    context = model.service.context
+
+    def frees_place(name: str, piece: bytes = b"", **more: Any) -> bool:
+        (reply,) = model.answer([{"body": piece}], [headers(name, **more)])
+        assert reply.status != 200
+        return context.get_response_headers(0).get(context.header_key_sequence_end) == name
+
+    assert frees_place("never opened")
+    assert frees_place("explained", first=True, explain="True")
+    assert frees_place("other case", TS_Request_Sequence_Start="true")
+    assert frees_place("no audio", b"text", first=True)
+    model.answer([{"body": b""}], [headers("open", first=True)])
+    assert not frees_place("open", first=True)
+    assert not frees_place("open", explain="True")
+    assert frees_place("open", b"text")
+    assert len(model.handler._sessions) == 0
+
+
 def test_silent_sessions_expire() -> None:
     now_s = [100.0]
     sessions = Sessions(most=2, idle_s=10.0, clock_s=lambda: now_s[0])

@@ -1,6 +1,8 @@
 """Recordings of every container, rate and channel count, and those that cannot be one."""
 
+import contextlib
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -146,3 +148,26 @@ def test_what_is_no_recording_is_refused(audio: bytes, status: int, kind: str) -
     with pytest.raises(RequestError) as caught:
         decode_audio(audio, RATE_HZ, 60)
     assert (caught.value.status, caught.value.kind) == (status, kind)
+
+
+def test_decoders_say_nothing_of_a_damaged_file(capfd: pytest.CaptureFixture[str]) -> None:
+    """libmpg123 would write bytes of the recording to stderr, which TorchServe logs."""
+    recording = bytearray(encode(tone(16_000, 3.0), 16_000, "MP3"))
+    recording[2_000:2_900] = bytes(range(1, 226)) * 4
+    with contextlib.suppress(RequestError):
+        decode_audio(bytes(recording), 16_000, 60.0)
+    with pytest.raises(RequestError):
+        decode_audio(b"\xff\xfb" + b"secret" * 500, 16_000, 60.0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_many_channels_are_read_in_short_blocks() -> None:
+    """Ten seconds of a thousand channels at once would take gigabytes."""
+    samples = np.tile(tone(8_000, 2.0)[:, None], (1, 1000)).astype(np.float32)
+    recording = encode(samples, 8_000, "WAV", "PCM_U8")
+    tracemalloc.start()
+    waveform = decode_audio(recording, 8_000, 60.0)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert waveform.numpy() == pytest.approx(samples[:, 0], abs=0.02)
+    assert peak_bytes < 20e6

@@ -1,0 +1,46 @@
+"""What `make doctor` finds."""
+
+import importlib.metadata
+import socket
+
+import pytest
+
+import doctor
+from torchserve_process import free_properties
+from trials.servers import TrialServer
+
+
+def test_doctor_prints_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    status = doctor.main([])
+    printed = capsys.readouterr().out
+    assert f"torch {' ' * 23}{importlib.metadata.version('torch')}" in printed
+    for subject in ("device", "dtype: auto", "threads", "java", "disk of", "port 8080", "wav2vec2"):
+        assert f" {subject}" in printed
+    assert (status == 0) == ("Nothing looks wrong." in printed)
+
+
+def test_port_of_another_program_looks_wrong() -> None:
+    properties = free_properties()
+    assert not any(each.problem for each in doctor.examine_ports(properties, running=False))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(properties["grpc_inference_port"])))
+        taken.listen()
+        found = list(doctor.examine_ports(properties, running=False))
+        assert [each.state for each in found if each.problem] == ["grpc_inference_port: in use"]
+        ours = doctor.examine_ports(properties, running=True)
+        assert not any(each.problem for each in ours)
+
+
+def test_models_are_as_their_workers_are(server: TrialServer) -> None:
+    found = list(doctor.examine_models(server.properties["management_address"]))
+    assert len(found) == 7
+    assert all("1 of 1 workers ready" in each.state and not each.problem for each in found)
+    (first, *_) = doctor.examine_models("http://127.0.0.1:9")
+    assert "does not say" in first.problem
+
+
+def test_packages_of_another_version_look_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any(each.problem for each in doctor.examine_packages())
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1")
+    problems = [each.problem for each in doctor.examine_packages() if each.problem]
+    assert len(problems) == len(doctor.PACKAGES)
