@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 import torch
 
 from device_io import Answer, RequestError, Row, came_by_http
+from host_memory import HostMemory
 from measurements import measure_batch, report, stage
 from shutdown_gate import pass_gate
 
 logger = logging.getLogger(__name__)
 
 Request = TypeVar("Request")
+_memory = HostMemory()
 # How TorchServe is told that an answer, or the last part of one, is all.
 STREAM_HEADER = "ts_stream_next"
 # When a server that is stopped now may be there again.
@@ -65,6 +67,7 @@ def answer_requests(
     """
     with pass_gate() as open_, measure_batch(len(rows)) as measurements:
         outcomes = _answer_all(rows, parse, run) if open_ else [_stopping()] * len(rows)
+        _memory.give_back()
     if context is not None and context.request_ids:
         report(measurements, [_status_of(outcome) for outcome in outcomes], context)
     return [_write(outcome, index, context) for index, outcome in enumerate(outcomes)]

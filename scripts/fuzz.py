@@ -7,19 +7,23 @@ error does not say what was expected, or a worker's memory grows.
 import argparse
 import functools
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from side_by_side import print_table
 from torchserve_process import ServerError
 from trials.corpus import make_cases
-from trials.fuzzing import FuzzReport, fuzz, fuzz_grpc, learn_answers
-from trials.servers import run_server
+from trials.fuzzing import TIMEOUT_S, FuzzReport, Learned, fuzz, fuzz_grpc, learn_answers
+from trials.http_client import send_alone
+from trials.servers import TrialServer, run_server
 
 # Broken requests before memory is measured for the first time: caches fill.
 WARM_UP, WARM_UP_SEED = 1100, 99
 # One in so many of the requests goes to the gRPC door.
 GRPC_SHARE = 20
 MOST_GROWTH = 0.02
+# Workers give memory back a few seconds after the last time, with their next answer.
+SETTLE_S = 6.0
 MOST_SHOWN = 20
 report = functools.partial(print, flush=True)
 
@@ -31,7 +35,7 @@ def run(requests: int, seed: int) -> tuple[FuzzReport, Mapping[str, int], Mappin
         report(f"Warming up with {WARM_UP} broken requests ...")
         fuzz(server, list(make_cases(WARM_UP, WARM_UP_SEED)), learned, report)
         pids = {name: worker.pid for name, worker in server.workers().items()}
-        before = server.resident_bytes()
+        before = settled_bytes(server, learned)
         by_grpc = requests // GRPC_SHARE
         results = fuzz(server, list(make_cases(requests - by_grpc, seed)), learned, report)
         fuzz_grpc(server, by_grpc, seed, results)
@@ -39,7 +43,15 @@ def run(requests: int, seed: int) -> tuple[FuzzReport, Mapping[str, int], Mappin
             if worker.pid != pids.get(name):
                 results.faults.append(f"the worker of {name} died")
         results.faults += [f"{name} has no worker" for name in pids if name not in server.workers()]
-        return results, before, server.resident_bytes()
+        return results, before, settled_bytes(server, learned)
+
+
+def settled_bytes(server: TrialServer, learned: Learned) -> Mapping[str, int]:
+    """Return each worker's memory, once a request has let it give back what it had freed."""
+    time.sleep(SETTLE_S)
+    for request, _ in learned:
+        send_alone(server.address, request, TIMEOUT_S)
+    return server.resident_bytes()
 
 
 def show(results: FuzzReport, before: Mapping[str, int], after: Mapping[str, int]) -> int:

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shlex
+import ssl
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -64,8 +65,9 @@ def start(
         names = [config.name for config in configs]
         wait_until_ready(folder, names, START_TIMEOUT_S, report)
         token = authorization(folder, "inference")
+        certificate = properties.get("certificate_file")
         for config in configs:
-            try_example(config, properties["inference_address"], token)
+            try_example(config, properties["inference_address"], token, certificate)
     except BaseException:
         stop_server(folder)
         raise
@@ -83,21 +85,26 @@ def _check_room_to_unpack(archives: Sequence[Path]) -> None:
     check_disk_space(Path(tempfile.gettempdir()), size * UNPACKED_GROWTH)
 
 
-def try_example(config: ArchiveConfig, inference_url: str, token: Mapping[str, str]) -> None:
+def try_example(
+    config: ArchiveConfig, inference_url: str, token: Mapping[str, str], certificate: str | None
+) -> None:
     """Send the archive's example and print the curl command and the answer.
 
-    `token` is the header of a server that asks for one.
-
+    `token` is the header of a server that asks for one, `certificate` that of a server with TLS.
     Raises `ServerError` for any status but 200.
     """
     content_type = CONTENT_TYPES[config.example.suffix]
     headers = {"Content-Type": content_type, **config.example_headers, **token}
     options = " ".join(f"-H {shlex.quote(f'{key}: {value}')}" for key, value in headers.items())
+    trusted = ssl.create_default_context(cafile=certificate)
+    if certificate:
+        options = f"--cacert {shlex.quote(os.path.relpath(certificate))} {options}"
     url = f"{inference_url}/predictions/{config.name}"
     print(f"\n$ curl -X POST {url} {options} -T {config.example.relative_to(ROOT)}")
     # Not urllib, which writes the names of headers in a case of its own.
+    content = config.example.read_bytes()
     reply = httpx2.post(
-        url, content=config.example.read_bytes(), headers=headers, timeout=REQUEST_TIMEOUT_S
+        url, content=content, headers=headers, timeout=REQUEST_TIMEOUT_S, verify=trusted
     )
     if reply.status_code != HTTPStatus.OK:
         raise ServerError(f"{config.name} answered {reply.status_code}: {reply.text}")

@@ -30,6 +30,7 @@ CONFIG_FILE = ROOT / "config.properties"
 LOG_CONFIG = ROOT / "log4j2.xml"
 ADDRESS_KEYS = ("inference_address", "management_address", "metrics_address")
 PATH_KEYS = ("metrics_config", "keystore", "private_key_file", "certificate_file")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORT_KEYS = ("grpc_inference_port", "grpc_management_port")
 # TorchServe 0.12 asks for this release or a later one.
 FIRST_JAVA = 17
@@ -96,9 +97,10 @@ def start_server(
 ) -> ServerRecord:
     """Start TorchServe in the background and return at once; `archives` are names in the store.
 
-    Raises `ServerError` where a port is taken.
+    Raises `ServerError` where a port is taken or others would reach the management API.
     """
     check_ports(properties)
+    _check_management(properties)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / KEY_FILE).unlink(missing_ok=True)
     config = folder / "config.properties"
@@ -300,6 +302,15 @@ def check_ports(properties: Mapping[str, str]) -> None:
     """Raise `ServerError` where a port that the server needs is in use."""
     for key, port in read_ports(properties).items():
         check_port(key, port)
+
+
+def _check_management(properties: Mapping[str, str]) -> None:
+    address = properties["management_address"]
+    if urlsplit(address).hostname not in LOOPBACK:
+        raise ServerError(
+            f"config.properties: management_address: expected a host out of {', '.join(LOOPBACK)}, "
+            f"got {address}: who reaches it can stop models, or run code."
+        )
 
 
 def read_ports(properties: Mapping[str, str]) -> dict[str, int]:

@@ -123,6 +123,14 @@ def test_models_come_from_the_store_only(archives: list[Path], model_store: Path
         assert len(httpx2.get(f"{management}/models").json()["models"]) == 1
 
 
+def test_management_is_never_let_off_the_machine(tmp_path: Path) -> None:
+    port = free_properties()["management_address"].rpartition(":")[2]
+    for host in ("0.0.0.0", "192.168.1.2"):  # noqa: S104
+        properties = free_properties() | {"management_address": f"http://{host}:{port}"}
+        with pytest.raises(ServerError, match=r"management_address: expected a host out of 127"):
+            start_server(tmp_path, tmp_path, [], properties)
+
+
 def test_archive_that_reaches_out_of_its_folder_is_refused(
     archives: list[Path], tmp_path: Path
 ) -> None:
