@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from ts.context import Context
+from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from batches import Parts, answer_requests
@@ -165,6 +165,16 @@ def test_server_that_names_no_metrics_gets_none(
     with caplog.at_level(logging.INFO):
         assert answer_requests([{"body": 1}, {"body": 2}], served, measure, run_measured) == [1, 2]
     assert "[METRICS]" not in caplog.text
+
+
+def test_grpc_streams_are_told_that_the_answer_is_all(served: Context) -> None:
+    """TorchServe 0.12 ends a stream's worker without; HTTP would take it for a stream's end."""
+    served.request_processor = [
+        RequestProcessor(headers) for headers in ({"explain": "False"}, {"explain": {"x": "y"}})
+    ]
+    answer_requests([{"body": 1}, {"body": -1}], served, measure, run_measured)
+    told = [served.get_response_headers(index).get("ts_stream_next") for index in range(2)]
+    assert told == [None, "false"]
 
 
 def test_what_is_measured_outside_of_a_batch_is_nobodys() -> None:
