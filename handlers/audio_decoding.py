@@ -24,8 +24,8 @@ from device_io import RequestError, Row, request_audio, request_header
 
 STDERR = 2
 BLOCK_S = 10
-# Resampling kernels, of up to 20 MB each; more rates than these are seldom in use.
-KEPT_RESAMPLERS = 8
+# Resampling kernels are kept, unless they are for a rate that nobody uses: of up to 20 MB each.
+KEPT_RESAMPLERS, KEPT_STEPS = 16, 1000
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 # Odd rates are taken for the nearest multiple of this: the kernel of 44,101 Hz would fill 3 GB.
 RATE_STEP_HZ = 25
@@ -239,7 +239,7 @@ class BlockResampler:
     """
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
-        self._resampler = None if from_hz == to_hz else _resampler(from_hz, to_hz)
+        self._resampler = None if from_hz == to_hz else _choose_resampler(from_hz, to_hz)
         if self._resampler is not None:
             self._step, self._new_step = (
                 from_hz // self._resampler.gcd,
@@ -271,6 +271,15 @@ class BlockResampler:
         return resampled[self._reach * self._new_step :]
 
 
+def _choose_resampler(from_hz: int, to_hz: int) -> torchaudio.transforms.Resample:
+    steps = max(from_hz, to_hz) // math.gcd(from_hz, to_hz)
+    return _kept_resampler(from_hz, to_hz) if steps <= KEPT_STEPS else _resampler(from_hz, to_hz)
+
+
 @lru_cache(maxsize=KEPT_RESAMPLERS)
+def _kept_resampler(from_hz: int, to_hz: int) -> torchaudio.transforms.Resample:
+    return _resampler(from_hz, to_hz)
+
+
 def _resampler(from_hz: int, to_hz: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(from_hz, to_hz)

@@ -18,7 +18,7 @@ from trials.http_client import send_alone
 from trials.servers import TrialServer, run_server
 
 # Broken requests before memory is measured for the first time: caches fill.
-WARM_UP, WARM_UP_SEED = 1100, 99
+WARM_UP, WARM_UP_SEED = 2200, 99
 # One in so many of the requests goes to the gRPC door.
 GRPC_SHARE = 20
 MOST_GROWTH = 0.02
