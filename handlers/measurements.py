@@ -142,5 +142,6 @@ def _ratios(measurements: BatchMeasurements) -> dict[str, float]:
     if audio_s := measurements.total("audio_s"):
         gauges["RealTimeFactor"] = sum(measurements.stages_ms.values()) / 1000 / audio_s
     if torch.cuda.is_initialized():
-        gauges["GpuMemoryReserved"] = torch.cuda.memory_reserved() / BYTES_PER_MEGABYTE
+        reserved = map(torch.cuda.memory_reserved, range(torch.cuda.device_count()))
+        gauges["GpuMemoryReserved"] = sum(reserved) / BYTES_PER_MEGABYTE
     return gauges

@@ -25,7 +25,7 @@ MEMORY_EVERY_S, REPORT_EVERY_S = 5.0, 60.0
 # Memory is compared from here on, and latency between the first and the last minutes.
 SETTLED_S, COMPARED_S = 120.0, 300.0
 MOST_GROWTH, MOST_SLOWDOWN = 0.03, 1.3
-OVERLOAD, OVERLOAD_CONNECTIONS, OVERLOAD_S, RECOVERY_S = 2.0, 1024, 30.0, 30.0
+OVERLOAD, OVERLOAD_CONNECTIONS, OVERLOAD_S, RECOVERY_S = 2.0, 400, 30.0, 30.0
 # A refusal is quick, and what is let in waits behind a full queue at most.
 MOST_REFUSAL_S, MOST_QUEUED_S = 1.0, 20.0
 LATENCY_HEADER = ("answers", "count", "p50 ms", "p95 ms", "p99 ms")
