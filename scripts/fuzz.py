@@ -49,8 +49,10 @@ def run(requests: int, seed: int) -> tuple[FuzzReport, Mapping[str, int], Mappin
 def settled_bytes(server: TrialServer, learned: Learned) -> Mapping[str, int]:
     """Return each worker's memory, once a request has let it give back what it had freed."""
     time.sleep(SETTLE_S)
-    for request, _ in learned:
-        send_alone(server.address, request, TIMEOUT_S)
+    one_of_each = {request.target: request for request, _ in reversed(learned)}
+    for target, request in one_of_each.items():
+        if target.startswith("/predictions/"):
+            send_alone(server.address, request, TIMEOUT_S)
     return server.resident_bytes()
 
 
