@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from side_by_side import print_table
 from torchserve_process import ServerError
-from trials.load import Load, Sample, Traffic, Verdict, learn_traffic, percentile
+from trials.load import LIVE_TARGET, Load, Sample, Traffic, Verdict, learn_traffic, percentile
 from trials.servers import TrialServer, run_server
 
 CONNECTIONS, LIVE_CONNECTIONS = 64, 6
@@ -61,11 +61,18 @@ def measure_capacity(server: TrialServer, traffic: Traffic) -> float:
     """Return how many requests a second are answered when all connections always ask."""
     with Load(server.address, traffic, CONNECTIONS, LIVE_CONNECTIONS).running() as load:
         time.sleep(WARM_UP_S)
-        before = len(load.samples)
+        before = _count_singles(load)
         time.sleep(CAPACITY_S)
-        rate_hz = (len(load.samples) - before) / CAPACITY_S
-    report(f"Capacity: {rate_hz:.0f} requests a second from {CONNECTIONS} connections.")
+        rate_hz = (_count_singles(load) - before) / CAPACITY_S
+    report(
+        f"Capacity: {rate_hz:.0f} requests a second from {CONNECTIONS - LIVE_CONNECTIONS} "
+        f"connections, beside {LIVE_CONNECTIONS} in live speech."
+    )
     return rate_hz
+
+
+def _count_singles(load: Load) -> int:
+    return sum(each.target != LIVE_TARGET for each in load.samples[:])
 
 
 def soak(
@@ -128,6 +135,9 @@ def _check_memory(memory: Memory, length_s: float) -> list[str]:
 def _check_verdicts(samples: Sequence[Sample]) -> list[str]:
     found = Counter(each.verdict for each in samples)
     report(f"\n{found.total()} requests: {', '.join(f'{n} {name}' for name, n in found.items())}\n")
+    errors = [each for each in samples if each.verdict is Verdict.ERROR]
+    for (target, status), count in Counter((each.target, each.status) for each in errors).items():
+        report(f"  {count} times {status} from {target}")
     bad = (Verdict.WRONG, Verdict.LOST, Verdict.ERROR, Verdict.REFUSED)
     return [f"{found[verdict]} {verdict}" for verdict in bad if found[verdict]]
 

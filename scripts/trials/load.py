@@ -18,7 +18,9 @@ from trials.http_client import LOST, REFUSED, Client, Outcome, Request, send_alo
 TIMEOUT_S = 120.0
 # A client that is not let in asks again after this long.
 RETRY_S = 0.25
-SESSION_PIECES = 8
+# Live speech comes in pieces of a fifth of a second.
+SESSION_PIECES, PIECE_S = 8, 0.2
+LIVE_TARGET = "/predictions/emformer_asr_live"
 # A script is what a person does: requests one after the other, each with the answer to it.
 Script = Sequence[tuple[Request, bytes]]
 
@@ -94,7 +96,11 @@ def judge(outcome: Outcome, expected: bytes) -> Verdict:
 
 @dataclass
 class Load:
-    """Connections that keep on asking, as fast as can be or `rate_hz` times a second together."""
+    """Connections that keep on asking.
+
+    Those in live speech send pieces at the pace of speech; the others ask as fast as can be, or
+    `rate_hz` times a second together.
+    """
 
     address: tuple[str, int]
     traffic: Traffic
@@ -129,24 +135,29 @@ class Load:
 
     def _ask(self, number: int) -> None:
         client = Client(self.address, self.timeout_s)
-        scripts = self.traffic.scripts(number, live=number < self.live_connections)
-        due_s = self._started_s + number * self._gap_s() / self.connections
-        for script in scripts:
+        live = number < self.live_connections
+        gap_s = PIECE_S if live else self._single_gap_s()
+        due_s = self._started_s + gap_s * number / self.connections
+        for script in self.traffic.scripts(number, live):
+            due_s = self._wait_until(due_s, gap_s)
+            if self._stop.is_set():
+                break
+            # A session that began is ended, too: it would hold the place of another.
             for request, expected in script:
-                due_s = self._wait_until(due_s)
-                if self._stop.is_set():
-                    client.close()
-                    return
+                due_s = self._wait_until(due_s, gap_s)
                 if not self._send(client, request, expected, due_s):
                     break
-                due_s += self._gap_s()
+                due_s += gap_s
+        client.close()
 
-    def _gap_s(self) -> float:
-        return self.connections / self.rate_hz if self.rate_hz else 0.0
+    def _single_gap_s(self) -> float:
+        """Return the seconds between the requests of a connection that is not in live speech."""
+        singles = self.connections - self.live_connections
+        return singles / self.rate_hz if self.rate_hz else 0.0
 
-    def _wait_until(self, due_s: float) -> float:
+    def _wait_until(self, due_s: float, gap_s: float) -> float:
         """Wait for the time of the next request; return when it was due."""
-        if self.rate_hz is None:
+        if not gap_s:
             return time.monotonic()
         self._stop.wait(max(0.0, due_s - time.monotonic()))
         return due_s
