@@ -24,6 +24,8 @@ from trials.servers import TrialServer, run_server, start_archives
 
 MODEL = "bert_seq_classification"
 TIMEOUT_S = 60.0
+# Of audio, which takes some seconds.
+LONG_S = 300
 # A word that is nowhere but in requests, and the words that the models hear in the example.
 CANARY = "Xylophonia"
 CANARIES = (CANARY, "KITCHEN", "kitchen", base64.b64encode(SPEECH[44:80]).decode()[4:40])
@@ -178,18 +180,19 @@ def test_model_is_replaced_without_losing_a_request(model_store: Path, tmp_path:
 
 
 def test_stop_lets_running_requests_end(model_store: Path, tmp_path: Path) -> None:
-    archive = model_store / "gpt2_text_generation.mar"
+    archive = model_store / "wav2vec2.mar"
     properties = free_properties()
     record = start_archives(tmp_path, model_store, [archive], properties, print)
     running = TrialServer(tmp_path, record, model_store, [archive], properties)
-    target = "/predictions/gpt2_text_generation"
-    long = {"inputs": "Once upon a time", "parameters": {"max_new_tokens": 400}}
+    target = "/predictions/wav2vec2"
+    noise = io.BytesIO()
+    samples = np.random.default_rng(1).normal(0, 0.1, 16_000 * LONG_S)
+    soundfile.write(noise, samples, 16_000, format="WAV", subtype="PCM_16")
+    long = post(target, noise.getvalue(), AUDIO)
     outcomes: list[Outcome] = []
     asked = [
         threading.Thread(
-            target=lambda: outcomes.append(
-                send_alone(running.address, post(target, long, JSON), TIMEOUT_S)
-            )
+            target=lambda: outcomes.append(send_alone(running.address, long, TIMEOUT_S))
         )
         for _ in range(3)
     ]
@@ -203,7 +206,7 @@ def test_stop_lets_running_requests_end(model_store: Path, tmp_path: Path) -> No
     for thread in asked:
         thread.join()
     assert [each.status for each in outcomes] == [200] * 3
-    late = send_alone(running.address, post(target, long, JSON), TIMEOUT_S)
+    late = send_alone(running.address, long, TIMEOUT_S)
     assert late.failure == "refused"
 
 
