@@ -26,7 +26,7 @@ HEADERS = st.dictionaries(
 )
 # What a client may be told; 503 and 507 would be faults of ours here.
 ALLOWED = {200, 400, 413, 415, 422}
-QUICK = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 GOOD_TEXT: dict[str, Any] = {
     "bert_seq_classification": "Great",
     "bert_token_classification": "Maria Rossi works for Acme.",
