@@ -14,11 +14,12 @@ from side_by_side import print_table
 from torchserve_process import ServerError
 from trials.corpus import make_cases
 from trials.fuzzing import TIMEOUT_S, FuzzReport, Learned, fuzz, fuzz_grpc, learn_answers
+from trials.good_traffic import pictures
 from trials.http_client import send_alone
 from trials.servers import TrialServer, run_server
 
 # Broken requests before memory is measured for the first time: caches fill.
-WARM_UP, WARM_UP_SEED = 2200, 99
+WARM_UP, WARM_UP_SEED = 1100, 99
 # One in so many of the requests goes to the gRPC door.
 GRPC_SHARE = 20
 MOST_GROWTH = 0.02
@@ -34,6 +35,8 @@ def run(requests: int, seed: int) -> tuple[FuzzReport, Mapping[str, int], Mappin
         learned = learn_answers(server.address)
         report(f"Warming up with {WARM_UP} broken requests ...")
         fuzz(server, list(make_cases(WARM_UP, WARM_UP_SEED)), learned, report)
+        for request in pictures():
+            send_alone(server.address, request, TIMEOUT_S)
         pids = {name: worker.pid for name, worker in server.workers().items()}
         before = settled_bytes(server, learned)
         by_grpc = requests // GRPC_SHARE

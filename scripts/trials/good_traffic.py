@@ -62,6 +62,27 @@ def explanations() -> list[Request]:
     ]
 
 
+def pictures() -> list[Request]:
+    """Return a request to each model that draws, for a picture: the first loads what draws it."""
+    few = {"n_steps": 2}
+    texts: Mapping[str, Mapping[str, Any]] = {
+        "bert_seq_classification": {"text": REVIEWS[2]},
+        "bert_token_classification": {"text": REVIEWS[2]},
+        "bert_question_answering": {"question": "Who?", "context": "Maria works for Acme."},
+        "gpt2_text_generation": {"text": "Once upon a time"},
+    }
+    return [
+        *(
+            post(f"/explanations/{model}", SPEECH, AUDIO, Accept="image/png")
+            for model in ("wav2vec2", "emformer_asr")
+        ),
+        *(
+            post(f"/explanations/{model}", {**text, "parameters": few}, JSON, Accept="image/png")
+            for model, text in texts.items()
+        ),
+    ]
+
+
 @dataclass(frozen=True)
 class Session:
     """A live recording, in pieces."""
