@@ -24,10 +24,9 @@ import yaml
 from build_archives import ROOT, ArchiveConfig, build_archive, read_configs
 from side_by_side import print_table
 from torchserve_process import ServerError, log_path, stop_server
-from trials.good_traffic import REVIEWS, TEXT, post
+from trials.good_traffic import LIVE_MODEL, REVIEWS, TEXT, TIMEOUT_S, learn_script, post
 from trials.http_client import send_alone
-from trials.load import TIMEOUT_S, Load, Sample, Traffic, Verdict, learn_script, learn_traffic
-from trials.load import wait_for as wait_until
+from trials.load import Load, Sample, Traffic, Verdict, learn_traffic, wait_for
 from trials.servers import TrialServer, run_server, start_archives
 
 CONNECTIONS, LIVE_CONNECTIONS, RATE_HZ = 16, 2, 30.0
@@ -37,7 +36,6 @@ SLOW_S = 2.0
 MANAGEMENT_TIMEOUT_S = 60.0
 TEXT_MODEL = "bert_seq_classification"
 KILLED_MODELS = (TEXT_MODEL, "gpt2_text_generation", "emformer_asr")
-LIVE_MODEL = "emformer_asr_live"
 HUNG_MODEL, SMALL_MODEL, DAMAGED_MODEL = "wav2vec2", "out_of_memory", "damaged"
 SMALL_HANDLER = ROOT / "scripts" / "trials" / "out_of_memory_handler.py"
 Fault = Callable[[TrialServer], None]
@@ -64,7 +62,7 @@ def measure(server: TrialServer, traffic: Traffic, fault: str, cause: Fault) -> 
         caused_s = time.monotonic()
         cause(server)
         time.sleep(AFTER_S)
-        wait_until(lambda: _is_well(load), RECOVERY_TIMEOUT_S)
+        wait_for(lambda: _is_well(load), RECOVERY_TIMEOUT_S)
     bad = [each.finished_s for each in load.samples if not _is_good(each)]
     return Result(fault, load.samples, max(0.0, max(bad, default=caused_s) - caused_s))
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from side_by_side import print_table
 from torchserve_process import ServerError
 from trials.corpus import make_cases
-from trials.fuzzing import TIMEOUT_S, FuzzReport, Learned, fuzz, fuzz_grpc, learn_answers
-from trials.good_traffic import pictures
+from trials.fuzzing import FuzzReport, fuzz, fuzz_grpc, learn_answers
+from trials.good_traffic import TIMEOUT_S, Script, pictures
 from trials.http_client import send_alone
 from trials.servers import TrialServer, run_server
 
@@ -49,7 +49,7 @@ def run(requests: int, seed: int) -> tuple[FuzzReport, Mapping[str, int], Mappin
         return results, before, settled_bytes(server, learned)
 
 
-def settled_bytes(server: TrialServer, learned: Learned) -> Mapping[str, int]:
+def settled_bytes(server: TrialServer, learned: Script) -> Mapping[str, int]:
     """Return each worker's memory, once a request has let it give back what it had freed."""
     time.sleep(SETTLE_S)
     one_of_each = {request.target: request for request, _ in reversed(learned)}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from trials.broken_audio import AUDIO
-from trials.good_traffic import SPEECH
+from trials.good_traffic import LIVE_MODEL, SPEECH
 from trials.http_client import Request
 
 SPEECH_MODELS = ("wav2vec2", "emformer_asr")
@@ -18,7 +18,6 @@ TEXT_MODELS = (
     "bert_question_answering",
     "gpt2_text_generation",
 )
-LIVE_MODEL = "emformer_asr_live"
 MODELS = (*SPEECH_MODELS, LIVE_MODEL, *TEXT_MODELS)
 VERBS = ("predictions", "predictions", "explanations")
 FIELDS = ("inputs", "text", "text_pair", "question", "context", "target", "parameters", "stream")

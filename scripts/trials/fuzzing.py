@@ -11,13 +11,19 @@ from http import HTTPStatus
 from itertools import count
 
 from trials.corpus import SPEECH_MODELS, TEXT_MODELS, Case, make_cases
-from trials.good_traffic import explanations, is_right, predictions
+from trials.good_traffic import (
+    TIMEOUT_S,
+    Script,
+    explanations,
+    is_right,
+    learn_script,
+    predictions,
+)
 from trials.grpc_client import GrpcClient
-from trials.http_client import LOST, Outcome, Request, send_alone
+from trials.http_client import LOST, Outcome, send_alone
 from trials.servers import TrialServer
 
 CONNECTIONS = 16
-TIMEOUT_S = 120.0
 # Connections that a broken message leaves waiting are given up after this long.
 BROKEN_TIMEOUT_S = 5.0
 REPORT_EVERY = 500
@@ -29,7 +35,6 @@ FRONT_END_FAULTS = (
     "StringIndexOutOfBoundsException",
     "ArrayIndexOutOfBoundsException",
 )
-Learned = Sequence[tuple[Request, bytes]]
 
 
 @dataclass
@@ -58,15 +63,9 @@ class FuzzReport:
             self.faults += [fault] if fault else []
 
 
-def learn_answers(address: tuple[str, int]) -> Learned:
+def learn_answers(address: tuple[str, int]) -> Script:
     """Return good requests, and what each is answered alone."""
-    learned = []
-    for request in (*predictions(), *explanations()):
-        outcome = send_alone(address, request, TIMEOUT_S)
-        if outcome.status != HTTPStatus.OK:
-            raise RuntimeError(f"{request.target} answered {outcome.status} before any trial")
-        learned.append((request, outcome.body))
-    return learned
+    return learn_script(address, (*predictions(), *explanations()))
 
 
 def find_faults(case: Case, outcome: Outcome) -> list[str]:
@@ -99,7 +98,7 @@ def _judge_error(status: int, kind: str, said: str) -> list[str]:
 
 
 def fuzz(
-    server: TrialServer, cases: Sequence[Case], learned: Learned, report: Callable[[str], None]
+    server: TrialServer, cases: Sequence[Case], learned: Script, report: Callable[[str], None]
 ) -> FuzzReport:
     """Send broken requests, each with a good one beside it, from many connections at once."""
     results, numbers = FuzzReport(), count()

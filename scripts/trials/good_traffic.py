@@ -4,10 +4,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from build_archives import ROOT
-from trials.http_client import Outcome, Request
+from trials.http_client import Outcome, Request, send_alone
 
 EXAMPLES = ROOT / "examples"
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
@@ -18,7 +19,11 @@ REVIEWS = (
 )
 # What rounding may change: numbers depend in their last digits on what else is in a batch.
 TOLERANCE = 1e-3
+TIMEOUT_S = 120.0
+LIVE_MODEL = "emformer_asr_live"
 JSON, TEXT, AUDIO = "application/json", "text/plain", "audio/wav"
+# Requests, one after the other, each with the answer to it.
+Script = Sequence[tuple[Request, bytes]]
 
 
 def post(target: str, body: bytes | str | Mapping[str, Any], kind: str, **more: str) -> Request:
@@ -92,7 +97,7 @@ class Session:
 
     def requests(self) -> list[Request]:
         """Return a request for each piece."""
-        target = "/predictions/emformer_asr_live"
+        target = f"/predictions/{LIVE_MODEL}"
         made = []
         for index, piece in enumerate(self.pieces):
             headers = [("ts_request_sequence_id", self.name)]
@@ -107,6 +112,20 @@ def cut_speech(pieces: int) -> list[bytes]:
     """Return the example in pieces."""
     size = -(-len(SPEECH) // pieces)
     return [SPEECH[start : start + size] for start in range(0, len(SPEECH), size)]
+
+
+def learn_script(address: tuple[str, int], requests: Sequence[Request]) -> Script:
+    """Return requests and what each is answered while nobody else asks.
+
+    Raises `RuntimeError` where one is not.
+    """
+    learned = []
+    for request in requests:
+        outcome = send_alone(address, request, TIMEOUT_S)
+        if outcome.status != HTTPStatus.OK:
+            raise RuntimeError(f"{request.target} answered {outcome.status} before any trial")
+        learned.append((request, outcome.body))
+    return learned
 
 
 def is_right(outcome: Outcome, expected: bytes) -> bool:

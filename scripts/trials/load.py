@@ -12,17 +12,24 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import NamedTuple
 
-from trials.good_traffic import Session, cut_speech, explanations, is_right, predictions
-from trials.http_client import LOST, REFUSED, Client, Outcome, Request, send_alone
+from trials.good_traffic import (
+    LIVE_MODEL,
+    TIMEOUT_S,
+    Script,
+    Session,
+    cut_speech,
+    explanations,
+    is_right,
+    learn_script,
+    predictions,
+)
+from trials.http_client import LOST, REFUSED, Client, Outcome, Request
 
-TIMEOUT_S = 120.0
 # A client that is not let in asks again after this long.
 RETRY_S = 0.25
 # Live speech comes in pieces of a fifth of a second.
 SESSION_PIECES, PIECE_S = 8, 0.2
-LIVE_TARGET = "/predictions/emformer_asr_live"
-# A script is what a person does: requests one after the other, each with the answer to it.
-Script = Sequence[tuple[Request, bytes]]
+LIVE_TARGET = f"/predictions/{LIVE_MODEL}"
 
 
 class Verdict(StrEnum):
@@ -44,20 +51,6 @@ class Sample(NamedTuple):
     verdict: Verdict
     target: str
     status: int | None
-
-
-def learn_script(address: tuple[str, int], requests: Sequence[Request]) -> Script:
-    """Return requests and what each is answered while nobody else asks.
-
-    Raises `RuntimeError` where one is not.
-    """
-    learned = []
-    for request in requests:
-        outcome = send_alone(address, request, TIMEOUT_S)
-        if outcome.status != HTTPStatus.OK:
-            raise RuntimeError(f"{request.target} answered {outcome.status} before any trial")
-        learned.append((request, outcome.body))
-    return learned
 
 
 @dataclass(frozen=True)
