@@ -76,7 +76,8 @@ def parse_pcm_format(content_type: str) -> PcmFormat | None:
 
 def _whole_parameter(header: Message, name: str, default: str, least: int, most: int) -> int:
     value = str(header.get_param(name, default))
-    if value.isdecimal() and least <= int(value) <= most:
+    # Python reads no number of thousands of digits.
+    if value.isdecimal() and len(value) <= len(str(most)) and least <= int(value) <= most:
         return int(value)
     raise RequestError(
         HTTPStatus.BAD_REQUEST,

@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import strategies as st
 from ts.context import Context, RequestProcessor
 
 from build_archives import HANDLER_FOLDER, ROOT
 from local_serving import LocalModel, load_archive
 from model_sources import stage_text
 from random_text_models import write_line
+from trials.broken_audio import AUDIO
 
 EXAMPLES = ROOT / "examples"
 START_TIMEOUT_S = 300.0
 LoadModel = Callable[[str], LocalModel]
+BROKEN_RECORDINGS = st.builds(
+    lambda make, seed: make(random.Random(seed)), st.sampled_from(AUDIO), st.integers()
+)
 
 
 def load_text_model(
@@ -46,6 +51,18 @@ def make_context(headers: Sequence[Mapping[str, str]]) -> Context:
     context = Context("model", "folder", {}, len(headers), None, "0.12")
     context.request_processor = [RequestProcessor(dict(each)) for each in headers]
     return context
+
+
+def session_headers(
+    name: str, first: bool = False, last: bool = False, **others: str
+) -> dict[str, str]:
+    """Return the headers of a piece of live speech."""
+    flags = {"ts_request_sequence_start": first, "ts_request_sequence_end": last}
+    return {
+        "ts_request_sequence_id": name,
+        **{key: "true" for key, value in flags.items() if value},
+        **others,
+    }
 
 
 def lines(count: int, most_words: int = 12, seed: int = 1) -> list[str]:

@@ -1,4 +1,7 @@
-"""Broken requests, made anew from a seed: to HTTP, the same each time."""
+"""Broken requests, made anew from a seed.
+
+The same seed makes the same ones, but for the times and numbers that the audio library gives files.
+"""
 
 import base64
 import json
@@ -22,61 +25,64 @@ MODELS = (*SPEECH_MODELS, LIVE_MODEL, *TEXT_MODELS)
 VERBS = ("predictions", "predictions", "explanations")
 FIELDS = ("inputs", "text", "text_pair", "question", "context", "target", "parameters", "stream")
 PARAMETERS = (
-    *(
-        "top_k",
-        "function_to_apply",
-        "aggregation_strategy",
-        "ignore_labels",
-        "stride",
-        "doc_stride",
-    ),
-    *("max_answer_len", "max_seq_len", "max_question_len", "handle_impossible_answer"),
-    *("align_to_words", "max_new_tokens", "do_sample", "temperature", "top_p", "stop", "seed"),
-    *("repetition_penalty", "return_full_text", "details", "method", "n_steps", "tolerance"),
-    *("granularity", "metrics", "unheard_of"),
-)
+    "top_k", "function_to_apply", "aggregation_strategy", "ignore_labels", "stride", "doc_stride",
+    "max_answer_len", "max_seq_len", "max_question_len", "handle_impossible_answer",
+    "align_to_words", "max_new_tokens", "do_sample", "temperature", "top_p", "stop", "seed",
+    "repetition_penalty", "return_full_text", "details", "method", "n_steps", "tolerance",
+    "granularity", "metrics", "unheard_of",
+)  # fmt: skip
 CONTENT_TYPES = (
-    *("application/json", "application/json; charset=utf-16", "text/plain", "text/html"),
-    *("text/plain; charset=latin-1", "audio/wav", "audio/L16", "audio/L16; rate=0"),
-    *("audio/L16; rate=16000; channels=99", "audio/L16; rate=banana", "application/x-protobuf"),
-    *("image/png", "multipart/form-data", "multipart/form-data; boundary=", "", ";;;", "a" * 3000),
-    *("application/x-www-form-urlencoded", "text/plain\tx", "t\u00e9xt/pl\u00e4in"),
-)
+    "application/json", "application/json; charset=utf-16", "text/plain", "text/html",
+    "text/plain; charset=latin-1", "audio/wav", "audio/L16", "audio/L16; rate=0",
+    "audio/L16; rate=16000; channels=99", "audio/L16; rate=banana", "application/x-protobuf",
+    "image/png", "multipart/form-data", "multipart/form-data; boundary=", "", ";;;", "a" * 3000,
+    "application/x-www-form-urlencoded", "text/plain\tx", "t\u00e9xt/pl\u00e4in",
+    "audio/L16; rate=" + "9" * 5_000,
+)  # fmt: skip
 ACCEPTS = (
-    "*/*",
-    "text/html",
-    "image/png",
-    "application/x-ndjson",
-    "text/vtt;q=x",
-    ",;,;",
-    "q=1" * 900,
-)
+    "*/*", "text/html", "image/png", "application/x-ndjson", "text/vtt;q=x", ",;,;", "q=1" * 900,
+)  # fmt: skip
 STRINGS = (
-    *(
-        "",
-        " ",
-        "\n\t",
-        "\x00",
-        "a\x00b",
-        "\ufeff",
-        "\u202e",
-        "\ud800",
-        "\udfff\ud800",
-        "\U0001f600",
-    ),
-    *("\u0301" * 200, "e\u0301", "\u200d" * 50, "\uffff", "\u6f22\u5b57", "[MASK]", "[PAD] [CLS]"),
-    *(
-        "<s></s>",
-        "<|endoftext|>",
-        "<script>alert(1)</script>",
-        "{{7*7}}",
-        "%s%n",
-        "'; --",
-        "a" * 20_000,
-    ),
-    *("word " * 5_000, "Maria Rossi works for Acme.", "../../etc/passwd"),
-)
+    "", " ", "\n\t", "\x00", "a\x00b", "\ufeff", "\u202e", "\ud800", "\udfff\ud800", "\U0001f600",
+    "\u0301" * 200, "e\u0301", "\u200d" * 50, "\uffff", "\u6f22\u5b57", "[MASK]", "[PAD] [CLS]",
+    "<s></s>", "<|endoftext|>", "<script>alert(1)</script>", "{{7*7}}", "%s%n", "'; --",
+    "a" * 20_000, "word " * 5_000, "Maria Rossi works for Acme.", "../../etc/passwd",
+)  # fmt: skip
 NUMBERS = (0, 1, -1, 2, 0.5, -0.0, 1e-320, 1e308, 2**31, 2**63, 2**64, -(2**63), 10**400, 99999)
+TARGETS = (
+    "/", "/predictions", "/predictions/", "/predictions/nobody", "//predictions/wav2vec2",
+    "/predictions/wav2vec2/9.9", "/predictions/../models", "/predictions/%00", "/%ff%fe",
+    "/predictions/wav2vec2/1.0/more/and/more", "/v1/models/wav2vec2:predict", "/models",
+    "/predictions/wav2vec2?data=" + "x" * 3_000, "/explanations/nobody", "/" + "x" * 3_500,
+    "/api-description", "/ping?x=1", "/predictions/wav2vec2;x", "*", "http://elsewhere/",
+)  # fmt: skip
+METHODS = ("POST", "POST", "GET", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "HEAD")
+FORM_FIELDS = (
+    "data", "body", "file", "accept", "explain", "host", "response_format", "", "../x", "\u00e9",
+    "a" * 2_000, 'q"uote',
+)  # fmt: skip
+POST = b"POST /predictions/bert_seq_classification HTTP/1.1\r\n"
+CHUNKED = POST + b"Host: x\r\nTransfer-Encoding: chunked\r\n"
+SIZED = POST + b"Host: x\r\nContent-Length: 5\r\n"
+MESSAGES = (
+    b"\r\n\r\n",
+    b"GARBAGE\r\n\r\n",
+    POST.replace(b"1.1", b"1.0") + b"Content-Length: 5\r\n\r\nGreat",
+    POST + b"Content-Length: 5\r\n\r\nGreat",
+    b"POST / HTTP/9.9\r\n\r\n",
+    POST + b"Host: x\r\nContent-Length: -1\r\n\r\n",
+    POST + b"Host: x\r\nContent-Length: abc\r\n\r\n",
+    POST + b"Host: x\r\nContent-Length: 99999999999\r\n\r\n",
+    SIZED + b"Content-Length: 3\r\n\r\nGreat",
+    CHUNKED + b"\r\nzz\r\nGreat\r\n0\r\n\r\n",
+    CHUNKED + b"\r\n5\r\nGreat\r\n0\r\n\r\n",
+    CHUNKED + b"Content-Length: 5\r\n\r\n5\r\nGreat\r\n0\r\n\r\n",
+    SIZED + b"No colon here\r\n\r\nGreat",
+    SIZED + b": empty\r\n\r\nGreat",
+    SIZED + b"X: \xff\xfe\r\n\r\nGreat",
+    SIZED + b"X: " + b"y" * 70_000 + b"\r\n\r\nGreat",
+    b"GET /" + b"z" * 70_000 + b" HTTP/1.1\r\n\r\n",
+)
 
 
 class Case(NamedTuple):
@@ -204,23 +210,10 @@ def odd_session(chance: random.Random) -> Request:
 
 def multipart(chance: random.Random) -> Request:
     """Return a form whose parts are odd, or that is broken itself."""
-    names = (
-        "data",
-        "body",
-        "file",
-        "accept",
-        "explain",
-        "host",
-        "response_format",
-        "",
-        "../x",
-        "\u00e9",
-        "a" * 2_000,
-        'q"uote',
-    )
     parts = []
     for _ in range(chance.choice((0, 1, 2, 5, 200))):
-        name, content = chance.choice(names), chance.choice((SPEECH[:500], b"Great", b"", b"json"))
+        name = chance.choice(FORM_FIELDS)
+        content = chance.choice((SPEECH[:500], b"Great", b"", b"json"))
         extra = chance.choice(("", '; filename="../../evil"', '; filename=""', "; filename*=x"))
         kind = chance.choice(("", "\r\nContent-Type: application/json", "\r\nContent-Type: text/x"))
         head = f'Content-Disposition: form-data; name="{name}"{extra}{kind}'
@@ -234,58 +227,13 @@ def multipart(chance: random.Random) -> Request:
 
 def odd_target(chance: random.Random) -> Request:
     """Return a request to where nothing is, or with another method."""
-    target = chance.choice(
-        (
-            *(
-                "/",
-                "/predictions",
-                "/predictions/",
-                "/predictions/nobody",
-                "//predictions/wav2vec2",
-            ),
-            *("/predictions/wav2vec2/9.9", "/predictions/../models", "/predictions/%00", "/%ff%fe"),
-            *("/predictions/wav2vec2/1.0/more/and/more", "/v1/models/wav2vec2:predict", "/models"),
-            *(
-                "/predictions/wav2vec2?data=" + "x" * 3_000,
-                "/explanations/nobody",
-                "/" + "x" * 3_500,
-            ),
-            *("/api-description", "/ping?x=1", "/predictions/wav2vec2;x", "*", "http://elsewhere/"),
-        )
-    )
-    method = chance.choice(
-        ("POST", "POST", "GET", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "HEAD")
-    )
-    return Request(target, chance.choice((b"", b"x", SPEECH)), method=method)
+    body = chance.choice((b"", b"x", SPEECH))
+    return Request(chance.choice(TARGETS), body, method=chance.choice(METHODS))
 
 
 def broken_message(chance: random.Random) -> Request:
     """Return bytes that are hardly HTTP."""
-    start = b"POST /predictions/bert_seq_classification HTTP/1.1\r\nHost: x\r\n"
-    raw = chance.choice(
-        (
-            b"\r\n\r\n",
-            b"GARBAGE\r\n\r\n",
-            b"POST /predictions/bert_seq_classification HTTP/1.0\r\nContent-Length: 5\r\n\r\nGreat",
-            b"POST /predictions/bert_seq_classification HTTP/1.1\r\nContent-Length: 5\r\n\r\nGreat",
-            b"POST / HTTP/9.9\r\n\r\n",
-            start + b"Content-Length: -1\r\n\r\n",
-            start + b"Content-Length: abc\r\n\r\n",
-            start + b"Content-Length: 3\r\nContent-Length: 5\r\n\r\nGreat",
-            start + b"Content-Length: 99999999999\r\n\r\n",
-            start + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nGreat\r\n0\r\n\r\n",
-            start + b"Transfer-Encoding: chunked\r\n\r\n5\r\nGreat\r\n0\r\n\r\n",
-            start
-            + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nGreat\r\n0\r\n\r\n",
-            start + b"Content-Length: 5\r\nNo colon here\r\n\r\nGreat",
-            start + b"Content-Length: 5\r\n: empty\r\n\r\nGreat",
-            start + b"Content-Length: 5\r\nX: \xff\xfe\r\n\r\nGreat",
-            start + b"X: " + b"y" * 70_000 + b"\r\nContent-Length: 5\r\n\r\nGreat",
-            b"GET /" + b"z" * 70_000 + b" HTTP/1.1\r\n\r\n",
-            chance.randbytes(200) + b"\r\n\r\n",
-        )
-    )
-    return Request("", raw=raw)
+    return Request("", raw=chance.choice((*MESSAGES, chance.randbytes(200) + b"\r\n\r\n")))
 
 
 FAMILIES: Sequence[Callable[[random.Random], Request]] = (

@@ -1,14 +1,13 @@
 """Whatever a request holds, it gets a status, and the good one beside it its own answer."""
 
-import random
+import itertools
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import LoadModel
-from trials.broken_audio import AUDIO
+from common import BROKEN_RECORDINGS, LoadModel, session_headers
 from trials.corpus import FIELDS, NUMBERS, PARAMETERS, STRINGS, TEXT_MODELS
 from trials.good_traffic import SPEECH
 
@@ -24,6 +23,7 @@ BODIES = st.binary() | st.text() | OBJECTS | VALUES
 HEADERS = st.dictionaries(
     st.sampled_from(("Accept", "Content-Type", "explain", "User-Agent")), st.text(), max_size=3
 )
+SAID = "turn on the kitchen lights"
 # What a client may be told; 503 and 507 would be faults of ours here.
 ALLOWED = {200, 400, 413, 415, 422}
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -59,13 +59,29 @@ def test_speech_models_answer_any_recording(name: str, load_model: LoadModel) ->
     (alone,) = model.answer([good])
 
     @QUICK
-    @given(BODIES | st.tuples(st.sampled_from(AUDIO), st.integers()), HEADERS)
+    @given(BODIES | BROKEN_RECORDINGS, HEADERS)
     def check(body: Any, headers: dict[str, str]) -> None:
-        if isinstance(body, tuple):
-            make, seed = body
-            body = make(random.Random(seed))
         replies = model.answer([{"body": body}, good], [headers, {}])
         assert replies[0].status in ALLOWED
         assert replies[1] == alone
+
+    check()
+
+
+def test_live_sessions_hear_any_piece(load_model: LoadModel) -> None:
+    model = load_model("emformer_asr_live")
+    names = itertools.count()
+
+    @QUICK
+    @given(st.lists(BODIES | BROKEN_RECORDINGS, min_size=1, max_size=3), HEADERS, st.booleans())
+    def check(pieces: list[Any], headers: dict[str, str], begins: bool) -> None:
+        name = f"odd {next(names)}"
+        for place, piece in enumerate(pieces):
+            first, last = begins and place == 0, place == len(pieces) - 1
+            sent = {**headers, **session_headers(name, first, last)}
+            good = session_headers(f"good {next(names)}", True, True)
+            replies = model.answer([{"body": piece}, {"body": SPEECH}], [sent, good])
+            assert replies[0].status in {*ALLOWED, 410}
+            assert (replies[1].status, replies[1].answer["text"]) == (200, SAID)
 
     check()

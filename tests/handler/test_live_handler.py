@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import EXAMPLES, LoadModel
+from common import EXAMPLES, LoadModel, session_headers
 from live_sessions import Sessions, read_idle_seconds
 from local_serving import LocalModel, Reply
 from rnnt_segments import SegmentStream, find_segment_ends
@@ -28,15 +28,6 @@ def samples_of(name: str) -> np.ndarray:
     return np.asarray(samples)
 
 
-def headers(name: str, first: bool = False, last: bool = False, **others: str) -> dict[str, str]:
-    flags = {"ts_request_sequence_start": first, "ts_request_sequence_end": last}
-    return {
-        "ts_request_sequence_id": name,
-        **{key: "true" for key, value in flags.items() if value},
-        **others,
-    }
-
-
 def speak(
     model: LocalModel, name: str, recording: bytes, cuts: Sequence[int], **others: str
 ) -> list[dict[str, Any]]:
@@ -45,7 +36,7 @@ def speak(
     pieces = [recording[low:high] for low, high in itertools.pairwise(places)]
     answers = []
     for number, piece in enumerate(pieces):
-        sent = headers(name, number == 0, number == len(pieces) - 1, **others)
+        sent = session_headers(name, number == 0, number == len(pieces) - 1, **others)
         reply = model.answer([{"body": piece}], [sent])[0]
         assert reply.status == 200, reply.answer
         answers.append(reply.answer)
@@ -99,7 +90,7 @@ def test_sessions_do_not_hear_each_other(load_model: LoadModel) -> None:
             rows.append({"body": recording[start : places[name]]})
             last = places[name] >= len(recording)
             content = {"Content-Type": L16}
-            sent.append(headers(name, start == 0, last, **content))
+            sent.append(session_headers(name, start == 0, last, **content))
         for name, reply in zip(speakers, model.answer(rows, sent), strict=True):
             assert reply.status == 200
             if "text" in reply.answer:
@@ -149,7 +140,7 @@ def test_errors_of_sessions(load_model: LoadModel) -> None:
     recording = (EXAMPLES / MONO[0]).read_bytes()
 
     def send(piece: bytes, name: str, **flags: Any) -> Reply:
-        return model.answer([{"body": piece}], [headers(name, **flags)])[0]
+        return model.answer([{"body": piece}], [session_headers(name, **flags)])[0]
 
     assert refusal(send(recording, "never opened")) == (410, "SessionGone")
     assert send(recording[:9_000], "twice", first=True).status == 200
@@ -166,7 +157,9 @@ def test_errors_of_sessions(load_model: LoadModel) -> None:
     assert refusal(send(b"", "one too many", first=True)) == (503, "TooManySessions")
     for number in range(8):
         assert refusal(send(b"x", f"speaker {number}"))[0] == 415
-    explained = model.answer([{"body": b""}], [headers("explain", first=True, explain="True")])[0]
+    explained = model.answer(
+        [{"body": b""}], [session_headers("explain", first=True, explain="True")]
+    )[0]
     assert explained.status == 422
 
 
@@ -176,7 +169,7 @@ def test_refused_piece_holds_no_place_of_torchserve(load_model: LoadModel) -> No
     context = model.service.context
 
     def frees_place(name: str, piece: bytes = b"", **more: Any) -> bool:
-        (reply,) = model.answer([{"body": piece}], [headers(name, **more)])
+        (reply,) = model.answer([{"body": piece}], [session_headers(name, **more)])
         assert reply.status != 200
         told = context.get_response_headers(0).get(context.header_key_sequence_end)
         return bool(told == name)
@@ -185,7 +178,7 @@ def test_refused_piece_holds_no_place_of_torchserve(load_model: LoadModel) -> No
     assert frees_place("explained", first=True, explain="True")
     assert frees_place("other case", TS_Request_Sequence_Start="true")
     assert frees_place("no audio", b"text", first=True)
-    model.answer([{"body": b""}], [headers("open", first=True)])
+    model.answer([{"body": b""}], [session_headers("open", first=True)])
     assert not frees_place("open", first=True)
     assert not frees_place("open", explain="True")
     assert frees_place("open", b"text")

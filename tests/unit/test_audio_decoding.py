@@ -12,7 +12,15 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio_decoding import BlockResampler, PcmFormat, decode_audio, parse_pcm_format
+from audio_decoding import (
+    MAX_RATE_HZ,
+    MIN_RATE_HZ,
+    BlockResampler,
+    PcmFormat,
+    decode_audio,
+    parse_pcm_format,
+)
+from common import BROKEN_RECORDINGS
 from device_io import RequestError
 
 RATE_HZ = 16_000
@@ -119,6 +127,26 @@ def test_content_type_of_impossible_samples_is_refused(parameters: str) -> None:
     ) as caught:
         parse_pcm_format(f"audio/L16{parameters}")
     assert caught.value.status == 400
+
+
+RATES = st.text() | st.integers().map(str) | st.integers(1, 9_999).map(lambda digits: "9" * digits)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text() | RATES.map("audio/L16; rate={}".format) | RATES.map("audio/L16;channels={}".format)
+)
+def test_any_content_type_is_read_or_refused(content_type: str) -> None:
+    with contextlib.suppress(RequestError):
+        pcm = parse_pcm_format(content_type)
+        assert pcm is None or MIN_RATE_HZ <= pcm.rate_hz <= MAX_RATE_HZ
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary() | BROKEN_RECORDINGS)
+def test_any_recording_is_decoded_or_refused(recording: bytes) -> None:
+    with contextlib.suppress(RequestError):
+        assert decode_audio(recording, RATE_HZ, 3_600).isfinite().all()
 
 
 def test_part_of_a_sample_is_refused() -> None:

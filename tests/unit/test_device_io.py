@@ -16,6 +16,7 @@ from device_io import (
     as_text,
     choose_device,
     choose_dtype,
+    preferred_media_type,
     read_settings,
     request_audio,
     request_body,
@@ -185,3 +186,26 @@ def test_header_names_have_any_case() -> None:
     context = make_context([{"accept": "text/plain"}])
     assert request_header(context, 0, "Accept") == "text/plain"
     assert request_header(context, 0, "explain") is None
+
+
+MEDIA_TYPES = ("application/json", "text/html", "image/png")
+
+
+@given(st.text() | st.lists(st.sampled_from(MEDIA_TYPES) | st.text("q=,;.01infa")).map(";".join))
+def test_any_accept_header_chooses_a_media_type_that_there_is(accept: str) -> None:
+    assert preferred_media_type(accept, MEDIA_TYPES) in MEDIA_TYPES
+
+
+@pytest.mark.parametrize(
+    ("accept", "preferred"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/html", "text/html"),
+        ("text/html;q=0.2, image/png;q=0.9", "image/png"),
+        ("Image/PNG; q=0.1, application/json; q=0", "image/png"),
+        ("text/html;q=nan", "application/json"),
+    ],
+)
+def test_media_type_of_most_weight_is_chosen(accept: str, preferred: str) -> None:
+    assert preferred_media_type(accept, MEDIA_TYPES) == preferred

@@ -1,7 +1,9 @@
 """Recordings that arrive in pieces, cut anywhere."""
 
+import contextlib
 import io
 import itertools
+import random
 import struct
 
 import numpy as np
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 from audio_decoding import PcmFormat, decode_audio, parse_pcm_format
 from device_io import RequestError
 from live_audio import MAX_HEADER_BYTES, LiveAudio
+from trials.broken_audio import lying_header
 
 RATE_HZ = 16_000
+BROKEN_WAVS = st.integers().map(lambda seed: lying_header(random.Random(seed)))
 
 
 def wav(subtype: str, rate_hz: int, channels: int, frames: int = 3_000) -> bytes:
@@ -64,6 +68,16 @@ def test_bare_samples_in_pieces(content_type: str, cuts: list[int]) -> None:
     samples = np.random.default_rng(0).integers(-9_000, 9_000, 4_000).astype(">i2").tobytes()
     expected = decode_audio(samples, RATE_HZ, 60, pcm)
     torch.testing.assert_close(receive(samples, cuts, pcm), expected, atol=1e-5, rtol=0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary() | st.binary().map(lambda rest: b"RIFF\0\0\0\0WAVE" + rest) | BROKEN_WAVS,
+    st.lists(st.integers(0, 8_000), max_size=5),
+)
+def test_any_pieces_are_heard_or_refused(recording: bytes, cuts: list[int]) -> None:
+    with contextlib.suppress(RequestError):
+        assert receive(recording, cuts).isfinite().all()
 
 
 @pytest.mark.parametrize("length", [0, 0x7FFFFFFF, 0xFFFFFFFF])
