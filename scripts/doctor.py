@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx2
 import psutil
 import torch
 
@@ -21,13 +20,14 @@ from serve import SERVER_FOLDER
 from torchserve_process import (
     FIRST_JAVA,
     ServerError,
-    authorization,
+    ServerRecord,
     check_port,
     find_java_home,
     find_server,
     java_release,
     read_ports,
     read_properties,
+    read_workers,
 )
 
 PACKAGES = ("torch", "torchaudio", "transformers", "captum", "torchserve", "torch-model-archiver")
@@ -35,7 +35,6 @@ TOOLS = ("curl",)
 LEAST_FREE_BYTES = 2 * 2**30
 GIGABYTE = 2**30
 WORKER_DOWN = "a worker is down: the log says why; restart the server if it stays so"
-TIMEOUT_S = 5.0
 
 
 class Finding(NamedTuple):
@@ -54,7 +53,7 @@ def examine() -> Iterator[Finding]:
     yield from examine_disk()
     server = find_server(SERVER_FOLDER)
     yield from examine_ports(read_properties(), running=server is not None)
-    yield from examine_models(server.management_url if server else None)
+    yield from examine_models(SERVER_FOLDER, server)
 
 
 def examine_packages() -> Iterator[Finding]:
@@ -120,28 +119,24 @@ def examine_ports(properties: Mapping[str, str], running: bool) -> Iterator[Find
             yield Finding(f"port {port}", f"{key}: {state}", "" if running else str(error))
 
 
-def examine_models(management_url: str | None) -> Iterator[Finding]:
-    """Tell which archives are built, and how the workers of the server are."""
+def examine_models(folder: Path, server: ServerRecord | None) -> Iterator[Finding]:
+    """Tell which archives are built, and how the workers of the server of `folder` are."""
     for name in read_configs():
-        built = any(MODEL_STORE.glob(f"{name}*"))
-        state = "built" if built else "not built"
-        if management_url is None:
+        state = "built" if any(MODEL_STORE.glob(f"{name}*")) else "not built"
+        if server is None:
             yield Finding(name, f"{state}, not served")
         else:
-            yield _examine_model(management_url, name, state)
+            yield _examine_model(folder, server, name, state)
 
 
-def _examine_model(management_url: str, name: str, state: str) -> Finding:
+def _examine_model(folder: Path, server: ServerRecord, name: str, state: str) -> Finding:
     try:
-        token = authorization(SERVER_FOLDER, "management")
-        url = f"{management_url}/models/{name}"
-        reply = httpx2.get(url, headers=token, timeout=TIMEOUT_S)
-        workers = reply.json()[0]["workers"] if reply.status_code == httpx2.codes.OK else None
-    except (httpx2.HTTPError, ValueError) as error:
-        return Finding(name, state, f"the server does not say how it is: {type(error).__name__}")
+        workers = read_workers(folder, server, name)
+    except ServerError as error:
+        return Finding(name, state, str(error))
     if workers is None:
         return Finding(name, f"{state}, not served")
-    ready = sum(worker["status"] == "READY" for worker in workers)
+    ready = sum(worker.is_ready for worker in workers)
     problem = "" if workers and ready == len(workers) else WORKER_DOWN
     return Finding(name, f"{state}, {ready} of {len(workers)} workers ready", problem)
 

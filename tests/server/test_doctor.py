@@ -1,5 +1,6 @@
 """What `make doctor` finds."""
 
+import dataclasses
 import importlib.metadata
 import socket
 
@@ -32,10 +33,11 @@ def test_port_of_another_program_looks_wrong() -> None:
 
 
 def test_models_are_as_their_workers_are(server: TrialServer) -> None:
-    found = list(doctor.examine_models(server.properties["management_address"]))
+    found = list(doctor.examine_models(server.folder, server.record))
     assert len(found) == 7
     assert all("1 of 1 workers ready" in each.state and not each.problem for each in found)
-    (first, *_) = doctor.examine_models("http://127.0.0.1:9")
+    unreachable = dataclasses.replace(server.record, management_url="http://127.0.0.1:9")
+    (first, *_) = doctor.examine_models(server.folder, unreachable)
     assert "does not say" in first.problem
 
 

@@ -183,8 +183,8 @@ def test_model_is_replaced_without_losing_a_request(model_store: Path, tmp_path:
 def test_stop_lets_running_requests_end(model_store: Path, tmp_path: Path) -> None:
     archive = model_store / "wav2vec2.mar"
     properties = free_properties()
-    record = start_archives(tmp_path, model_store, [archive], properties, print)
-    running = TrialServer(tmp_path, record, model_store, [archive], properties)
+    start_archives(tmp_path, model_store, [archive], properties, print)
+    running = TrialServer(tmp_path, model_store, [archive], properties)
     target = "/predictions/wav2vec2"
     noise = io.BytesIO()
     samples = np.random.default_rng(1).normal(0, 0.1, 16_000 * LONG_S)
@@ -218,10 +218,10 @@ def test_request_to_a_server_that_is_being_stopped_learns_when_to_try_again(
 ) -> None:
     archive = model_store / f"{MODEL}.mar"
     properties = free_properties()
-    record = start_archives(tmp_path, model_store, [archive], properties, print)
+    start_archives(tmp_path, model_store, [archive], properties, print)
+    running = TrialServer(tmp_path, model_store, [archive], properties)
     try:
-        Path(record.temporary_folder, "gate").write_text("closed")
-        running = TrialServer(tmp_path, record, model_store, [archive], properties)
+        Path(running.record.temporary_folder, "gate").write_text("closed")
         refused = send_alone(
             running.address, post(f"/predictions/{MODEL}", "Great", TEXT), TIMEOUT_S
         )
