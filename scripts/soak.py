@@ -33,14 +33,26 @@ report = functools.partial(print, flush=True)
 
 
 @dataclass
-class Memory:
-    """Each worker's resident memory over time."""
+class Watch:
+    """Each worker's resident memory over time, and what the clients' own work took."""
 
     samples: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
+    work: list[tuple[float, float, int]] = field(default_factory=list)
 
-    def take(self, server: TrialServer, since_s: float) -> None:
-        """Add what is resident now."""
-        self.samples.append((time.monotonic() - since_s, server.resident_bytes()))
+    def take(self, server: TrialServer, load: Load, since_s: float) -> None:
+        """Add what is so now."""
+        now_s = time.monotonic() - since_s
+        self.samples.append((now_s, server.resident_bytes()))
+        self.work.append((now_s, time.process_time(), len(load.samples)))
+
+    def client_ms(self, start_s: float, stop_s: float) -> float:
+        """Return the processor time of the clients for each request, which is always the same work.
+
+        Where it grows, the machine got slower, whose other tenants nothing else here shows.
+        """
+        spent = [each for each in self.work if start_s <= each[0] <= stop_s]
+        (_, before_s, asked), (_, after_s, answered) = spent[0], spent[-1]
+        return (after_s - before_s) / max(1, answered - asked) * 1000
 
     def growth(self, length_s: float) -> dict[str, tuple[float, ...]]:
         """Return the bytes of each worker once it had settled, and at the end: medians."""
@@ -77,23 +89,23 @@ def _count_singles(load: Load) -> int:
 
 def soak(
     server: TrialServer, traffic: Traffic, rate_hz: float, length_s: float
-) -> tuple[float, list[Sample], Memory]:
-    """Ask steadily; return when that began, what came of it and how much memory it took."""
-    memory, reported_s = Memory(), 0.0
+) -> tuple[float, list[Sample], Watch]:
+    """Ask steadily; return when that began, what came of it and what was watched."""
+    watch, reported_s = Watch(), 0.0
     load = Load(server.address, traffic, CONNECTIONS, LIVE_CONNECTIONS, rate_hz)
     with load.running():
         started_s = time.monotonic()
         while (now_s := time.monotonic() - started_s) < length_s:
-            memory.take(server, started_s)
+            watch.take(server, load, started_s)
             if now_s - reported_s >= REPORT_EVERY_S:
                 reported_s = now_s
                 report(f"  {now_s / 60:.0f} min: {len(load.samples)} answers")
             time.sleep(min(MEMORY_EVERY_S, max(0.1, length_s - now_s)))
-    return started_s, load.samples, memory
+    return started_s, load.samples, watch
 
 
 def check_soak(
-    started_s: float, samples: Sequence[Sample], memory: Memory, length_s: float
+    started_s: float, samples: Sequence[Sample], watch: Watch, length_s: float
 ) -> list[str]:
     """Print what came of the steady load; return what is past a bar."""
     faults = _check_verdicts(samples)
@@ -109,10 +121,13 @@ def check_soak(
     }
     delays = {name: [each.delay_s for each in part] for name, part in parts.items()}
     print_table(LATENCY_HEADER, [_latency_row(*each) for each in delays.items()])
+    windows = ((0, compared_s), (length_s - compared_s, length_s))
+    work = " and ".join(f"{watch.client_ms(*each):.2f}" for each in windows)
+    report(f"\nThe clients themselves took {work} ms of a processor for each request then.")
     first, last = (percentile(each, 0.99) for each in list(delays.values())[1:])
     if last > first * MOST_SLOWDOWN:
         faults.append(f"p99 went from {first * 1000:.0f} to {last * 1000:.0f} ms")
-    return faults + _check_memory(memory, length_s)
+    return faults + _check_memory(watch, length_s)
 
 
 def _latency_row(name: str, delays_s: Sequence[float]) -> Sequence[str]:
@@ -120,8 +135,8 @@ def _latency_row(name: str, delays_s: Sequence[float]) -> Sequence[str]:
     return (name, str(len(delays_s)), *shown)
 
 
-def _check_memory(memory: Memory, length_s: float) -> list[str]:
-    growth = memory.growth(length_s)
+def _check_memory(watch: Watch, length_s: float) -> list[str]:
+    growth = watch.growth(length_s)
     rows = [
         (name, f"{first / 1e6:.0f}", f"{last / 1e6:.0f}", f"{last / first - 1:+.1%}")
         for name, (first, last) in growth.items()

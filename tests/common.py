@@ -16,6 +16,7 @@ from build_archives import HANDLER_FOLDER, ROOT
 from local_serving import LocalModel, load_archive
 from model_sources import stage_text
 from random_text_models import write_line
+from torchserve_process import free_properties
 from trials.broken_audio import AUDIO
 
 EXAMPLES = ROOT / "examples"
@@ -51,6 +52,13 @@ def make_context(headers: Sequence[Mapping[str, str]]) -> Context:
     context = Context("model", "folder", {}, len(headers), None, "0.12")
     context.request_processor = [RequestProcessor(dict(each)) for each in headers]
     return context
+
+
+def write_free_config(path: Path, **changes: str) -> dict[str, str]:
+    """Write config.properties with free ports; return its keys."""
+    properties = free_properties() | changes
+    path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+    return properties
 
 
 def session_headers(

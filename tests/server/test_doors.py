@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import ssl
 import stat
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import httpx2
@@ -18,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from common import write_free_config
+from serve import start
 from torchserve_process import (
     ServerError,
     authorization,
@@ -49,30 +53,63 @@ def ask(url: str, headers: dict[str, str] | None = None, **options: object) -> h
     )
 
 
-def test_tls_with_a_certificate_of_ones_own(
-    archives: list[Path], model_store: Path, tmp_path: Path
-) -> None:
+class Tls(NamedTuple):
+    """Keys of config.properties that turn TLS on, and what trusts the certificate."""
+
+    properties: dict[str, str]
+    context: ssl.SSLContext
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Tls:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA)
     # As openssl req -newkey writes it: TorchServe reads no other form.
     key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "key.pem").write_bytes(key_pem)
-    for blob in certificate.cert_chain_pems:
+    for blob in (*certificate.cert_chain_pems, authority.cert_pem):
         blob.write_to_path(str(tmp_path / "certificate.pem"), append=True)
-    secure = {
+    properties = {
         "inference_address": free_properties()["inference_address"].replace("http:", "https:"),
         "private_key_file": str(tmp_path / "key.pem"),
         "certificate_file": str(tmp_path / "certificate.pem"),
     }
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    with run_server(archives=archives, store=model_store, changes=secure) as server:
+    return Tls(properties, context)
+
+
+def test_tls_with_a_certificate_of_ones_own(
+    archives: list[Path], model_store: Path, tls: Tls
+) -> None:
+    with run_server(archives=archives, store=model_store, changes=tls.properties) as server:
         url = server.properties["inference_address"]
-        assert ask(url, verify=context).text == "Accepted"
+        assert ask(url, verify=tls.context).text == "Accepted"
         with pytest.raises(httpx2.ConnectError):
             ask(url)
         assert ask(url.replace("https:", "http:")).status_code >= 400
+
+
+def test_make_serve_works_with_tls_and_tokens(
+    tls: Tls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doors = {**tls.properties, "disable_token_authorization": "false"}
+    properties = write_free_config(tmp_path / "config.properties", **doors)
+    folder = tmp_path / "server"
+    start([MODEL], folder, tmp_path / "config.properties")
+    try:
+        said = capsys.readouterr().out
+        curl = re.search(r"\$ curl .* --cacert (\S+) .*-H '(Authorization: Bearer \S+)' .*", said)
+        assert curl
+        assert Path(curl[1]).samefile(tls.properties["certificate_file"])
+        assert f"\nRequests need the header {curl[2]}\n" in said
+        url = properties["inference_address"]
+        name, value = curl[2].split(": ")
+        assert ask(url, {name: value}, verify=tls.context).text == "Accepted"
+        assert ask(url, verify=tls.context).status_code == 400
+    finally:
+        assert stop_server(folder)
 
 
 def test_tokens_are_asked_for_where_they_are_turned_on(

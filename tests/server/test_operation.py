@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from build_archives import HANDLER_FOLDER, ROOT, BuildError, read_configs
-from common import EXAMPLES, START_TIMEOUT_S
+from common import EXAMPLES, START_TIMEOUT_S, write_free_config
 from serve import start
 from torchserve_process import (
     ServerError,
@@ -113,13 +113,6 @@ def test_port_in_use_is_named(tmp_path: Path) -> None:
         with pytest.raises(ServerError, match="grpc_inference_port"):
             start_server(tmp_path, tmp_path, [], properties)
     assert find_server(tmp_path) is None
-
-
-def write_free_config(path: Path, **changes: str) -> dict[str, str]:
-    """Write config.properties with free ports; return its keys."""
-    properties = free_properties() | changes
-    path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-    return properties
 
 
 def test_make_serve_answers_and_says_when_it_is_up_already(
