@@ -4,6 +4,7 @@ A server lives in a folder: its configuration, its logs and a record of its proc
 pid file and unpacked archives go to a temporary folder of its own, so that servers never meet.
 """
 
+import http.client
 import json
 import os
 import re
@@ -258,7 +259,7 @@ def read_workers(folder: Path, record: ServerRecord, model: str) -> list[Worker]
     try:
         with urllib.request.urlopen(request, timeout=ASK_TIMEOUT_S) as response:  # noqa: S310
             workers = json.load(response)[0]["workers"]
-    except (OSError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.NOT_FOUND:
             return None
         reason = type(error).__name__

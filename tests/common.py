@@ -61,18 +61,6 @@ def write_free_config(path: Path, **changes: str) -> dict[str, str]:
     return properties
 
 
-def session_headers(
-    name: str, first: bool = False, last: bool = False, **others: str
-) -> dict[str, str]:
-    """Return the headers of a piece of live speech."""
-    flags = {"ts_request_sequence_start": first, "ts_request_sequence_end": last}
-    return {
-        "ts_request_sequence_id": name,
-        **{key: "true" for key, value in flags.items() if value},
-        **others,
-    }
-
-
 def lines(count: int, most_words: int = 12, seed: int = 1) -> list[str]:
     """Return texts of made-up words."""
     chance = random.Random(seed)

@@ -88,6 +88,18 @@ def pictures() -> list[Request]:
     ]
 
 
+def session_headers(
+    name: str, first: bool = False, last: bool = False, **others: str
+) -> dict[str, str]:
+    """Return the headers of a piece of live speech."""
+    flags = {"ts_request_sequence_start": first, "ts_request_sequence_end": last}
+    return {
+        "ts_request_sequence_id": name,
+        **{key: "true" for key, value in flags.items() if value},
+        **others,
+    }
+
+
 @dataclass(frozen=True)
 class Session:
     """A live recording, in pieces."""
@@ -98,14 +110,12 @@ class Session:
     def requests(self) -> list[Request]:
         """Return a request for each piece."""
         target = f"/predictions/{LIVE_MODEL}"
-        made = []
-        for index, piece in enumerate(self.pieces):
-            headers = [("ts_request_sequence_id", self.name)]
-            headers += [("ts_request_sequence_start", "true")] if index == 0 else []
-            last = index == len(self.pieces) - 1
-            headers += [("ts_request_sequence_end", "true")] if last else []
-            made.append(Request(target, piece, (("Content-Type", AUDIO), *headers)))
-        return made
+        last = len(self.pieces) - 1
+        sent = [session_headers(self.name, place == 0, place == last) for place in range(last + 1)]
+        return [
+            Request(target, piece, (("Content-Type", AUDIO), *headers.items()))
+            for piece, headers in zip(self.pieces, sent, strict=True)
+        ]
 
 
 def cut_speech(pieces: int) -> list[bytes]:

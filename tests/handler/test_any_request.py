@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import BROKEN_RECORDINGS, LoadModel, session_headers
+from common import BROKEN_RECORDINGS, LoadModel
 from trials.corpus import FIELDS, NUMBERS, PARAMETERS, STRINGS, TEXT_MODELS
-from trials.good_traffic import SPEECH
+from trials.good_traffic import SPEECH, session_headers
 
 SCALARS = st.none() | st.booleans() | st.floats() | st.sampled_from(NUMBERS) | st.text()
 VALUES = st.recursive(

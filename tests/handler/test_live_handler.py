@@ -11,11 +11,12 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import EXAMPLES, LoadModel, session_headers
+from common import EXAMPLES, LoadModel
 from live_sessions import Sessions, read_idle_seconds
 from local_serving import LocalModel, Reply
 from rnnt_segments import SegmentStream, find_segment_ends
 from transcripts import Token
+from trials.good_traffic import session_headers
 
 RATE_HZ = 16_000
 L16 = f"audio/L16; rate={RATE_HZ}; endianness=little-endian"
