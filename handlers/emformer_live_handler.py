@@ -18,6 +18,7 @@ from device_io import (
     request_header,
 )
 from emformer_features import SAMPLE_RATE_HZ
+from host_memory import keep_loaded
 from live_audio import LiveAudio
 from live_sessions import (
     LiveSettings,
@@ -68,6 +69,7 @@ class LiveHandler:
         self._sessions = Sessions(settings.max_sessions, idle_s)
         for _ in range(WARM_UPS):
             self.recognizer.recognize([self.recognizer.start(torch.zeros(SAMPLE_RATE_HZ))])
+        keep_loaded()
         self.initialized = True
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:

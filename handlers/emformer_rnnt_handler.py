@@ -11,6 +11,7 @@ from alignments import Alignment, Alternatives
 from batches import Parts, answer_requests
 from device_io import Answer, Row, read_settings, refuse_explanation
 from emformer_features import SAMPLE_RATE_HZ
+from host_memory import keep_loaded
 from load_errors import one_sentence
 from measurements import stage
 from rnnt_loading import SENTENCEPIECE_FILE, load_archive
@@ -64,6 +65,7 @@ class ModelHandler:
             )
         for _ in range(WARM_UPS):
             self._answer([SpeechRequest(torch.zeros(SAMPLE_RATE_HZ), PLAIN)])
+        keep_loaded()
         self.initialized = True
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:

@@ -1,28 +1,43 @@
-"""Gives back to the machine what large requests have freed.
+"""Gives back to the machine what requests have freed.
 
 The C library keeps freed memory that lies between what is in use: a worker of GPT-2 that had 716 MB
-had 1,030 after some long texts, and 735 once asked to give the rest back.
+had 1,030 after some long texts, and 735 once asked to give the rest back. Python keeps objects that
+refer to each other, such as the 4,000 of a picture, until its collector looks at all that there is.
 """
 
 import ctypes
+import gc
 import time
 from collections.abc import Callable
 
-# Giving back takes a tenth of a millisecond; what is needed again costs more.
+# Giving back takes up to two milliseconds; what is needed again costs more.
 LEAST_INTERVAL_S = 5.0
 
 
+def keep_loaded() -> None:
+    """Tell the collector that what is loaded by now stays, so that it looks at the rest alone.
+
+    A loaded worker has 400,000 objects, and looking at them took 160 ms of some requests.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 class HostMemory:
-    """The memory of this process; where the C library is not glibc, nothing happens."""
+    """The memory of this process; a C library that is not glibc is left alone."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        self._trimmed_s = clock_s()
+        self._given_back_s = clock_s()
 
     def give_back(self) -> None:
         """Give back what was freed, unless that was done just now."""
         now_s = self._clock_s()
-        if self._trim is not None and now_s - self._trimmed_s >= LEAST_INTERVAL_S:
+        if now_s - self._given_back_s < LEAST_INTERVAL_S:
+            return
+        gc.collect()
+        if self._trim is not None:
             self._trim(0)
-            self._trimmed_s = now_s
+        self._given_back_s = now_s

@@ -24,6 +24,7 @@ from device_io import (
 )
 from explainer import Explainer, choose_network
 from explanation_pages import PICTURES
+from host_memory import keep_loaded
 from load_errors import one_sentence
 from text_examples import Envelope, Example
 from text_loading import CompileSettings, compile_model, load_network, load_text_model
@@ -61,6 +62,7 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         self.context, self.manifest = context, context.manifest
         self.device = choose_device(context.system_properties.get("gpu_id"))
         self._load(Path(context.system_properties["model_dir"]), compile_settings)
+        keep_loaded()
         self.initialized = True
 
     def _load(self, folder: Path, compile_settings: CompileSettings) -> None:

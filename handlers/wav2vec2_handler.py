@@ -33,6 +33,7 @@ from device_io import (
     limit_threads,
     read_settings,
 )
+from host_memory import keep_loaded
 from load_errors import one_sentence
 from measurements import stage
 from speech_requests import SpeechRequest, read_request, write_answer
@@ -79,6 +80,7 @@ class Wav2VecHandler:
         self._labels = name_labels(self.processor.tokenizer, self.model.config.vocab_size)
         self._frame_s = frame_grid(self.model).stride / self.expected_sampling_rate
         self._answer([SpeechRequest(torch.zeros(self.expected_sampling_rate), PLAIN)])
+        keep_loaded()
         self.initialized = True
 
     def _choose_decoder(self, folder: Path) -> Decode:

@@ -105,3 +105,14 @@ def test_two_separators_between_two_texts_are_one_border() -> None:
     start, end = 0, 2
     adopted = adopt_tokens([start, 7, end, end, 8, 9, end], {start, end}, end)
     assert adopted.sequences == [None, 0, None, None, 1, 1, None]
+
+
+def test_long_texts_are_encoded_like_others(tokenizer: Any) -> None:
+    short, long = "Ann works in Ljubljana.", "Ann works in Ljubljana. " * 500
+    texts: list[str | tuple[str, str]] = [short, long, (short, long), (long, short)]
+    encodings = tokenizer.backend_tokenizer.encode_batch(texts)
+    for tokens, encoding in zip(tokenize(tokenizer, texts), encodings, strict=True):
+        assert tokens.ids == encoding.ids
+        assert tokens.offsets == encoding.offsets
+        assert tokens.sequences == encoding.sequence_ids
+        assert tokens.words == encoding.word_ids
