@@ -270,12 +270,16 @@ def read_workers(folder: Path, record: ServerRecord, model: str) -> list[Worker]
 def authorization(folder: Path, door: str) -> dict[str, str]:
     """Return the header that opens a door of the server of `folder`, `inference` or `management`.
 
-    There is none where config.properties turns tokens off.
+    There is none where config.properties turns tokens off. Raises `ServerError` while TorchServe,
+    which makes the file first and fills it afterwards, has not written them.
     """
-    keys = folder / KEY_FILE
-    if not keys.exists():
+    try:
+        keys = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
-    return {"Authorization": f"Bearer {json.loads(keys.read_text(encoding='utf-8'))[door]['key']}"}
+    except ValueError as error:
+        raise ServerError(f"The server has not written its tokens to {KEY_FILE} yet.") from error
+    return {"Authorization": f"Bearer {keys[door]['key']}"}
 
 
 def _check_alive(folder: Path, record: ServerRecord | None) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import ssl
 import stat
+import threading
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -127,6 +128,21 @@ def test_tokens_are_asked_for_where_they_are_turned_on(
         keys = [each["key"] for each in json.loads(key_file.read_text()).values()]
         log = log_path(server.folder).read_text(errors="replace")
         assert not [key for key in keys if key in log]
+        assert_half_written_tokens_are_waited_for(server.folder)
+
+
+def assert_half_written_tokens_are_waited_for(folder: Path) -> None:
+    """TorchServe makes the file first and fills it afterwards."""
+    key_file = folder / "key_file.json"
+    tokens = key_file.read_text()
+    for part in ("", tokens[:-5]):
+        key_file.write_text(part)
+        with pytest.raises(ServerError, match="has not written its tokens"):
+            authorization(folder, "inference")
+    filling = threading.Timer(1.0, key_file.write_text, [tokens])
+    filling.start()
+    wait_until_ready(folder, [MODEL], TIMEOUT_S, print)
+    filling.join()
 
 
 def test_sizes_are_limited(archives: list[Path], model_store: Path) -> None:
