@@ -1,5 +1,6 @@
 """TorchServe handler for live speech: sessions of an Emformer RNN-T, a piece of audio at a time."""
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,10 +87,12 @@ class LiveHandler:
             note_gauge("LiveSessions", len(self._sessions))
 
     def _take(self, index: int, row: Row, context: Any) -> Piece:
-        name = context.get_request_header(index, context.header_key_sequence_id) or ""
+        given = context.get_request_header(index, context.header_key_sequence_id)
+        name = given or str(uuid.uuid4())
         try:
             refuse_explanation(context, index)
             begins, ends = read_sequence_headers(context, index)
+            begins = begins or not given
             session = self._begin(name, index, context) if begins else self._sessions.find(name)
         except RequestError:
             # TorchServe would keep a place for a session that there is none of.
@@ -116,7 +119,7 @@ class LiveHandler:
 
     def _end(self, name: str, index: int, context: Any) -> None:
         self._sessions.end(name)
-        # So TorchServe gives the session's place to another at once.
+        # With sequenceBatching TorchServe gives the session's place to another at once then.
         context.set_response_header(index, context.header_key_sequence_end, name)
 
     def _receive(self, session: Session, row: Row, index: int, ends: bool) -> None:
@@ -130,7 +133,9 @@ class LiveHandler:
         recording.ended = ends
 
     def _answer(self, pieces: Sequence[Piece]) -> list[Answer]:
-        self.recognizer.recognize([piece.session.recording for piece in pieces])
+        # Who does not wait for answers may have several pieces in a batch.
+        recordings = {id(piece.session): piece.session.recording for piece in pieces}
+        self.recognizer.recognize(list(recordings.values()))
         return [Answer(self._report(piece), "application/json") for piece in pieces]
 
     def _report(self, piece: Piece) -> dict[str, Any]:

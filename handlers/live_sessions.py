@@ -45,7 +45,7 @@ class Piece(NamedTuple):
 
 
 class Sessions:
-    """The open sessions of a worker, by the identifier that TorchServe gives each."""
+    """The open sessions of a worker, by the identifier of each."""
 
     def __init__(
         self, most: int, idle_s: float, clock_s: Callable[[], float] = time.monotonic
@@ -90,8 +90,8 @@ class Sessions:
                 HTTPStatus.GONE,
                 "SessionGone",
                 "Expected the ts_request_sequence_id of an open session, got one that was never "
-                f"opened, has ended or was silent for {self._idle_s:g} s. Open a new one with "
-                "ts_request_sequence_start: true.",
+                f"opened, has ended, was silent for {self._idle_s:g} s or lost with its worker. "
+                "Open a new one with ts_request_sequence_start: true.",
             )
         session.used_s = self._clock_s()
         return session
@@ -106,16 +106,20 @@ class Sessions:
 
 
 def read_idle_seconds(config: Mapping[str, Any] | None) -> float:
-    """Return after how long TorchServe forgets a silent session, by its keys in a model's YAML.
+    """Return after how long a silent session is forgotten, by its key in a model's YAML.
 
-    Raises `ValueError` where these do not ask for sessions.
+    Raises `ValueError` where there is none, or where the keys that make TorchServe send all pieces
+    of a session to one of several workers are not together.
     """
     keys = config or {}
     idle_ms = keys.get("sequenceMaxIdleMSec")
-    if not (keys.get("sequenceBatching") and keys.get("continuousBatching") and idle_ms):
+    if not idle_ms:
+        raise ValueError("The model's YAML needs sequenceMaxIdleMSec for live sessions.")
+    sticky = [bool(keys.get(key)) for key in ("sequenceBatching", "continuousBatching")]
+    if (any(sticky) or keys.get("maxWorkers", 1) > 1) and not all(sticky):
         raise ValueError(
-            "The model's YAML needs sequenceBatching: true, continuousBatching: true and "
-            "sequenceMaxIdleMSec for live sessions."
+            "The model's YAML needs both sequenceBatching: true and continuousBatching: true for "
+            "live sessions on more than one worker."
         )
     return float(idle_ms) / 1000
 
@@ -123,8 +127,8 @@ def read_idle_seconds(config: Mapping[str, Any] | None) -> float:
 def read_sequence_headers(context: Any, index: int) -> tuple[bool, bool]:
     """Tell whether a request is the first and the last of its session.
 
-    Raises `RequestError` 400 for names in another case, which TorchServe does not recognise: it
-    would take each piece for a session of its own.
+    Raises `RequestError` 400 for names in another case, which TorchServe does not recognise with
+    sequenceBatching: it would take each piece for a session of its own.
     """
     keys = (
         context.header_key_sequence_id,

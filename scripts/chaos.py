@@ -35,7 +35,7 @@ RESPONSE_TIMEOUT_S, GIVE_UP_S = 5, 40.0
 SLOW_S = 2.0
 MANAGEMENT_TIMEOUT_S = 60.0
 TEXT_MODEL = "bert_seq_classification"
-KILLED_MODELS = (TEXT_MODEL, "gpt2_text_generation", "emformer_asr")
+KILLED_MODELS = (TEXT_MODEL, "gpt2_text_generation", "emformer_asr", LIVE_MODEL)
 HUNG_MODEL, SMALL_MODEL, DAMAGED_MODEL = "wav2vec2", "out_of_memory", "damaged"
 SMALL_HANDLER = ROOT / "scripts" / "trials" / "out_of_memory_handler.py"
 Fault = Callable[[TrialServer], None]
@@ -85,19 +85,6 @@ def kill_workers(server: TrialServer) -> None:
         workers[name].kill()
 
 
-def kill_live_worker(server: TrialServer) -> None:
-    """End the worker of live sessions, and register their model again.
-
-    TorchServe 0.12 does not restart a worker of sequence batching.
-    """
-    server.workers()[LIVE_MODEL].kill()
-    time.sleep(1.0)
-    models = f"{server.properties['management_address']}/models"
-    httpx2.delete(f"{models}/{LIVE_MODEL}", timeout=MANAGEMENT_TIMEOUT_S)
-    options = {"url": f"{LIVE_MODEL}.mar", "initial_workers": "1", "synchronous": "true"}
-    httpx2.post(models, params=options, timeout=MANAGEMENT_TIMEOUT_S).raise_for_status()
-
-
 def hang_worker(server: TrialServer) -> None:
     """Stop a worker in its tracks for longer than `responseTimeout`."""
     server.workers()[HUNG_MODEL].send_signal(signal.SIGSTOP)
@@ -145,7 +132,6 @@ def restart(server: TrialServer) -> None:
 
 FAULTS: Mapping[str, Fault] = {
     "workers killed": kill_workers,
-    "live worker killed, registered again": kill_live_worker,
     "worker hung past responseTimeout": hang_worker,
     "archive with damaged weights": add_damaged,
     "GPU out of memory": run_out_of_memory,

@@ -23,8 +23,8 @@ from torchserve_process import free_properties, start_server, stop_server, wait_
 START_TIMEOUT_S = 300.0
 RATE_HZ = 16_000
 SPEECH_S = 20
-# Sessions at once, at most, and places for them in TorchServe.
-MOST_SESSIONS, PLACES = 64, 80
+# Sessions at once, at most.
+MOST_SESSIONS = 64
 DEMO_SESSIONS = (1, 4, 8)
 FULL_SIZE_SESSIONS = (1, 4, 8, 16, 24, 32, 48)
 # Random weights emit in bursts, as speech does not; so, a token for each two or three frames.
@@ -36,7 +36,6 @@ KEEPING_UP_S = PIECE_S
 @contextmanager
 def live_server(source: Path, workspace: Path, dtype: str, threads: int) -> Iterator[str]:
     """Serve the live archive of a model; yield its address."""
-    places = {"batchSize": PLACES, "maxNumSequence": PLACES}
     settings = {
         "dtype": dtype,
         "threads": threads,
@@ -44,7 +43,9 @@ def live_server(source: Path, workspace: Path, dtype: str, threads: int) -> Iter
         "step_max_tokens": MOST_TOKENS_PER_FRAME,
     }
     config = read_configs()["emformer_asr_live"]
-    archive = build_with_settings(config, source, workspace, places, **settings)
+    archive = build_with_settings(
+        config, source, workspace, {"batchSize": MOST_SESSIONS}, **settings
+    )
     folder, properties = workspace / "server", free_properties()
     start_server(folder, archive.parent, [archive.name], properties)
     try:

@@ -99,6 +99,56 @@ def test_sessions_do_not_hear_each_other(load_model: LoadModel) -> None:
     assert text == {name: TRANSCRIPTS[name] for name in recordings}
 
 
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.integers(1, 3), min_size=1, max_size=8),
+    st.lists(st.integers(0, 60_000), max_size=9),
+)
+def test_pieces_of_a_session_may_come_together(
+    load_model: LoadModel, together: list[int], cuts: list[int]
+) -> None:
+    """From a client that does not wait for its answers, and beside another session."""
+    model = load_model("emformer_asr_live")
+    recording = two_sentences(silence_s=1.5)
+    places = [0, *sorted(cuts), len(recording)]
+    pieces = [recording[low:high] for low, high in itertools.pairwise(places)]
+    rows: list[tuple[dict[str, bytes], dict[str, str]]] = []
+    for number, piece in enumerate(pieces):
+        first, last = number == 0, number == len(pieces) - 1
+        rows.append(
+            ({"body": piece}, session_headers("hasty", first, last, **{"Content-Type": L16}))
+        )
+    alone = {"Content-Type": L16, "ts_request_sequence_end": "true"}
+    other = ({"body": samples_of(MONO[2]).tobytes()}, alone)
+    answers: list[dict[str, Any]] = []
+    sizes = itertools.cycle(together)
+    while rows:
+        size = next(sizes)
+        batch, rows = [*rows[:size], other], rows[size:]
+        replies = model.answer([row for row, _ in batch], [sent for _, sent in batch])
+        assert [reply.status for reply in replies] == [200] * len(batch)
+        assert replies[-1].answer["text"] == TRANSCRIPTS[MONO[2]]
+        answers += [reply.answer for reply in replies[:-1]]
+    text = f"{TRANSCRIPTS[MONO[0]]} {TRANSCRIPTS[MONO[1]]}"
+    assert answers[-1]["text"] == " ".join(finals(answers)) == text
+
+
+def test_session_without_an_id_gets_one(load_model: LoadModel) -> None:
+    """As TorchServe gives it with sequenceBatching, and the handler without."""
+    model = load_model("emformer_asr_live")
+    recording = (EXAMPLES / MONO[0]).read_bytes()
+    opened = [model.answer([{"body": recording[:9_000]}], [{}])[0].answer for _ in range(2)]
+    assert opened[0]["session"] != opened[1]["session"]
+    for answer in opened:
+        sent = session_headers(answer["session"], last=True)
+        assert (
+            model.answer([{"body": recording[9_000:]}], [sent])[0].answer["text"]
+            == TRANSCRIPTS[MONO[0]]
+        )
+
+
 def two_sentences(silence_s: float) -> bytes:
     silence = np.zeros(int(silence_s * RATE_HZ), np.int16)
     parts = [samples_of(MONO[0]), silence, samples_of(MONO[1])]
@@ -213,12 +263,22 @@ def test_silent_sessions_expire() -> None:
     assert len(sessions) == 1
 
 
-@pytest.mark.parametrize("missing", ["sequenceBatching", "continuousBatching"])
-def test_yaml_must_ask_for_sessions(missing: str) -> None:
-    keys = {"sequenceBatching": True, "continuousBatching": True, "sequenceMaxIdleMSec": 9_000}
-    assert read_idle_seconds(keys) == 9.0
-    with pytest.raises(ValueError, match="for live sessions"):
-        read_idle_seconds({**keys, missing: False})
+def test_yaml_must_ask_for_sessions() -> None:
+    idle = {"sequenceMaxIdleMSec": 9_000}
+    sticky = {"sequenceBatching": True, "continuousBatching": True}
+    for keys in (idle, idle | sticky, idle | sticky | {"maxWorkers": 4}):
+        assert read_idle_seconds(keys) == 9.0
+    for none in (None, sticky, {"sequenceMaxIdleMSec": 0}):
+        with pytest.raises(ValueError, match="needs sequenceMaxIdleMSec"):
+            read_idle_seconds(none)
+    for keys in (
+        idle | {"maxWorkers": 2},
+        idle | {"sequenceBatching": True},
+        idle | {"continuousBatching": True},
+        idle | sticky | {"continuousBatching": False, "maxWorkers": 2},
+    ):
+        with pytest.raises(ValueError, match="needs both sequenceBatching"):
+            read_idle_seconds(keys)
 
 
 def test_segments_end_where_no_token_follows() -> None:
