@@ -3,10 +3,13 @@
 The C library keeps freed memory that lies between what is in use: a worker of GPT-2 that had 716 MB
 had 1,030 after some long texts, and 735 once asked to give the rest back. Python keeps objects that
 refer to each other, such as the 4,000 of a picture, until its collector looks at all that there is.
+Its cache of methods keeps up to 4,096 names, and PyTorch makes a new one each time it looks one up.
+Each keeps the megabyte that it lies in: eight batches of long texts left 14 MB, without names 3.
 """
 
 import ctypes
 import gc
+import sys
 import time
 from collections.abc import Callable
 
@@ -38,6 +41,7 @@ class HostMemory:
         if now_s - self._given_back_s < LEAST_INTERVAL_S:
             return
         gc.collect()
+        sys._clear_type_cache()
         if self._trim is not None:
             self._trim(0)
         self._given_back_s = now_s

@@ -1,6 +1,7 @@
 """Freed memory goes back to the machine."""
 
 import gc
+import sys
 import weakref
 
 import psutil
@@ -67,3 +68,15 @@ def test_objects_that_refer_to_each_other_are_given_back() -> None:
         assert node() is None
     finally:
         gc.enable()
+
+
+def test_names_that_were_looked_up_are_given_back() -> None:
+    now_s = 0.0
+    memory = HostMemory(lambda: now_s)
+    name = "".join(("no", "_such_", "method"))
+    used = sys.getrefcount(name)
+    assert not hasattr(memory, name)
+    assert sys.getrefcount(name) > used
+    now_s = 10.0
+    memory.give_back()
+    assert sys.getrefcount(name) == used
