@@ -12,7 +12,7 @@ from tokenizers import Encoding
 # A batch with a longer text, in characters, is encoded by this thread alone. Of what the library's
 # own threads free, `malloc_trim` leaves the end of each one's memory, up to 64 MB: two texts of a
 # million characters left 79 MB behind, and 26 MB from here.
-LONGEST_FOR_THREADS = 10_000
+LONGEST_FOR_THREADS = 4_000
 
 
 class Tokens(NamedTuple):
