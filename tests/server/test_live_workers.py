@@ -3,6 +3,7 @@
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -10,7 +11,7 @@ import yaml
 from build_archives import ROOT, read_configs
 from local_serving import build_with_settings
 from trials.good_traffic import LIVE_MODEL, Session, cut_speech
-from trials.http_client import Client, Outcome
+from trials.http_client import Outcome, send_alone
 from trials.servers import TrialServer, run_server
 
 TIMEOUT_S = 60.0
@@ -20,11 +21,8 @@ SAID = "turn on the kitchen lights"
 
 def speak(server: TrialServer, name: str) -> list[Outcome]:
     """Say the example in pieces; return the answers."""
-    client = Client(server.address, TIMEOUT_S)
-    try:
-        return [client.send(request) for request in Session(name, cut_speech(PIECES)).requests()]
-    finally:
-        client.close()
+    requests = Session(name, cut_speech(PIECES)).requests()
+    return [send_alone(server.address, request, TIMEOUT_S) for request in requests]
 
 
 def text_of(outcomes: list[Outcome]) -> str:
@@ -35,13 +33,12 @@ def text_of(outcomes: list[Outcome]) -> str:
 def test_live_speech_goes_on_after_its_worker_was_killed(model_store: Path) -> None:
     archive = model_store / f"{LIVE_MODEL}.mar"
     with run_server(archives=[archive], store=model_store) as server:
-        client = Client(server.address, TIMEOUT_S)
+        send = partial(send_alone, server.address, timeout_s=TIMEOUT_S)
         sessions = [Session(f"speaker {n}", cut_speech(PIECES)).requests() for n in range(4)]
-        assert [client.send(requests[0]).status for requests in sessions] == [200] * 4
+        assert [send(requests[0]).status for requests in sessions] == [200] * 4
         server.workers()[LIVE_MODEL].kill()
         # Nobody hangs: what was said is lost, and each is told so.
-        lost = [client.send(requests[1]) for requests in sessions]
-        client.close()
+        lost = [send(requests[1]) for requests in sessions]
         assert all(each.failure == "" and each.status != 200 for each in lost), lost
         assert lost[-1].status == 410
         assert text_of(speak(server, "speaker 0")) == SAID
