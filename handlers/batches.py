@@ -5,53 +5,80 @@ answers back in order. A row that cannot be answered gets its own status and err
 neighbours never notice.
 """
 
-import gc
-import logging
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import torch
+from ts.handler_utils.utils import send_intermediate_predict_response
 
-from device_io import Answer, RequestError, Row, came_by_http
-from host_memory import HostMemory
-from measurements import measure_batch, report, stage
+from device_io import Row, came_by_http
 from shutdown_gate import pass_gate
-
-logger = logging.getLogger(__name__)
+from speechtext.batching import as_request_error, run_isolated
+from speechtext.errors import (
+    ImpossibleRequestError,
+    InternalError,
+    MalformedRequestError,
+    OutOfMemoryError,
+    RequestError,
+    RequestTooLargeError,
+    SessionConflictError,
+    SessionGoneError,
+    UnavailableError,
+    UnsupportedMediaError,
+)
+from speechtext.host_memory import HostMemory
+from speechtext.measurements import measure_batch, stage
+from worker_metrics import report
 
 Request = TypeVar("Request")
 _memory = HostMemory()
+STATUSES: dict[type[RequestError], HTTPStatus] = {
+    MalformedRequestError: HTTPStatus.BAD_REQUEST,
+    SessionConflictError: HTTPStatus.CONFLICT,
+    SessionGoneError: HTTPStatus.GONE,
+    RequestTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnsupportedMediaError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ImpossibleRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    InternalError: HTTPStatus.SERVICE_UNAVAILABLE,
+    OutOfMemoryError: HTTPStatus.INSUFFICIENT_STORAGE,
+}
 # How TorchServe is told that an answer, or the last part of one, is all.
 STREAM_HEADER = "ts_stream_next"
 # When a server that is stopped now may be there again.
 RESTART_S = 5
 
 
+class Answer(NamedTuple):
+    """What a request gets: TorchServe chooses the media type where none is named."""
+
+    content: Any
+    media_type: str | None = None
+    headers: Mapping[str, str] = {}
+
+
 class Parts:
     """The parts of a request's answer that are sent before the rest of it, each once.
 
-    `send` is TorchServe's `send_intermediate_predict_response`, which only handlers import.
+    Where nobody listens, as in a handler that no worker calls, they are dropped.
     """
 
-    def __init__(
-        self, send: Callable[..., None], context: Any, index: int, media_type: str
-    ) -> None:
-        self._send = send
+    def __init__(self, context: Any, index: int, media_type: str) -> None:
         self._context = context
         self._index = index
         self._media_type = media_type
         self._sent = 0
 
-    def tell(self, number: int, part: str) -> None:
+    def send(self, number: int, part: str) -> None:
         """Send a part, unless one of that number was sent: a batch that failed is run again."""
-        if number < self._sent:
+        if number < self._sent or not self._context.request_ids:
             return
         self._sent = number + 1
         self._context.set_response_content_type(self._index, self._media_type)
         ids = {self._index: self._context.request_ids[self._index]}
-        self._send({self._index: part}, ids, "Part", HTTPStatus.OK.value, self._context)
+        send_intermediate_predict_response(
+            {self._index: part}, ids, "Part", HTTPStatus.OK.value, self._context
+        )
 
 
 def answer_requests(
@@ -69,7 +96,7 @@ def answer_requests(
         outcomes = _answer_all(rows, parse, run) if open_ else [_stopping()] * len(rows)
         _memory.give_back()
     if context is not None and context.request_ids:
-        report(measurements, [_status_of(outcome) for outcome in outcomes], context)
+        report(measurements, [status_of(outcome).value for outcome in outcomes], context)
     return [_write(outcome, index, context) for index, outcome in enumerate(outcomes)]
 
 
@@ -83,22 +110,9 @@ def _answer_all(
     good = [
         index for index, outcome in enumerate(outcomes) if not isinstance(outcome, RequestError)
     ]
-    for index, answer in zip(good, _run_isolated(run, [outcomes[i] for i in good]), strict=True):
+    for index, answer in zip(good, run_isolated(run, [outcomes[i] for i in good]), strict=True):
         outcomes[index] = answer
     return outcomes
-
-
-def _stopping() -> RequestError:
-    return RequestError(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "ServerStopping",
-        "Expected a server that goes on; this one is being stopped. Try again.",
-        retry_after_s=RESTART_S,
-    )
-
-
-def _status_of(outcome: Any) -> int:
-    return outcome.status.value if isinstance(outcome, RequestError) else HTTPStatus.OK.value
 
 
 def _parse_row(
@@ -107,54 +121,25 @@ def _parse_row(
     try:
         return parse(index, row)
     except Exception as error:
-        return _as_request_error(error)
+        return as_request_error(error)
 
 
-def _run_isolated(
-    run: Callable[[Sequence[Request]], Sequence[Any]], requests: Sequence[Request]
-) -> list[Any]:
-    """Run a batch; where it fails, run its halves, down to the single requests at fault."""
-    if not requests:
-        return []
-    try:
-        answers = list(run(requests))
-        if len(answers) != len(requests):
-            raise RuntimeError(f"{len(requests)} requests gave {len(answers)} answers")
-        return answers
-    except Exception as error:
-        if len(requests) == 1:
-            return [_as_request_error(error)]
-    # Outside the except block: the traceback would keep the failed batch's tensors alive.
-    gc.collect()
-    torch.cuda.empty_cache()
-    half = len(requests) // 2
-    return _run_isolated(run, requests[:half]) + _run_isolated(run, requests[half:])
-
-
-def _as_request_error(error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    if is_out_of_memory(error):
-        return RequestError(
-            HTTPStatus.INSUFFICIENT_STORAGE,
-            "OutOfMemory",
-            "Expected a request that fits in this worker's memory; this one alone does not. "
-            "Send a shorter one.",
-        )
-    # The exception's own text may quote the payload, so the log gets its type and place only.
-    places = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("Unexpected %s while answering a request:\n%s", type(error).__name__, places)
-    return RequestError(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "InternalError",
-        "The server failed to answer this request; its log says where.",
+def _stopping() -> RequestError:
+    return UnavailableError(
+        "ServerStopping",
+        "Expected a server that goes on; this one is being stopped. Try again.",
+        retry_after_s=RESTART_S,
     )
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an exception means that memory ran out, on the GPU or on the host."""
-    out_of_host_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or out_of_host_memory
+def status_of(outcome: Any) -> HTTPStatus:
+    """Return the HTTP status of an answer or an error."""
+    return STATUSES[type(outcome)] if isinstance(outcome, RequestError) else HTTPStatus.OK
+
+
+def error_body(error: RequestError) -> dict[str, int | str]:
+    """Return the body of an error, in the shape of TorchServe's own."""
+    return {"code": status_of(error).value, "type": error.kind, "message": error.message}
 
 
 def _write(outcome: Any, index: int, context: Any) -> Any:
@@ -165,8 +150,9 @@ def _write(outcome: Any, index: int, context: Any) -> Any:
         context.set_response_header(index, STREAM_HEADER, "false")
     if isinstance(outcome, RequestError):
         if served:
-            context.set_response_status(outcome.status.value, outcome.status.phrase, index)
-        outcome = Answer(outcome.body(), "application/json", outcome.headers)
+            status = status_of(outcome)
+            context.set_response_status(status.value, status.phrase, index)
+        outcome = Answer(error_body(outcome), "application/json", _error_headers(outcome))
     if not isinstance(outcome, Answer):
         return outcome
     if served:
@@ -175,3 +161,9 @@ def _write(outcome: Any, index: int, context: Any) -> Any:
         for name, value in outcome.headers.items():
             context.set_response_header(index, name, value)
     return outcome.content
+
+
+def _error_headers(error: RequestError) -> dict[str, str]:
+    """Return the headers of an error: when to try again, by RFC 9110, section 10.2.3."""
+    retry_after_s = getattr(error, "retry_after_s", None)
+    return {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}

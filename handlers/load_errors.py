@@ -19,7 +19,7 @@ class LoadError(ValueError):
     """Why an archive cannot be loaded, in one sentence."""
 
 
-def one_sentence(*required: str) -> Callable[[Initialize], Initialize]:
+def check_files_and_explain(*required: str) -> Callable[[Initialize], Initialize]:
     """Decorate `initialize(self, context)`: check the archive's files, and raise only `LoadError`.
 
     `required` are the files that an archive cannot do without, or several of which it needs one:

@@ -1,27 +1,62 @@
-"""What all speech handlers share: from a request to a waveform, from an alignment to an answer."""
+"""From a row of a batch to a waveform, and from a recognition to the answer asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from alignments import EXPLANATIONS, MAX_EXPLAINED_S, Alignment
-from audio_decoding import request_waveform
-from device_io import Answer, Row, request_header, wants_explanation
-from measurements import note_size
-from transcripts import WRITERS, Transcript, choose_media_type, response_format_of
+from batches import Answer, Parts
+from device_io import (
+    Row,
+    preferred_media_type,
+    request_audio,
+    request_header,
+    wants_explanation,
+)
+from speechtext.errors import ImpossibleRequestError
+from speechtext.measurements import note_size
+from speechtext.payloads import as_text
+from speechtext.speech.alignment_picture import draw_alignment
+from speechtext.speech.alignments import Alignment, Recognition, describe_alignment
+from speechtext.speech.audio import decode_audio, parse_pcm_format
+from speechtext.speech.subtitles import write_srt, write_vtt
+from speechtext.speech.transcripts import Transcript, write_json, write_plain
+
+# What fits in a picture and in a person's patience.
+MAX_EXPLAINED_S = 60.0
+PLAIN, JSON = "text/plain", "application/json"
+# Segments as they end, a JSON line each; for models that can tell.
+NDJSON = "application/x-ndjson"
+TRANSCRIPT_WRITERS: dict[str, Callable[[Transcript], Any]] = {
+    PLAIN: write_plain,
+    JSON: write_json,
+    "text/vtt": write_vtt,
+    "application/x-subrip": write_srt,
+}
+EXPLANATION_WRITERS: dict[str, Callable[[Alignment], Any]] = {
+    JSON: describe_alignment,
+    "image/png": draw_alignment,
+}
+RESPONSE_FORMATS = {
+    "text": PLAIN,
+    "json": JSON,
+    "vtt": "text/vtt",
+    "srt": "application/x-subrip",
+    "ndjson": NDJSON,
+    "png": "image/png",
+}
 
 
 class SpeechRequest(NamedTuple):
     """A waveform of shape (samples,), and the media type in which its answer is wanted.
 
-    `stream` is what sends parts of the answer, where they are wanted as they come.
+    `parts` sends segments of the answer, where they are wanted as they come.
     """
 
     waveform: torch.Tensor
     media_type: str
     explain: bool = False
-    stream: Any = None
+    parts: Parts | None = None
 
 
 def read_request(
@@ -30,26 +65,60 @@ def read_request(
     index: int,
     sample_rate_hz: int,
     max_duration_s: float,
-    transcripts: Sequence[str] = tuple(WRITERS),
+    transcripts: Sequence[str] = tuple(TRANSCRIPT_WRITERS),
 ) -> SpeechRequest:
     """Return what a row of a batch asks for; raises `RequestError`.
 
     `transcripts` are the media types in which the model can answer a prediction.
     """
     explain = wants_explanation(context, index)
-    media_types = list(EXPLANATIONS) if explain else transcripts
+    media_types = list(EXPLANATION_WRITERS) if explain else transcripts
     accept = request_header(context, index, "Accept")
     media_type = choose_media_type(accept, response_format_of(row), media_types)
     limit_s = min(max_duration_s, MAX_EXPLAINED_S) if explain else max_duration_s
-    waveform = request_waveform(row, context, index, sample_rate_hz, limit_s)
+    pcm = parse_pcm_format(request_header(context, index, "Content-Type") or "")
+    waveform = decode_audio(request_audio(row), sample_rate_hz, limit_s, pcm)
     note_size(index, "audio_s", len(waveform) / sample_rate_hz)
-    return SpeechRequest(waveform, media_type, explain)
+    parts = Parts(context, index, NDJSON) if media_type == NDJSON else None
+    return SpeechRequest(waveform, media_type, explain, parts)
 
 
-def write_answer(
-    request: SpeechRequest, transcript: Transcript, align: Callable[[], Alignment]
-) -> Answer:
+def choose_media_type(
+    accept: str | None,
+    response_format: Any,
+    media_types: Sequence[str] = tuple(TRANSCRIPT_WRITERS),
+) -> str:
+    """Return the media type of the answer: the field `response_format`, else the header `Accept`.
+
+    The first of `media_types` where neither asks for one of them. Raises `ImpossibleRequestError`
+    for another `response_format`.
+    """
+    if response_format is None:
+        return preferred_media_type(accept or "", media_types)
+    name = as_text(response_format) if isinstance(response_format, str | bytes | bytearray) else ""
+    names = [each for each, media_type in RESPONSE_FORMATS.items() if media_type in media_types]
+    if name not in names:
+        raise ImpossibleRequestError(
+            "UnknownFormat", f"Expected response_format to be one of {', '.join(names)}."
+        )
+    return RESPONSE_FORMATS[name]
+
+
+def response_format_of(row: Mapping[str, Any]) -> Any:
+    """Return a request's field `response_format`, of its form or of its JSON, None without one."""
+    body = row.get("body")
+    fields = body if isinstance(body, Mapping) else row
+    return fields.get("response_format")
+
+
+def write_answer(request: SpeechRequest, recognition: Recognition) -> Answer:
     """Return a transcript in the form that a request asks for, or the alignment behind it."""
+    media_type = request.media_type
     if request.explain:
-        return Answer(EXPLANATIONS[request.media_type](align()), request.media_type)
-    return Answer(WRITERS[request.media_type](transcript), request.media_type)
+        return Answer(EXPLANATION_WRITERS[media_type](recognition.align()), media_type)
+    return write_transcript(request, recognition.transcript)
+
+
+def write_transcript(request: SpeechRequest, transcript: Transcript) -> Answer:
+    """Return a transcript in the form that a request asks for."""
+    return Answer(TRANSCRIPT_WRITERS[request.media_type](transcript), request.media_type)

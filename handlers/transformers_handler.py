@@ -11,27 +11,20 @@ from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.torch_handler.base_handler import BaseHandler
 
 from batches import Parts, answer_requests
-from device_io import (
-    RequestError,
-    Row,
-    choose_device,
-    limit_threads,
-    preferred_media_type,
-    read_settings,
-    request_body,
-    request_header,
-    wants_explanation,
-)
-from explainer import Explainer, choose_network
-from explanation_pages import PICTURES
-from host_memory import keep_loaded
-from load_errors import one_sentence
-from text_examples import Envelope, Example
-from text_loading import CompileSettings, compile_model, load_network, load_text_model
-from text_settings import TextSettings
-from text_task import EVENT_STREAM
-from text_tasks import find_task
-from text_windows import EncodedBatch
+from device_io import Row, preferred_media_type, request_body, request_header, wants_explanation
+from load_errors import check_files_and_explain
+from speechtext.devices import choose_device, limit_threads
+from speechtext.errors import RequestError
+from speechtext.host_memory import keep_loaded
+from speechtext.settings import read_settings
+from speechtext.text.base import EVENT_STREAM
+from speechtext.text.explanation.explainer import Explainer, choose_network
+from speechtext.text.explanation.pages import PICTURES
+from speechtext.text.loading import CompileSettings, compile_model, load_network, load_text_model
+from speechtext.text.payloads import Envelope, Example
+from speechtext.text.settings import TextSettings
+from speechtext.text.tasks import find_task
+from speechtext.text.windows import EncodedBatch
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 # How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
@@ -48,7 +41,7 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         self.setup_config: dict[str, Any] = {}
         self.model: Any = None
 
-    @one_sentence("config.json")
+    @check_files_and_explain("config.json")
     def initialize(self, context: Any) -> None:
         """Load the tokenizer, the model and its labels from the archive.
 

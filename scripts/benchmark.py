@@ -17,15 +17,15 @@ import torch
 import torchaudio
 from transformers import AutoModelForCTC, AutoProcessor
 
-from audio_decoding import decode_audio
 from build_archives import HANDLER_FOLDER, ArchiveConfig, read_configs
-from emformer_features import MEL_BINS, RIGHT_CONTEXT_FRAMES
 from full_size_models import BUNDLE_PIECES, write_base_960h, write_bundle
 from live_benchmark import benchmark_live
 from local_serving import LocalModel, build_with_settings, load_archive
 from model_sources import local_bundle
-from rnnt_recognition import CPU_SEGMENTS
 from side_by_side import peak_mb, print_table, reset_peak_mb, time_side_by_side
+from speechtext.speech.audio import decode_audio
+from speechtext.speech.rnnt.features import MEL_BINS, RIGHT_CONTEXT_FRAMES
+from speechtext.speech.rnnt.transducer import CPU_SEGMENTS
 from text_benchmark import (
     time_explanations,
     time_generation,

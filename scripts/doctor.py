@@ -15,8 +15,8 @@ import psutil
 import torch
 
 from build_archives import MODEL_STORE, ROOT, read_configs
-from device_io import choose_device, choose_dtype
 from serve import SERVER_FOLDER
+from speechtext.devices import choose_device, choose_dtype
 from torchserve_process import (
     FIRST_JAVA,
     ServerError,

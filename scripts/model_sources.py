@@ -23,16 +23,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Wav2Vec2ForCTC, Wav2Vec2Processor
 from transformers.utils import logging as transformers_logging
 
-from ctc_beam import LANGUAGE_MODEL_FILE, spell
-from ctc_recognition import choose_language
-from emformer_features import LogMelFeatures, load_features
-from emformer_torchscript.recognizer import save_recognizer
-from rnnt_loading import SENTENCEPIECE_FILE
-from scripted_beam_search import STATISTICS_FILE
-from text_loading import LABELS_FILE, check_complete, count_positions
-from text_settings import TextSettings
-from text_tasks import find_task
-from text_windows import find_input_names
+from speechtext.speech.ctc.beam import LANGUAGE_MODEL_FILE, spell
+from speechtext.speech.ctc.loading import choose_language
+from speechtext.speech.rnnt.features import LogMelFeatures, load_features
+from speechtext.speech.rnnt.loading import SENTENCEPIECE_FILE
+from speechtext.speech.rnnt.scripted_beam_search import STATISTICS_FILE
+from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
+from speechtext.text.loading import LABELS_FILE, check_complete, count_positions
+from speechtext.text.settings import TextSettings
+from speechtext.text.tasks import find_task
+from speechtext.text.windows import find_input_names
 from wav2vec2_bundles import bundle_names, convert_bundle
 
 # Loading takes a moment; downloads keep their progress bar.

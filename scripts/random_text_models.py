@@ -19,7 +19,7 @@ from tokenizers import (
 from transformers import AutoConfig, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from text_tasks import find_task
+from speechtext.text.tasks import find_task
 
 transformers_logging.disable_progress_bar()
 

@@ -24,10 +24,10 @@ from demo_training import speech_corpus
 from demo_training.catalogue import SPEECH_MODELS, TEXT_MODELS, WORKSPACE
 from demo_training.espeak import SAMPLE_RATE_HZ, EspeakMissingError, to_float
 from demo_training.word_model import write_demo_model
-from emformer_features import load_features, whole_features
 from local_serving import LocalModel, build_with_settings, load_archive
 from model_sources import load_emformer
-from scripted_beam_search import STATISTICS_FILE
+from speechtext.speech.rnnt.features import load_features, whole_features
+from speechtext.speech.rnnt.scripted_beam_search import STATISTICS_FILE
 
 TEXT_EXAMPLES = 1000
 SEED = 2

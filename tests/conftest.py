@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from build_archives import build_archive, read_configs
-from common import LoadModel
 from local_serving import LocalModel, load_archive
+from support.common import LoadModel
 from trials.servers import TrialServer, run_server
 
 # No test reaches the network, also where there is one.

@@ -27,7 +27,12 @@ from demo_training.augmentation import augment
 from demo_training.espeak import Waveform, to_float
 from demo_training.speech_corpus import Utterance
 from demo_training.speech_training import Recipe, batches, fit, shortest_first
-from emformer_features import MEL_BINS, RIGHT_CONTEXT_FRAMES, LogMelFeatures, whole_features
+from speechtext.speech.rnnt.features import (
+    MEL_BINS,
+    RIGHT_CONTEXT_FRAMES,
+    LogMelFeatures,
+    whole_features,
+)
 
 SEED = 1
 RECIPE = Recipe(steps=5_000, peak_learning_rate=1.5e-3, max_gradient_norm=2.0)

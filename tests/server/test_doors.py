@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from common import write_free_config
 from serve import start
+from support.common import write_free_config
 from torchserve_process import (
     ServerError,
     authorization,

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from build_archives import HANDLER_FOLDER, ROOT, BuildError, read_configs
-from common import EXAMPLES, START_TIMEOUT_S, write_free_config
 from serve import start
+from support.common import EXAMPLES, START_TIMEOUT_S, write_free_config
 from torchserve_process import (
     ServerError,
     find_server,

@@ -18,7 +18,7 @@ import torch
 import torchaudio
 
 import live_client
-from common import EXAMPLES
+from support.common import EXAMPLES
 
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
 REVIEW = (EXAMPLES / "review_accepted.txt").read_bytes()

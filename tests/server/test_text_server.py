@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoTokenizer
 
 from build_archives import ROOT
-from common import EXAMPLES
+from support.common import EXAMPLES
 
 QUESTION = json.loads((EXAMPLES / "question.json").read_text())
 REVIEW = (EXAMPLES / "review_accepted.txt").read_text().strip()

@@ -1,0 +1,105 @@
+"""Which requests a model answers together, and what happens to them where one of them fails."""
+
+import gc
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from speechtext.errors import InternalError, OutOfMemoryError, RequestError
+
+logger = logging.getLogger(__name__)
+
+Request = TypeVar("Request")
+# A processor computes one waveform at a time fastest; a GPU is filled by about this much audio.
+GPU_BATCH_SAMPLES = 640 * 16_000
+
+
+def run_isolated(
+    run: Callable[[Sequence[Request]], Sequence[Any]], requests: Sequence[Request]
+) -> list[Any]:
+    """Return an answer or a `RequestError` for each request of a batch, in order.
+
+    `run` answers all of them together. Where that fails, its halves are run, down to the single
+    requests at fault.
+    """
+    if not requests:
+        return []
+    try:
+        answers = list(run(requests))
+        if len(answers) != len(requests):
+            raise RuntimeError(f"{len(requests)} requests gave {len(answers)} answers")
+        return answers
+    except Exception as error:
+        if len(requests) == 1:
+            return [as_request_error(error)]
+    # Outside the except block: the traceback would keep the failed batch's tensors alive.
+    gc.collect()
+    torch.cuda.empty_cache()
+    half = len(requests) // 2
+    return run_isolated(run, requests[:half]) + run_isolated(run, requests[half:])
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """Return what a client is told of an exception; the log gets what it is not told."""
+    if isinstance(error, RequestError):
+        return error
+    if is_out_of_memory(error):
+        return OutOfMemoryError(
+            "OutOfMemory",
+            "Expected a request that fits in this worker's memory; this one alone does not. "
+            "Send a shorter one.",
+        )
+    # The exception's own text may quote the payload, so the log gets its type and place only.
+    places = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("Unexpected %s while answering a request:\n%s", type(error).__name__, places)
+    return InternalError(
+        "InternalError", "The server failed to answer this request; its log says where."
+    )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an exception means that memory ran out, on the GPU or on the host."""
+    out_of_host_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or out_of_host_memory
+
+
+def plan_groups(lengths: Sequence[int], most_tokens: int, call_tokens: int) -> list[list[int]]:
+    """Return which rows go through the model together, so that little is spent on padding.
+
+    Each group, padded to its longest row, has at most `most_tokens`, or is a single row; a call
+    costs as much as `call_tokens`. Of all groups of rows of neighbouring lengths these are the
+    cheapest, found by dynamic programming.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    costs, starts = [0], [0]
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        first = max(0, end - max(1, most_tokens // max(1, longest)))
+        cost, start = min(
+            (costs[start] + (end - start) * longest + call_tokens, start)
+            for start in range(first, end)
+        )
+        costs.append(cost)
+        starts.append(start)
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[starts[end] : end])
+        end = starts[end]
+    return groups[::-1]
+
+
+def plan_batches(samples: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Return which of the waveforms, by index, to run together: those of like length, on a GPU."""
+    if device.type == "cpu":
+        return [[index] for index in range(len(samples))]
+    batches: list[list[int]] = []
+    for index in sorted(range(len(samples)), key=lambda index: -samples[index]):
+        # The first of a batch is its longest.
+        if batches and (len(batches[-1]) + 1) * samples[batches[-1][0]] <= GPU_BATCH_SAMPLES:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

@@ -1,0 +1,55 @@
+"""From the bytes of a request to text or the fields of an object."""
+
+import ast
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from speechtext.errors import MalformedRequestError
+
+
+def as_text(payload: str | bytes | bytearray, field: str = "body") -> str:
+    """Return a payload as text; raises `MalformedRequestError` where its bytes are not UTF-8."""
+    if isinstance(payload, str):
+        return payload
+    try:
+        return bytes(payload).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedRequestError(
+            "InvalidEncoding",
+            f"Expected UTF-8 text in {field}, got bytes that are not, at byte {error.start}.",
+        ) from None
+
+
+def as_fields(payload: Any, declared_json: bool) -> str | Mapping[str, Any]:
+    """Return a payload as an object's fields, or as plain text where it is not an object.
+
+    Text that begins like an object is read as JSON, then as the single-quoted Python literal that
+    older clients send. Raises `MalformedRequestError` for bytes that are `declared_json` and are
+    neither, and for JSON that is neither text nor an object.
+    """
+    if isinstance(payload, str | bytes | bytearray):
+        # Text was read out of JSON already; bytes are what has not been, or could not be.
+        unparsed = declared_json and not isinstance(payload, str)
+        payload = _parse_object(as_text(payload), unparsed)
+    if isinstance(payload, str | Mapping):
+        return payload
+    raise MalformedRequestError(
+        "UnexpectedJson",
+        f"Expected text or a JSON object in body, got a JSON {type(payload).__name__}.",
+    )
+
+
+def _parse_object(text: str, declared_json: bool) -> Any:
+    if not declared_json and not text.lstrip().startswith("{"):
+        return text
+    for parse in (json.loads, ast.literal_eval):
+        # A hostile depth of brackets ends either parser in a RecursionError or MemoryError.
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return parse(text.strip())
+    if not declared_json:
+        return text
+    raise MalformedRequestError(
+        "MalformedJson", "Expected a JSON object in body, got malformed JSON."
+    )

@@ -1,0 +1,1 @@
+"""Speech recognition: from the bytes of a recording to a transcript with times."""

@@ -1,0 +1,127 @@
+"""A recording that arrives in pieces of bytes, cut anywhere: to samples at the model's rate."""
+
+import io
+import wave
+
+import torch
+
+from speechtext.errors import RequestError, UnsupportedMediaError
+from speechtext.speech.audio import (
+    PCM_SUBTYPES,
+    BlockResampler,
+    PcmFormat,
+    check_duration,
+    check_rate,
+    open_recording,
+    read_blocks,
+    usual_rate,
+)
+
+# More than any header of a WAV file that people send.
+MAX_HEADER_BYTES = 65_536
+# Programs that write to a pipe leave one of these as the length of the data, or nearly.
+UNKNOWN_DATA_BYTES = 0x7F000000
+
+
+class LiveAudio:
+    """The samples of bare PCM, or of a WAV file whose header comes first, as they arrive."""
+
+    def __init__(self, sample_rate_hz: int, max_duration_s: float, pcm: PcmFormat | None) -> None:
+        self._sample_rate_hz = sample_rate_hz
+        self._max_duration_s = max_duration_s
+        self._rest = b""
+        self._data_bytes: int | None = None
+        self._received_bytes = 0
+        self._pcm: PcmFormat | None = None
+        if pcm is not None:
+            self._begin(pcm)
+
+    @property
+    def duration_s(self) -> float:
+        """Return how much audio arrived."""
+        if self._pcm is None:
+            return 0.0
+        return self._received_bytes / self._pcm.frame_bytes / self._pcm.rate_hz
+
+    def push(self, piece: bytes) -> torch.Tensor:
+        """Return the samples, shape (samples,), that can be told after another piece.
+
+        Raises `RequestError`: 415 for what is no WAV file of PCM, 422 for an impossible rate, 413
+        where the whole gets too long.
+        """
+        data = self._rest + piece
+        if self._pcm is None:
+            data = self._read_header(data)
+        if self._pcm is None:
+            self._rest = data
+            return torch.empty(0)
+        if self._data_bytes is not None:
+            # What follows the samples of a WAV file is no audio.
+            data = data[: self._data_bytes - self._received_bytes]
+        whole = len(data) // self._pcm.frame_bytes * self._pcm.frame_bytes
+        self._rest = data[whole:]
+        self._received_bytes += whole
+        check_duration(self.duration_s, self._max_duration_s)
+        return self._decode(data[:whole], self._pcm)
+
+    def end(self) -> torch.Tensor:
+        """Return the last samples; raises `RequestError` 415 where not even the header arrived."""
+        if self._pcm is None:
+            raise _unsupported()
+        return self._resampler.end()
+
+    def _decode(self, data: bytes, pcm: PcmFormat) -> torch.Tensor:
+        if not data:
+            return torch.empty(0)
+        with open_recording(data, pcm) as recording:
+            return torch.cat([self._resampler.push(block) for block in read_blocks(recording)])
+
+    def _read_header(self, data: bytes) -> bytes:
+        """Return what follows a WAV file's header, or all as long as the header is not whole."""
+        start = find_samples(data)
+        if start is None:
+            return data
+        try:
+            with wave.open(io.BytesIO(data)) as header:
+                channels, sample_bytes = header.getnchannels(), header.getsampwidth()
+                pcm = PcmFormat(header.getframerate(), channels, "LITTLE", sample_bytes)
+                data_bytes = header.getnframes() * pcm.frame_bytes
+        except (wave.Error, EOFError):
+            raise _unsupported() from None
+        if pcm.sample_bytes not in PCM_SUBTYPES:
+            raise _unsupported()
+        self._begin(pcm)
+        if 0 < data_bytes < UNKNOWN_DATA_BYTES:
+            self._data_bytes = data_bytes
+        return data[start:]
+
+    def _begin(self, pcm: PcmFormat) -> None:
+        check_rate(pcm.rate_hz)
+        self._pcm = pcm
+        self._resampler = BlockResampler(usual_rate(pcm.rate_hz), self._sample_rate_hz)
+
+
+def find_samples(data: bytes) -> int | None:
+    """Return where the samples of a WAV file begin, None as long as that has not arrived.
+
+    Raises `RequestError` 415 for what is no such file.
+    """
+    if not (data.startswith(b"RIFF"[: len(data)]) and b"WAVE".startswith(data[8:12])):
+        raise _unsupported()
+    place = 12
+    while len(data) >= place + 8:
+        if data[place : place + 4] == b"data":
+            return place + 8
+        # Chunks have an even number of bytes.
+        place += 8 + -(-int.from_bytes(data[place + 4 : place + 8], "little") // 2) * 2
+        if place > MAX_HEADER_BYTES:
+            raise _unsupported()
+    return None
+
+
+def _unsupported() -> RequestError:
+    return UnsupportedMediaError(
+        "UnsupportedAudio",
+        "Expected the first piece of a session to begin with the header of a WAV file of 8 to 32 "
+        "bits PCM, or to have a Content-Type such as audio/L16; rate=16000.",
+    )

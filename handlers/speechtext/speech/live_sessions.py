@@ -1,0 +1,221 @@
+"""Live speech: sessions of an Emformer RNN-T, and how long each may stay silent.
+
+`LiveRecognizer.begin` opens a `LiveSession`, which takes the audio chunk by chunk, cut anywhere,
+and tells what was said so far. Chunks of several sessions go through the model together.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple, Self
+
+import torch
+from pydantic import Field as KeyOptions
+from pydantic.dataclasses import dataclass as settings_dataclass
+
+from speechtext.devices import DtypeName
+from speechtext.errors import SessionConflictError, SessionGoneError, UnavailableError
+from speechtext.settings import STRICT
+from speechtext.speech.audio import PcmFormat
+from speechtext.speech.live_audio import LiveAudio
+from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
+from speechtext.speech.rnnt.loading import MODEL_FILE, load_script, load_vocabulary
+from speechtext.speech.rnnt.recordings import Recording
+from speechtext.speech.rnnt.scripted_beam_search import is_beam_search
+from speechtext.speech.rnnt.segments import find_segment_ends
+from speechtext.speech.rnnt.transducer import Transducer
+from speechtext.speech.rnnt.vocabulary import Vocabulary
+from speechtext.speech.transcripts import Segment
+
+CPU = torch.device("cpu")
+
+
+@settings_dataclass(frozen=True, config=STRICT)
+class LiveSettings:
+    """How live speech is recognised: the `handler` keys of a live archive's YAML."""
+
+    dtype: DtypeName = "float32"
+    threads: int | None = None
+    step_max_tokens: Annotated[int, KeyOptions(ge=1)] = 100
+    max_audio_seconds: float = 3600.0
+    endpoint_silence_s: Annotated[float, KeyOptions(gt=0)] = 0.8
+    max_sessions: Annotated[int, KeyOptions(ge=1)] = 8
+
+
+@dataclass(frozen=True)
+class LiveTranscript:
+    """What a session said so far: `final` for good since the last one, `partial` as it seems.
+
+    `text` is the whole, once the session has ended.
+    """
+
+    partial: Segment
+    final: Segment
+    duration_s: float
+    text: str | None = None
+
+
+class AudioChunk(NamedTuple):
+    """What a request brought: its session, and whether it was the last."""
+
+    name: str
+    session: "LiveSession"
+    ends: bool
+
+
+class LiveRecognizer:
+    """Transcribes what people say while they say it."""
+
+    def __init__(
+        self, transducer: Transducer, vocabulary: Vocabulary, settings: LiveSettings
+    ) -> None:
+        self._transducer = transducer
+        self.vocabulary = vocabulary
+        self._max_audio_s = settings.max_audio_seconds
+        self.frame_s = transducer.frame_s
+        self.silent_frames = round(settings.endpoint_silence_s / transducer.frame_s)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        settings: LiveSettings | None = None,
+        device: torch.device = CPU,
+        file: str = MODEL_FILE,
+    ) -> Self:
+        """Return the recogniser of a folder with a TorchScript file and its pieces, run.
+
+        Raises `ValueError` with one sentence for what does not fit together.
+        """
+        folder, settings = Path(folder), settings or LiveSettings()
+        vocabulary, model = load_vocabulary(folder), load_script(folder / file, device)
+        if is_beam_search(model):
+            raise ValueError(
+                "Expected the TorchScript file that make archive writes, got an RNNTBeamSearch, "
+                "which cannot carry on."
+            )
+        transducer = Transducer(model, device, settings.dtype, settings.step_max_tokens)
+        transducer.warm_up()
+        return cls(transducer, vocabulary, settings)
+
+    def begin(self, pcm: PcmFormat | None = None) -> "LiveSession":
+        """Open a session of bare samples, or of a WAV file whose header comes first."""
+        return LiveSession(self, LiveAudio(SAMPLE_RATE_HZ, self._max_audio_s, pcm))
+
+    def start_recording(self) -> Recording:
+        """Return a recording of nothing yet."""
+        return self._transducer.start(torch.empty(0), ended=False)
+
+    def recognize(self, sessions: Sequence["LiveSession"]) -> None:
+        """Recognise what several sessions have received, together."""
+        self._transducer.recognize([session.recording for session in sessions])
+
+
+class LiveSession:
+    """Somebody who speaks: the audio so far and its recognition."""
+
+    def __init__(self, recognizer: LiveRecognizer, audio: LiveAudio) -> None:
+        self._recognizer = recognizer
+        self._audio = audio
+        self._final_tokens = 0
+        self.recording = recognizer.start_recording()
+
+    def accept(self, audio: bytes) -> LiveTranscript:
+        """Return what was said after another chunk; raises `RequestError` as `receive` does."""
+        return self._advance(audio, ends=False)
+
+    def finish(self, audio: bytes = b"") -> LiveTranscript:
+        """Return what was said in all, after a last chunk."""
+        return self._advance(audio, ends=True)
+
+    def _advance(self, audio: bytes, ends: bool) -> LiveTranscript:
+        self.receive(audio, ends)
+        self._recognizer.recognize([self])
+        return self.tell(ends)
+
+    def receive(self, audio: bytes, ends: bool) -> float:
+        """Take a chunk, to be recognised with those of others; return its seconds.
+
+        Raises `RequestError` for audio that cannot be read, or too much of it: the session is of no
+        use then.
+        """
+        parts = [self._audio.push(audio)]
+        if ends:
+            parts.append(self._audio.end())
+        self.recording.samples = torch.cat([self.recording.samples, *parts])
+        self.recording.ended = ends
+        return sum(map(len, parts)) / SAMPLE_RATE_HZ
+
+    def tell(self, ends: bool) -> LiveTranscript:
+        """Return what was said since the last one, once it is recognised."""
+        recognizer, frames = self._recognizer, self.recording.frames
+        tokens, first = self.recording.best_tokens(), self._final_tokens
+        segment_ends = find_segment_ends(tokens, first, frames, recognizer.silent_frames)
+        if ends:
+            segment_ends.append(len(tokens))
+        self._final_tokens = segment_ends[-1] if segment_ends else first
+        final, partial = (
+            recognizer.vocabulary.segment(each, recognizer.frame_s)
+            for each in (tokens[first : self._final_tokens], tokens[self._final_tokens :])
+        )
+        text = recognizer.vocabulary.text(tokens) if ends else None
+        return LiveTranscript(partial, final, self._audio.duration_s, text)
+
+
+class Sessions:
+    """The open sessions of a worker, by the identifier of each."""
+
+    def __init__(
+        self, most: int, idle_s: float, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most = most
+        self._idle_s = idle_s
+        self._clock_s = clock_s
+        # With the time when each was used last.
+        self._open: dict[str, tuple[LiveSession, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def expire(self) -> None:
+        """Forget the sessions that were silent for too long."""
+        oldest_s = self._clock_s() - self._idle_s
+        self._open = {name: each for name, each in self._open.items() if each[1] >= oldest_s}
+
+    def begin(self, name: str, session: LiveSession) -> None:
+        """Open a session.
+
+        Raises `SessionConflictError` for an open one, `UnavailableError` for one too many.
+        """
+        if name in self._open:
+            raise SessionConflictError(
+                "SessionExists", "Expected a new session's identifier, got that of an open session."
+            )
+        if len(self._open) >= self._most:
+            raise UnavailableError(
+                "TooManySessions",
+                f"Expected at most {self._most} open sessions. Try again when one has ended.",
+            )
+        self._open[name] = session, self._clock_s()
+
+    def find(self, name: str) -> LiveSession:
+        """Return an open session; raises `SessionGoneError` where there is none of this name."""
+        if name not in self._open:
+            raise SessionGoneError(
+                "SessionGone",
+                "Expected the identifier of an open session, got one that was never opened, has "
+                f"ended, was silent for {self._idle_s:g} s or lost with its worker. Open a new "
+                "one.",
+            )
+        session, _ = self._open[name]
+        self._open[name] = session, self._clock_s()
+        return session
+
+    def is_open(self, name: str) -> bool:
+        """Tell whether there is an open session of this name."""
+        return name in self._open
+
+    def end(self, name: str) -> None:
+        """Forget a session."""
+        self._open.pop(name, None)

@@ -1,0 +1,1 @@
+"""Speech recognition by RNN transducers: the Emformer of torchaudio."""

@@ -1,0 +1,162 @@
+"""Speech recognition with an Emformer RNN-T."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field as KeyOptions
+from pydantic.dataclasses import dataclass as settings_dataclass
+
+from speechtext.devices import DtypeName
+from speechtext.settings import STRICT
+from speechtext.speech.alignments import Alignment, Recognition
+from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
+from speechtext.speech.rnnt.loading import MODEL_FILE, load_script, load_vocabulary
+from speechtext.speech.rnnt.recordings import Recording
+from speechtext.speech.rnnt.scripted_beam_search import (
+    ScriptedBeamSearch,
+    is_beam_search,
+)
+from speechtext.speech.rnnt.segments import SegmentTracker
+from speechtext.speech.rnnt.transducer import Transducer
+from speechtext.speech.rnnt.vocabulary import Vocabulary, split_path
+from speechtext.speech.transcripts import Segment, Token, Transcript
+
+CPU = torch.device("cpu")
+# Gets the number of a waveform, that of a segment of it, and the segment.
+SegmentListener = Callable[[int, int, Segment], None]
+
+
+@settings_dataclass(frozen=True, config=STRICT)
+class EmformerSettings:
+    """How an Emformer RNN-T recognises: the `handler` keys of its archive's YAML."""
+
+    dtype: DtypeName = "float32"
+    threads: int | None = None
+    beam_width: Annotated[int, KeyOptions(ge=1)] | None = None
+    step_max_tokens: Annotated[int, KeyOptions(ge=1)] = 100
+    max_audio_seconds: float = 3600.0
+    endpoint_silence_s: Annotated[float, KeyOptions(gt=0)] = 0.8
+
+
+class EmformerRecognizer:
+    """Transcribes recordings with the TorchScript file of an Emformer RNN-T."""
+
+    sample_rate_hz = SAMPLE_RATE_HZ
+
+    def __init__(
+        self, transducer: Transducer, vocabulary: Vocabulary, endpoint_silence_s: float
+    ) -> None:
+        self.model = transducer.model
+        self._transducer = transducer
+        self._vocabulary = vocabulary
+        self._silent_frames = round(endpoint_silence_s / transducer.frame_s)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        settings: EmformerSettings | None = None,
+        device: torch.device = CPU,
+        file: str = MODEL_FILE,
+    ) -> Self:
+        """Return the recogniser of a folder with a TorchScript file and its pieces, run.
+
+        Raises `ValueError` with one sentence for what does not fit together.
+        """
+        recognizer = load_recognizer(Path(folder), settings or EmformerSettings(), device, file)
+        if not isinstance(recognizer, cls):
+            raise ValueError(f"{file}: expected frames and probabilities, got an RNNTBeamSearch.")
+        return recognizer
+
+    def transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[Transcript]:
+        """Return what is said in waveforms of shape (samples,) at 16 kHz, mono, in order."""
+        return [each.transcript for each in self.recognize(waveforms)]
+
+    def align(self, waveforms: Sequence[torch.Tensor]) -> list[Alignment]:
+        """Return waveforms as the model sees them: tokens and words with frames, alternatives."""
+        aligned = [True] * len(waveforms)
+        return [each.align() for each in self.recognize(waveforms, aligned)]
+
+    def recognize(
+        self,
+        waveforms: Sequence[torch.Tensor],
+        aligned: Sequence[bool] = (),
+        on_segment: SegmentListener | None = None,
+    ) -> list[Recognition]:
+        """Return the transcript of each waveform, and the alignment of those to be `aligned`.
+
+        `on_segment` gets the segments that silences end, as soon as each is certain.
+        """
+        recordings = [
+            self._transducer.start(waveform, keep_encodings=keep)
+            for waveform, keep in zip(waveforms, aligned or [False] * len(waveforms), strict=True)
+        ]
+        if on_segment is None:
+            self._transducer.recognize(recordings)
+        else:
+            self._recognize_in_segments(recordings, on_segment)
+        return list(map(self._write, waveforms, recordings))
+
+    def _recognize_in_segments(
+        self, recordings: Sequence[Recording], on_segment: SegmentListener
+    ) -> None:
+        trackers = [SegmentTracker(self._silent_frames) for _ in recordings]
+        counts = [0] * len(recordings)
+
+        def tell(index: int, segments: Sequence[Sequence[Token]]) -> None:
+            for tokens in segments:
+                segment = self._vocabulary.segment(tokens, self._transducer.frame_s)
+                on_segment(index, counts[index], segment)
+                counts[index] += 1
+
+        while self._transducer.step(recordings):
+            for index, (tracker, recording) in enumerate(zip(trackers, recordings, strict=True)):
+                tell(index, tracker.take_ended(recording))
+        for index, (tracker, recording) in enumerate(zip(trackers, recordings, strict=True)):
+            tell(index, tracker.take_rest(recording))
+
+    def _write(self, waveform: torch.Tensor, recording: Recording) -> Recognition:
+        tokens = recording.best_tokens()
+        words = self._vocabulary.time_words(tokens, self._transducer.frame_s)
+        text = self._vocabulary.text(tokens)
+        transcript = Transcript(text, len(waveform) / SAMPLE_RATE_HZ, words)
+        align = functools.partial(self._align, waveform, recording, transcript)
+        return Recognition(transcript, align)
+
+    def _align(
+        self, waveform: torch.Tensor, recording: Recording, transcript: Transcript
+    ) -> Alignment:
+        tokens = recording.best_tokens()
+        frames, chosen = split_path(self._transducer.find_path(recording), tokens)
+        chosen_from = dict(zip(tokens, chosen, strict=True))
+        return Alignment(
+            waveform=waveform,
+            probabilities=frames,
+            labels=self._vocabulary.names(),
+            frame_s=self._transducer.frame_s,
+            transcript=transcript,
+            words=self._vocabulary.group_words(tokens),
+            find_alternatives=lambda word: self._vocabulary.find_alternatives(
+                [chosen_from[token] for token in word], word
+            ),
+        )
+
+
+def load_recognizer(
+    folder: Path, settings: EmformerSettings, device: torch.device, file: str
+) -> EmformerRecognizer | ScriptedBeamSearch:
+    """Return what recognises with a TorchScript file, whichever of the two kinds it is, run."""
+    vocabulary = load_vocabulary(folder)
+    model = load_script(folder / file, device)
+    if is_beam_search(model):
+        search = ScriptedBeamSearch(model, vocabulary, folder, settings.beam_width)
+        search.transcribe([torch.zeros(SAMPLE_RATE_HZ)])
+        return search
+    transducer = Transducer(
+        model, device, settings.dtype, settings.step_max_tokens, settings.beam_width
+    )
+    transducer.warm_up()
+    return EmformerRecognizer(transducer, vocabulary, settings.endpoint_silence_s)

@@ -1,0 +1,150 @@
+"""The TorchScript file of an Emformer RNN-T: recordings through it, a batch and a block at a time.
+
+A whole recording and one that is still being spoken take the same way: whole segments are encoded
+and decoded as soon as their frames are there, and all that the next ones need is carried on.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from speechtext.devices import DtypeName, choose_dtype
+from speechtext.measurements import note_padding, stage
+from speechtext.speech.rnnt.features import HOP_SAMPLES, SAMPLE_RATE_HZ, count_frames, cut_frames
+from speechtext.speech.rnnt.recordings import Recording
+from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
+
+# Segments in one block of a batch. A processor is fastest while they fit in its caches.
+CPU_SEGMENTS, GPU_SEGMENTS = 128, 4096
+# TorchScript profiles and optimises its first runs.
+WARM_UPS = 3
+
+
+class Transducer:
+    """The TorchScript file of an Emformer RNN-T, ready for recordings."""
+
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        dtype_name: DtypeName,
+        step_max_tokens: int,
+        beam_width: int | None = None,
+    ) -> None:
+        self.model = model
+        self._device = device
+        self._step_max_tokens = step_max_tokens
+        self._beam_width = beam_width
+        self._segments = CPU_SEGMENTS if device.type == "cpu" else GPU_SEGMENTS
+        self.frame_s: float = model.encoder.stride * HOP_SAMPLES / SAMPLE_RATE_HZ
+        # Features, states and distributions stay float32.
+        dtype = choose_dtype(dtype_name, device)
+        model.encoder.to(dtype)
+        model.decoder.set_dtype(dtype)
+
+    def start(
+        self, samples: torch.Tensor, ended: bool = True, keep_encodings: bool = False
+    ) -> Recording:
+        """Return a recording at its beginning."""
+        return Recording(
+            samples,
+            self.model.encoder.start(1),
+            Hypotheses(*self.model.decoder.start()),
+            ended,
+            encodings=[] if keep_encodings else None,
+        )
+
+    def warm_up(self) -> None:
+        """Recognise silence, as often as TorchScript needs to be at its best."""
+        for _ in range(WARM_UPS):
+            self.recognize([self.start(torch.zeros(SAMPLE_RATE_HZ))])
+
+    def recognize(self, recordings: Sequence[Recording]) -> None:
+        """Encode and decode all that recordings have so far, whole segments if more is to come."""
+        while self.step(recordings):
+            pass
+
+    @torch.inference_mode()
+    def step(self, recordings: Sequence[Recording]) -> bool:
+        """Encode and decode the next block of recordings; tell whether there was one."""
+        ready = [each for each in recordings if self._count_ready(each)]
+        if ready:
+            self._advance(ready)
+        return bool(ready)
+
+    @torch.inference_mode()
+    def find_path(self, recording: Recording) -> torch.Tensor:
+        """Return the probabilities along the best path of a recording that kept its encodings.
+
+        Shape (frames + tokens, labels): a row for each token of a frame and for the blank behind
+        them.
+        """
+        tokens = recording.best_tokens()
+        labels, frames = [token.label for token in tokens], [token.start for token in tokens]
+        encodings = torch.cat(recording.encodings or [])
+        path: torch.Tensor = self.model.decoder.align(encodings, labels, frames).exp().cpu()
+        return path
+
+    def _count_ready(self, recording: Recording) -> int:
+        """Return how many of the encoder's frames the samples that are there suffice for."""
+        encoder = self.model.encoder
+        stride: int = encoder.stride
+        frames = count_frames(recording.received(), recording.ended) // stride
+        if recording.ended:
+            # Silent right context follows the last frame.
+            return frames - recording.frames
+        segment: int = encoder.segment
+        right: int = encoder.right
+        return max(0, (frames - right - recording.frames) // segment * segment)
+
+    def _advance(self, recordings: Sequence[Recording]) -> None:
+        encoder = self.model.encoder
+        most = max(1, self._segments // len(recordings)) * encoder.segment
+        counts = [min(most, self._count_ready(each)) for each in recordings]
+        length = -(-max(counts) // encoder.segment) * encoder.segment + encoder.right
+        note_padding((length - encoder.right) * len(recordings), sum(counts))
+        with stage("model"):
+            features = [self._features(*pair) for pair in zip(recordings, counts, strict=True)]
+            encodings, left = encoder(
+                _pad(features, length * encoder.stride),
+                torch.tensor(counts, device=self._device),
+                torch.cat([each.left for each in recordings], dim=1),
+                torch.tensor([each.frames for each in recordings], device=self._device),
+            )
+        with stage("decode"):
+            found = self._decode(encodings, counts, [each.hypotheses for each in recordings])
+        for row, (recording, count) in enumerate(zip(recordings, counts, strict=True)):
+            # A copy, which does not keep the whole batch's alive.
+            recording.left = left[:, row : row + 1].clone()
+            recording.frames += count
+            if recording.encodings is not None:
+                recording.encodings.append(encodings[row, :count])
+            recording.keep_certain(found[row])
+            recording.drop_samples(encoder.stride)
+
+    def _features(self, recording: Recording, count: int) -> torch.Tensor:
+        encoder = self.model.encoder
+        start = recording.frames * encoder.stride
+        stop = start + (count + encoder.right) * encoder.stride
+        stop = min(stop, count_frames(recording.received(), recording.ended))
+        samples = cut_frames(recording.samples, recording.first_sample, start, stop)
+        features: torch.Tensor = self.model.front_end(samples.to(self._device))
+        return features
+
+    def _decode(
+        self, encodings: torch.Tensor, frames: list[int], before: list[Hypotheses]
+    ) -> list[Hypotheses]:
+        decoder, width = self.model.decoder, self._beam_width
+        most_here = self._step_max_tokens
+        if width is None:
+            found = decoder.greedy(encodings, frames, before, most_here)
+        else:
+            found = decoder.beam(encodings, frames, before, width, most_here)
+        return [Hypotheses(*each) for each in found]
+
+
+def _pad(features: Sequence[torch.Tensor], frames: int) -> torch.Tensor:
+    padded = pad_sequence(list(features), batch_first=True)
+    return torch.nn.functional.pad(padded, (0, 0, 0, frames - padded.shape[1]))

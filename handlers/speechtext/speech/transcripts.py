@@ -1,0 +1,87 @@
+"""A transcript with its words' times, and what is told of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Token(NamedTuple):
+    """A label of an emission: its frames, the end exclusive, and its mean probability there."""
+
+    label: int
+    start: int
+    stop: int
+    confidence: float
+
+
+class Word(NamedTuple):
+    """A word, its times within the recording, and the mean probability of its labels."""
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in a recording of `duration_s`."""
+
+    text: str
+    duration_s: float
+    words: Sequence[Word]
+
+
+def time_words(
+    words: Sequence[Sequence[Token]], texts: Sequence[str], frame_s: float
+) -> list[Word]:
+    """Return words with their times, from the tokens and the text of each."""
+    return [
+        Word(
+            text,
+            tokens[0].start * frame_s,
+            tokens[-1].stop * frame_s,
+            sum(token.confidence for token in tokens) / len(tokens),
+        )
+        for tokens, text in zip(words, texts, strict=True)
+    ]
+
+
+def write_plain(transcript: Transcript) -> str:
+    """Return the text alone."""
+    return transcript.text
+
+
+def write_json(transcript: Transcript) -> dict[str, Any]:
+    """Return the text, the duration and the words, times in seconds."""
+    words = [describe_word(word) for word in transcript.words]
+    return {"text": transcript.text, "duration": round(transcript.duration_s, 3), "words": words}
+
+
+def describe_word(word: Word) -> dict[str, Any]:
+    """Return a word's text, times in seconds and confidence."""
+    return {
+        "word": word.text,
+        "start": round(word.start_s, 3),
+        "end": round(word.end_s, 3),
+        "confidence": round(word.confidence, 4),
+    }
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech: its text and words."""
+
+    text: str
+    words: Sequence[Word]
+
+
+def write_segment(segment: Segment) -> dict[str, Any]:
+    """Return the text, when it was said, and the words, times in seconds."""
+    words = [describe_word(word) for word in segment.words]
+    return {
+        "text": segment.text,
+        "start": words[0]["start"] if words else None,
+        "end": words[-1]["end"] if words else None,
+        "words": words,
+    }

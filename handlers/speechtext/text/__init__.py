@@ -1,0 +1,1 @@
+"""Text tasks: one class for each, in the one table of `speechtext.text.tasks`."""

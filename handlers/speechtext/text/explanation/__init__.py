@@ -1,0 +1,1 @@
+"""Explanations of text answers: which words they hang on."""

@@ -1,0 +1,189 @@
+"""The span of a context that answers a question."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field as KeyOptions
+from pydantic.dataclasses import dataclass
+from transformers import AutoModelForQuestionAnswering
+
+from speechtext.errors import MalformedRequestError
+from speechtext.settings import STRICT
+from speechtext.text.answer_spans import (
+    ContextScores,
+    Span,
+    find_spans,
+    rank_answers,
+    score_context,
+    whole_words,
+)
+from speechtext.text.base import UnderstandingTask, own_tokens, too_long
+from speechtext.text.explanation.targets import Explained, Target
+from speechtext.text.payloads import AnswerForm, Content, Example, text_of, unknown_target
+from speechtext.text.tokens import Row, Tokens, cut_windows
+from speechtext.text.windows import Scored
+
+LONGEST_STRIDE = 128
+
+
+@dataclass(frozen=True, config=STRICT)
+class QuestionParameters:
+    """What a request may ask for, as `transformers.pipeline` names it."""
+
+    top_k: Annotated[int, KeyOptions(ge=1)] = 1
+    doc_stride: Annotated[int, KeyOptions(ge=0)] | None = None
+    max_answer_len: Annotated[int, KeyOptions(ge=1)] = 15
+    max_seq_len: Annotated[int, KeyOptions(ge=8)] | None = None
+    max_question_len: Annotated[int, KeyOptions(ge=1)] | None = None
+    handle_impossible_answer: bool = False
+    align_to_words: bool = True
+
+
+class QuestionAnswering(UnderstandingTask):
+    """The span of a context that answers a question; of nothing, where the YAML allows that."""
+
+    auto_model = AutoModelForQuestionAnswering
+    parameters = QuestionParameters
+    per_token = True
+
+    def read_texts(self, content: Content) -> tuple[str, str | None]:
+        """Return the question and its context."""
+        return text_of(content, "question"), text_of(content, "context")
+
+    def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the parameters that the YAML sets."""
+        return {
+            "max_answer_len": self.settings.max_answer_len,
+            "handle_impossible_answer": self.settings.handle_impossible_answer,
+        }
+
+    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Row]:
+        """Return the windows over a context, each with the whole question.
+
+        Raises `RequestError` 400 for a context without words and 413 for a question that leaves no
+        room for it.
+        """
+        wanted = example.parameters
+        most = min(self.max_tokens, wanted.max_seq_len or self.max_tokens)
+        longest = min(most // 2, wanted.max_question_len or most)
+        if tokens.count(0) > longest:
+            raise too_long("question", longest, tokens.count(0))
+        if not tokens.count(1):
+            raise MalformedRequestError("EmptyContext", "Expected words in context, got none.")
+        room = most - tokens.count(0) - tokens.count(None)
+        stride = self.choose_stride(wanted.doc_stride, min(most // 2, LONGEST_STRIDE), room)
+        return [Row(tokens, places, owner) for places in cut_windows(tokens, 1, most, stride)]
+
+    def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
+        """Return the answer's text, or what the pipeline "question-answering" gave."""
+        wanted = example.parameters
+        if example.second is None:
+            best, span = find_best(scored, wanted.max_answer_len)
+            return self._spell(best.row, span)
+        scores = [score_row(each) for each in scored]
+        # Spans of the same words become one answer.
+        count = wanted.top_k * 2 + 10 if wanted.align_to_words else wanted.top_k
+        spans = [
+            (span.score, *locate(each.row, span, wanted.align_to_words))
+            for each, context in zip(scored, scores, strict=True)
+            for span in find_spans(context, wanted.max_answer_len, count)
+        ]
+        none = min(each.none for each in scores) if wanted.handle_impossible_answer else None
+        answers = rank_answers(spans, example.second, none, wanted.top_k)
+        if example.form is AnswerForm.PLAIN:
+            return answers[0]["answer"]
+        return answers[0] if len(answers) == 1 else answers
+
+    def _spell(self, row: Row, span: Span) -> str:
+        """Return the answer in a row that was encoded elsewhere, from its tokens alone."""
+        text: str = self.tokenizer.decode(row.pick(row.tokens.ids)[span.first : span.last + 1])
+        return text
+
+    def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
+        """Return the start and the end of the answer, or of the characters asked for."""
+        if example.target is None:
+            best, span = find_best(scored, example.parameters.max_answer_len)
+        else:
+            best, span = find_characters(scored, example)
+        explained, context = own_tokens(best.row), score_row(best)
+        start, end = locate(best.row, span, align_to_words=example.target is None)
+        about = {"start": start, "end": end}
+        name = self._spell(best.row, span) if example.second is None else example.second[start:end]
+        sides = (("start", span.first, context.starts), ("end", span.last, context.ends))
+        return [
+            Target(
+                best.row,
+                head,
+                place,
+                name,
+                explained,
+                float(chances[place]),
+                about={**about, "side": side},
+            )
+            for head, (side, place, chances) in enumerate(sides)
+        ]
+
+    def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
+        """Return what an answer tells about the start and about the end."""
+        start, end = explained
+        facts = {
+            "answer": start.target.name,
+            "start": start.target.about["start"],
+            "end": start.target.about["end"],
+            "probability_start": start.target.probability,
+            "probability_end": end.target.probability,
+            "n_steps": max(start.n_steps, end.n_steps),
+        }
+        for each, side in ((start, "start"), (end, "end")):
+            facts |= {f"{name}_{side}": value for name, value in each.metrics.items()}
+        return {
+            "importances_answer_start": start.importances,
+            "importances_answer_end": end.importances,
+            "delta_start": start.delta,
+            "delta_end": end.delta,
+            **facts,
+        }
+
+
+def find_best(scored: Sequence[Scored], most_tokens: int) -> tuple[Scored, Span]:
+    """Return the most probable answer, and the row that it is in."""
+    found = ((each, find_spans(score_row(each), most_tokens, 1)[0]) for each in scored)
+    return max(found, key=lambda each: each[1].score)
+
+
+def find_characters(scored: Sequence[Scored], example: Example) -> tuple[Scored, Span]:
+    """Return the row and the tokens of the characters that a target names, end exclusive.
+
+    Raises `RequestError` 422 where the context has no such words.
+    """
+    target, context = example.target, example.second or ""
+    known = isinstance(target, Mapping) and all(isinstance(each, int) for each in target.values())
+    start, end = (target.get("start", 0), target.get("end", 0)) if known else (0, 0)
+    for each in scored if 0 <= start < end <= len(context) else ():
+        offsets = each.row.pick(each.row.tokens.offsets)
+        inside = [
+            place
+            for place, here in enumerate(each.row.content(1))
+            if here and offsets[place][0] < end and offsets[place][1] > start
+        ]
+        if inside:
+            return each, Span(1.0, inside[0], inside[-1])
+    raise unknown_target(
+        f"an object with start and end, characters of words within the context's {len(context)}"
+    )
+
+
+def score_row(scored: Scored) -> ContextScores:
+    """Return the probabilities of a row's tokens to begin and to end the answer."""
+    starts, ends = scored.heads[:2]
+    return score_context(starts, ends, torch.tensor(scored.row.content(1)))
+
+
+def locate(row: Row, span: Span, align_to_words: bool) -> tuple[int, int]:
+    """Return the characters of a span in the context, of whole words or of its tokens alone."""
+    _, first, last = span
+    if align_to_words:
+        first, last = whole_words(row.pick(row.tokens.words), span)
+    offsets = row.pick(row.tokens.offsets)
+    return offsets[first][0], offsets[last][1]

@@ -1,0 +1,215 @@
+"""What a model adds to a prompt: drawn token by token, read, stopped, and sent as it is made."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field as KeyOptions
+from pydantic.dataclasses import dataclass
+from transformers import (
+    LogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from speechtext.settings import STRICT
+
+# A tokenizer writes a token as the ones before it ask for; those further away do not matter.
+PROMPT_TAIL = 16
+# What a tokenizer writes for bytes that do not make up a character yet.
+UNFINISHED = "\ufffd"
+
+StopText = Annotated[str, KeyOptions(min_length=1, max_length=100)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class GenerationParameters:
+    """What a request may ask for, under the names that transformers and its servers use."""
+
+    max_new_tokens: Annotated[int, KeyOptions(ge=1)] = 50
+    do_sample: bool = False
+    temperature: Annotated[float, KeyOptions(gt=0, le=100)] = 1.0
+    top_k: Annotated[int, KeyOptions(ge=0)] = 0
+    top_p: Annotated[float, KeyOptions(gt=0, le=1)] = 1.0
+    repetition_penalty: Annotated[float, KeyOptions(gt=0, le=10)] = 1.0
+    stop: Annotated[list[StopText], KeyOptions(max_length=16)] | None = None
+    seed: Annotated[int, KeyOptions(ge=0, lt=2**63)] | None = None
+    return_full_text: bool = True
+    details: bool = False
+    stream: bool = False
+
+    @property
+    def watched(self) -> bool:
+        """Tell whether each token is wanted, and not the text alone."""
+        return self.stream or self.details
+
+    def processors(self) -> list[LogitsProcessor]:
+        """Return what transformers does to the logits of a next token, in its own order."""
+        chosen: list[LogitsProcessor] = []
+        if self.repetition_penalty != 1:
+            chosen.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        if self.do_sample and self.temperature != 1:
+            chosen.append(TemperatureLogitsWarper(self.temperature))
+        if self.do_sample and self.top_k:
+            chosen.append(TopKLogitsWarper(self.top_k))
+        if self.do_sample and self.top_p < 1:
+            chosen.append(TopPLogitsWarper(self.top_p))
+        return chosen
+
+
+class Continuation:
+    """What is added to one prompt, with its own parameters, its own chance and its own stream."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        parameters: GenerationParameters,
+        tokenizer: Any,
+        end_ids: Sequence[int],
+        send: Callable[[int, str], None] | None,
+    ) -> None:
+        self.ids: list[int] = []
+        self.finish_reason: str | None = None
+        self.text = ""
+        self._parameters = parameters
+        self._prompt_tokens = len(prompt)
+        self._prompt_tail = list(prompt[-PROMPT_TAIL:])
+        self._tokenizer = tokenizer
+        self._end_ids = end_ids
+        self._send = send
+        self._tokens: list[dict[str, Any]] = []
+        self.unsent = ""
+        self._processors = parameters.processors()
+        self._generator = torch.Generator()
+        if parameters.seed is not None:
+            self._generator.manual_seed(parameters.seed)
+        self._before = len(self._decode(self._prompt_tail))
+        self._log_probability = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Tell whether the next token is simply the most probable one."""
+        return not (self._processors or self._parameters.do_sample or self._parameters.watched)
+
+    def weigh(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Return numbers whose largest is that of the next token.
+
+        `ids` of shape (1, tokens) are the prompt and what was added to it, `logits` have the shape
+        (1, tokens). A sample is the largest of logarithms with Gumbel noise added: Maddison et al.
+        2014, "A* Sampling". The noise is this prompt's own, whatever else is in its batch.
+        """
+        for process in self._processors:
+            logits = process(ids, logits)
+        if not self._parameters.do_sample:
+            weights = logits
+        else:
+            noise = torch.empty(logits.shape).exponential_(generator=self._generator).log()
+            weights = logits - noise.to(logits.device)
+        if self._parameters.watched:
+            chosen = weights.argmax(dim=-1)
+            self._log_probability = float(logits.log_softmax(dim=-1)[0, chosen])
+        return weights
+
+    def take(self, token_id: int) -> None:
+        """Add a token, and find out whether it is the last."""
+        if self.finish_reason:
+            return
+        self.ids.append(token_id)
+        stops, watched = self._parameters.stop or (), self._parameters.watched
+        text = self.read() if stops or watched else ""
+        if token_id in self._end_ids:
+            self.finish_reason = "eos_token"
+        elif any(stop in text for stop in stops):
+            self.finish_reason = "stop_sequence"
+        elif len(self.ids) == self._parameters.max_new_tokens:
+            self.finish_reason = "length"
+        if watched:
+            self._note(token_id, text)
+        if self._parameters.stream:
+            self._tell()
+
+    def read(self) -> str:
+        """Return the text that was added, up to what stops it."""
+        text = self._decode([*self._prompt_tail, *self.ids])[self._before :]
+        ends = [text.find(stop) + len(stop) for stop in self._parameters.stop or () if stop in text]
+        return text[: min(ends, default=len(text))]
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def _note(self, token_id: int, text: str) -> None:
+        new = "" if text.endswith(UNFINISHED) and not self.finish_reason else text[len(self.text) :]
+        self.text += new
+        self._tokens.append(
+            {
+                "id": token_id,
+                "text": new,
+                "logprob": round(self._log_probability, 6),
+                "special": token_id in self._tokenizer.all_special_ids,
+            }
+        )
+
+    def _tell(self) -> None:
+        """Send the last token as an event; that of the last of all is kept for the answer's end."""
+        number = len(self.ids)
+        ended = self.finish_reason is not None
+        event = {
+            "index": number,
+            "token": self._tokens[-1],
+            "generated_text": self.text if ended else None,
+            "details": self._summary() | {"input_length": self._prompt_tokens} if ended else None,
+        }
+        line = f"data:{json.dumps(event, ensure_ascii=False)}\n\n"
+        if self._send and not ended:
+            self._send(number, line)
+        else:
+            self.unsent += line
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "finish_reason": self.finish_reason,
+            "generated_tokens": len(self.ids),
+            "seed": self._parameters.seed,
+        }
+
+    def details(self) -> dict[str, Any]:
+        """Return each token of the continuation, and why it ended."""
+        return self._summary() | {"prefill": [], "tokens": self._tokens}
+
+
+class WeighTokens(LogitsProcessor):
+    """Lets each row of a batch weigh its own next token."""
+
+    def __init__(self, rows: Sequence[Continuation], starts: Sequence[int]) -> None:
+        self._rows = rows
+        self._starts = starts
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the weights of all rows, shape (rows, tokens); a row's padding is not its own."""
+        if all(row.plain for row in self._rows):
+            return scores
+        weights = scores.clone()
+        for index, (row, start) in enumerate(zip(self._rows, self._starts, strict=True)):
+            if not row.plain and row.finish_reason is None:
+                own = slice(index, index + 1)
+                weights[own] = row.weigh(input_ids[own, start:], scores[own])
+        return weights
+
+
+class ReadTokens(StoppingCriteria):
+    """Gives each row its new token, and tells which rows are done."""
+
+    def __init__(self, rows: Sequence[Continuation]) -> None:
+        self._rows = rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Return which rows are done, shape (rows,)."""
+        for row, token_id in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
+            row.take(token_id)
+        done = [row.finish_reason is not None for row in self._rows]
+        return torch.tensor(done, device=input_ids.device)

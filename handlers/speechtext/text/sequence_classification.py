@@ -1,0 +1,105 @@
+"""Labels for a text, or for a pair of texts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field as KeyOptions
+from pydantic.dataclasses import dataclass
+from transformers import AutoModelForSequenceClassification
+
+from speechtext.settings import STRICT
+from speechtext.text.base import UnderstandingTask, answer_row, own_tokens
+from speechtext.text.explanation.targets import Target
+from speechtext.text.payloads import (
+    AnswerForm,
+    Content,
+    Example,
+    optional_text_of,
+    text_of,
+    unknown_target,
+)
+from speechtext.text.windows import Scored
+
+MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
+# A label among several holds from this probability on.
+LEAST_PROBABILITY = 0.5
+
+
+@dataclass(frozen=True, config=STRICT)
+class ClassificationParameters:
+    """What a request may ask for; `top_k` null means all labels."""
+
+    top_k: Annotated[int, KeyOptions(ge=1)] | None = 1
+    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
+
+
+def to_scores(logits: torch.Tensor, function: str) -> torch.Tensor:
+    """Return the scores of labels, shape (labels,), by the function of that name."""
+    if function == "softmax":
+        return logits.softmax(dim=-1)
+    return logits.sigmoid() if function == "sigmoid" else logits
+
+
+def rank_labels(
+    scores: torch.Tensor, labels: Mapping[int, str], most: int | None
+) -> list[dict[str, Any]]:
+    """Return the labels with the highest scores, the highest first."""
+    order = sorted(range(len(scores)), key=lambda index: -float(scores[index]))
+    return [{"label": labels[index], "score": float(scores[index])} for index in order[:most]]
+
+
+class SequenceClassification(UnderstandingTask):
+    """The label of a text; several where each may hold, a number where the model is a regression.
+
+    A pair of texts comes in the fields `text` and `text_pair`.
+    """
+
+    auto_model = AutoModelForSequenceClassification
+    parameters = ClassificationParameters
+    has_labels = True
+
+    def read_texts(self, content: Content) -> tuple[str, str | None]:
+        """Return the text, and the other one of a pair."""
+        return text_of(content), optional_text_of(content, "text_pair")
+
+    def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
+        """Return the plain label, or what the pipeline "text-classification" gives."""
+        (row, (logits, *_)) = scored[0]
+        if example.form is AnswerForm.PLAIN:
+            return answer_row(self._plain(logits), row)
+        function = example.parameters.function_to_apply or self._function(len(logits))
+        scores = to_scores(logits, function)
+        found = rank_labels(scores, self.model.labels, example.parameters.top_k)
+        return answer_row([found] if example.form is AnswerForm.HUB_CLIENT else found, row)
+
+    def _plain(self, logits: torch.Tensor) -> str | float | list[str]:
+        problem, labels = self.model.config.problem_type, self.model.labels
+        if problem == REGRESSION:
+            return logits.tolist() if len(logits) > 1 else float(logits)
+        if problem == MULTI_LABEL:
+            holds = (logits.sigmoid() >= LEAST_PROBABILITY).nonzero()[:, 0]
+            return [labels[index] for index in holds.tolist()]
+        return labels[int(logits.argmax())]
+
+    def _function(self, labels: int) -> str:
+        """Return which function makes scores of logits, as the pipeline chooses it."""
+        problem = self.model.config.problem_type
+        if problem == REGRESSION:
+            return "none"
+        return "sigmoid" if problem == MULTI_LABEL or labels == 1 else "softmax"
+
+    def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
+        """Return the label asked for, by index or name, else the predicted one."""
+        row, (logits, *_) = scored[0]
+        labels, asked = self.model.labels, example.target
+        index = predicted = int(logits.argmax())
+        if asked is not None:
+            known = (each for each, name in labels.items() if str(asked) in (str(each), name))
+            index = next(known, -1)
+        if index not in range(len(logits)):
+            raise unknown_target(f"one of {dict(labels)}, by index or name")
+        scores = to_scores(logits, self._function(len(logits)))
+        probability = None if self.model.config.problem_type == REGRESSION else float(scores[index])
+        about = {"prediction": labels[predicted]} if asked is not None else {}
+        return [Target(row, 0, index, labels[index], own_tokens(row), probability, about=about)]

@@ -1,0 +1,314 @@
+"""Archives: from every source, complete, reproducible, and built only when something changed."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import torchaudio
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel, Wav2Vec2ForCTC, Wav2Vec2Model, Wav2Vec2Processor
+
+from build_archives import (
+    HANDLER_FOLDER,
+    ROOT,
+    BuildError,
+    build_archive,
+    choose_configs,
+    main,
+    read_configs,
+)
+from full_size_models import write_base_960h, write_bundle, write_mms, write_speech_bundle
+from local_serving import build_with_settings, load_archive
+from speechtext.speech.ctc.emissions import run_batch
+
+NAMES = [
+    "bert_question_answering",
+    "bert_seq_classification",
+    "bert_token_classification",
+    "emformer_asr",
+    "emformer_asr_live",
+    "gpt2_text_generation",
+    "wav2vec2",
+]
+SPEECH = ROOT / "examples" / "turn_on_the_kitchen_lights.wav"
+
+
+def member_bytes(archive: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(archive) as opened:
+        return {
+            name: opened.read(name) for name in opened.namelist() if not name.startswith("MAR-INF")
+        }
+
+
+def test_there_are_seven_archives(model_store: Path) -> None:
+    assert list(read_configs()) == NAMES
+    assert sorted(path.stem for path in model_store.glob("*.mar")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_archive_imports_its_handler_from_its_folder_alone(
+    name: str, unpacked: Callable[[str], Path]
+) -> None:
+    module = read_configs()[name].handler.removesuffix(".py")
+    environment = {**os.environ, "PYTHONPATH": str(unpacked(name))}
+    program = f"import {module}; print({module}.__file__)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd="/", capture_output=True, text=True
+    )
+    assert result.stdout.strip() == str(unpacked(name) / f"{module}.py"), result.stderr
+
+
+@pytest.mark.parametrize("name", ["emformer_asr", "bert_seq_classification"])
+def test_building_twice_gives_the_same_bytes(name: str, model_store: Path, tmp_path: Path) -> None:
+    again = build_archive(read_configs()[name], tmp_path)
+    assert member_bytes(again) == member_bytes(model_store / f"{name}.mar")
+
+
+def test_weights_are_safetensors_or_torchscript(model_store: Path) -> None:
+    for name in NAMES:
+        names = member_bytes(model_store / f"{name}.mar").keys()
+        assert not [member for member in names if member.endswith((".bin", ".pkl", ".pth"))]
+        assert {"model.safetensors", "model.pt"} & set(names)
+
+
+def test_only_what_changed_is_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    write_small_wav2vec2(source)
+    arguments = ["wav2vec2", "--model-store", str(tmp_path / "store")]
+    assert main([*arguments, "--source", str(source)]) == 0
+    assert "building" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == "wav2vec2: up to date\n"
+    (source / "vocab.json").write_text((source / "vocab.json").read_text() + "\n")
+    assert main(arguments) == 0
+    assert f"building from {source}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("archive_format", "path"), [("tgz", "wav2vec2.tar.gz"), ("no-archive", "wav2vec2/config.json")]
+)
+def test_other_formats_replace_the_archive(archive_format: str, path: str, tmp_path: Path) -> None:
+    config = read_configs()["wav2vec2"]
+    build_archive(config, tmp_path)
+    build_archive(config, tmp_path, archive_format=archive_format)
+    assert (tmp_path / path).exists()
+    assert not (tmp_path / "wav2vec2.mar").exists()
+
+
+def write_small_wav2vec2(folder: Path) -> None:
+    demo = ROOT / "demo_models" / "wav2vec2"
+    Wav2Vec2ForCTC.from_pretrained(demo).save_pretrained(folder)
+    Wav2Vec2Processor.from_pretrained(demo).save_pretrained(folder)
+
+
+def test_full_size_base_960h_answers_like_transformers(tmp_path: Path) -> None:
+    source = tmp_path / "wav2vec2-base-960h"
+    source.mkdir()
+    model = write_base_960h(source)
+    archive = build_archive(read_configs()["wav2vec2"], tmp_path, str(source), "no-archive")
+    reply = load_archive(archive).answer([{"body": SPEECH.read_bytes()}])[0]
+    processor = Wav2Vec2Processor.from_pretrained(source)
+    waveform, _ = soundfile_read(SPEECH)
+    inputs = processor(waveform, sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        labels = model(inputs.input_values).logits[0].argmax(dim=-1)
+    assert reply.status == 200
+    assert reply.answer == processor.decode(labels).strip()
+
+
+def soundfile_read(path: Path) -> tuple[torch.Tensor, int]:
+    samples, rate_hz = soundfile.read(path, dtype="float32")
+    return torch.from_numpy(samples), rate_hz
+
+
+SMALL = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+}
+
+
+def test_language_of_the_yaml_is_the_one_spoken(tmp_path: Path) -> None:
+    source = tmp_path / "mms"
+    write_mms(source, {"eng": "abc", "fra": "éàçdefg"}, **SMALL)
+    config = read_configs()["wav2vec2"]
+    archive = build_with_settings(config, source, tmp_path, target_lang="fra")
+    assert not (archive / "adapter.eng.safetensors").exists()
+    model = load_archive(archive)
+    processor = Wav2Vec2Processor.from_pretrained(source)
+    processor.tokenizer.set_target_lang("fra")
+    reference = Wav2Vec2ForCTC.from_pretrained(source).eval()
+    reference.load_adapter("fra")
+    waveform, rate_hz = soundfile_read(SPEECH)
+    inputs = processor(waveform, sampling_rate=rate_hz, return_tensors="pt")
+    with torch.inference_mode():
+        labels = reference(inputs.input_values).logits[0].argmax(dim=-1)
+    answer = model.answer([{"body": SPEECH.read_bytes()}])[0].answer
+    assert answer == processor.decode(labels).strip()
+    assert set(answer) & set("éàçdefg")
+
+
+def test_language_that_a_checkpoint_lacks_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "mms"
+    write_mms(source, {"eng": "abc"}, **SMALL)
+    with pytest.raises(BuildError, match=r"target_lang: deu does not exist. Choose one of eng"):
+        build_with_settings(read_configs()["wav2vec2"], source, tmp_path, target_lang="deu")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("WAV2VEC2_ASR_BASE_960H", 12),
+        ("WAV2VEC2_ASR_LARGE_LV60K_960H", 2),
+        ("HUBERT_ASR_LARGE", 2),
+        ("VOXPOPULI_ASR_BASE_10K_DE", 2),
+    ],
+)
+def test_speech_bundle_hears_like_torchaudio(
+    name: str, layers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first at full size; the rest differ in norms, order, labels and unused classes."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    bundle = getattr(torchaudio.pipelines, name)
+    monkeypatch.setitem(bundle._params, "encoder_num_layers", layers)
+    write_speech_bundle(bundle, tmp_path / "hub" / "checkpoints")
+    source, config = f"torchaudio:{name}", read_configs()["wav2vec2"]
+    archive = build_archive(config, tmp_path / "store", source, "no-archive")
+    handler = load_archive(archive).handler
+    waveform, _ = soundfile_read(SPEECH)
+    expected = bundle.get_model()(waveform[None])[0][0]
+    request = handler._parse(0, {"body": SPEECH.read_bytes()}, None)
+    emission = run_batch(handler.model, [request.waveform])[0]
+    torch.testing.assert_close(emission, expected, atol=1e-4, rtol=0)
+    vocabulary = handler.processor.tokenizer.convert_ids_to_tokens(range(len(bundle.get_labels())))
+    assert tuple(vocabulary) == bundle.get_labels(blank="<pad>")
+
+
+def test_full_size_bundle_answers_like_torchaudio(tmp_path: Path) -> None:
+    source = tmp_path / "bundle"
+    source.mkdir()
+    write_bundle(source)
+    config = read_configs()["emformer_asr"]
+    archive = build_with_settings(config, source, tmp_path, beam_width=5)
+    reply = load_archive(archive).answer([{"body": SPEECH.read_bytes()}])[0]
+    assert reply.status == 200
+    assert reply.answer == transcribe_with_torchaudio(source, beam_width=5)
+
+
+@torch.inference_mode()
+def transcribe_with_torchaudio(source: Path, beam_width: int) -> str:
+    """Transcribe as the documentation of torchaudio's bundle does, from local files."""
+    bundle = replace(
+        torchaudio.pipelines.EMFORMER_RNNT_BASE_LIBRISPEECH,
+        _rnnt_path=str(source / "emformer_rnnt_base_librispeech.pt"),
+        _global_stats_path=str(source / "global_stats_rnnt_librispeech.json"),
+        _sp_model_path=str(source / "spm_bpe_4096_librispeech.model"),
+    )
+    waveform, _ = soundfile_read(SPEECH)
+    features, length = bundle.get_feature_extractor()(waveform.clone())
+    hypotheses = bundle.get_decoder()(features, length, beam_width)
+    text: str = bundle.get_token_processor()(hypotheses[0][0])
+    return text.strip()
+
+
+def test_pickled_weights_become_safetensors(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_small_wav2vec2(source)
+    weights = load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    torch.save(weights, source / "pytorch_model.bin")
+    archive = build_archive(read_configs()["wav2vec2"], tmp_path, str(source), "no-archive")
+    assert not (archive / "pytorch_model.bin").exists()
+    built = load_file(archive / "model.safetensors")
+    assert all(torch.equal(built[name], weight) for name, weight in weights.items())
+
+
+class Hostile:
+    """A pickle that would run a command where it is loaded."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.proof}",)
+
+
+def test_hostile_pickle_is_refused_and_the_previous_archive_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, store = tmp_path / "source", tmp_path / "store"
+    write_small_wav2vec2(source)
+    build_archive(read_configs()["wav2vec2"], store, str(source))
+    (source / "model.safetensors").unlink()
+    torch.save({"weight": Hostile(tmp_path / "proof")}, source / "pytorch_model.bin")
+    assert main(["wav2vec2", "--model-store", str(store)]) == 1
+    assert capsys.readouterr().err.startswith("error: wav2vec2: ")
+    assert not (tmp_path / "proof").exists()
+    assert (store / "wav2vec2.mar").exists()
+
+
+def test_checkpoint_without_a_head_is_refused(tmp_path: Path) -> None:
+    demo = ROOT / "demo_models" / "bert_seq_classification"
+    config = BertConfig.from_pretrained(demo)
+    BertModel(config).save_pretrained(tmp_path)
+    for path in demo.glob("tokenizer*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(BuildError, match=r"fine-tuned for sequence_classification.*classifier"):
+        build_archive(read_configs()["bert_seq_classification"], tmp_path, str(tmp_path))
+
+
+def test_speech_checkpoint_without_a_head_is_refused(tmp_path: Path) -> None:
+    demo = ROOT / "demo_models" / "wav2vec2"
+    Wav2Vec2Model.from_pretrained(demo).save_pretrained(tmp_path)
+    Wav2Vec2Processor.from_pretrained(demo).save_pretrained(tmp_path)
+    with pytest.raises(BuildError, match=r"fine-tuned for CTC speech recognition.*lm_head"):
+        build_archive(read_configs()["wav2vec2"], tmp_path / "store", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [
+        ("wav2vec2", "nobody-on-the-hub/wav2vec2-base-960h", "SOURCE=path/to/folder"),
+        ("wav2vec2", "no/such/folder/here", "SOURCE=path/to/folder"),
+        ("emformer_asr", "demo_models/wav2vec2", "torchaudio"),
+        ("wav2vec2", "torchaudio:WAV2VEC2_BASE", "WAV2VEC2_ASR_BASE_960H"),
+    ],
+)
+def test_source_that_cannot_be_had_ends_in_one_sentence(
+    name: str, source: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--source", source, "--model-store", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {name}: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_unknown_model_tells_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["whisper"]) == 1
+    assert "wav2vec2" in capsys.readouterr().err
+    with pytest.raises(BuildError):
+        choose_configs(["whisper"])
+
+
+def test_one_source_is_for_one_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--source", "folder"]) == 1
+    assert "MODEL=" in capsys.readouterr().err
+
+
+def test_listed_modules_are_the_ones_imported() -> None:
+    for config in read_configs().values():
+        files = [HANDLER_FOLDER / name for name in (config.handler, *config.modules)]
+        text = "".join(path.read_text() for path in files)
+        for module in (path.stem for path in HANDLER_FOLDER.glob("*.py")):
+            imported = f"from {module} import" in text
+            assert imported == (f"{module}.py" in config.modules), (config.name, module)

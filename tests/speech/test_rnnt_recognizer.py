@@ -1,0 +1,172 @@
+"""Recordings on their way through the recogniser: whole, in pieces, in batches; tokens as text."""
+
+import itertools
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
+from torchaudio.pipelines.rnnt_pipeline import _SentencePieceTokenProcessor
+
+from build_archives import ROOT
+from model_sources import load_emformer
+from speechtext.speech.rnnt.features import load_features
+from speechtext.speech.rnnt.recognizer import EmformerSettings
+from speechtext.speech.rnnt.recordings import Recording
+from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
+from speechtext.speech.rnnt.transducer import Transducer
+from speechtext.speech.rnnt.vocabulary import Vocabulary, split_path
+from speechtext.speech.transcripts import Token
+from support.common import EXAMPLES
+
+FOLDER = ROOT / "demo_models" / "emformer_asr"
+PIECES = SentencePieceProcessor(model_file=str(FOLDER / "spm.model"))
+VOCABULARY = Vocabulary(PIECES)
+REFERENCE = _SentencePieceTokenProcessor(str(FOLDER / "spm.model"))
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("emformer") / "model.pt"
+    save_recognizer(load_emformer(FOLDER), load_features(FOLDER / "global_stats.json"), path)
+    return path
+
+
+@pytest.fixture(scope="module", params=[None, 4])
+def transducer(request: pytest.FixtureRequest, model_path: Path) -> Transducer:
+    """Return a recogniser that decodes greedily, and one that searches."""
+    model = torch.jit.load(str(model_path))
+    return Transducer(model, torch.device("cpu"), "float32", 100, request.param)
+
+
+@pytest.fixture(scope="module")
+def speech() -> torch.Tensor:
+    """Return some sentences in a row, 8 s."""
+    names = ["turn_on_the_kitchen_lights", "call_five_five_one_seven_nine"]
+    names += ["what_is_the_weather_tomorrow", "move_the_purple_box_left"]
+    parts = [soundfile.read(EXAMPLES / f"{name}.wav", dtype="float32")[0] for name in names]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def tokens_of(recording: Recording) -> list[tuple[int, int]]:
+    return [(token.label, token.start) for token in recording.best_tokens()]
+
+
+def recognize(
+    transducer: Transducer, waveforms: Sequence[torch.Tensor]
+) -> list[list[tuple[int, int]]]:
+    recordings = [transducer.start(waveform) for waveform in waveforms]
+    transducer.recognize(recordings)
+    return [tokens_of(recording) for recording in recordings]
+
+
+def test_a_recording_is_recognized_whatever_its_neighbours(
+    transducer: Transducer, speech: torch.Tensor
+) -> None:
+    generator = random.Random(0)
+    waveforms = []
+    for _ in range(40):
+        start = generator.randrange(len(speech))
+        waveforms.append(speech[start : start + generator.randrange(1, 80_000)])
+    alone = [recognize(transducer, [waveform])[0] for waveform in waveforms]
+    for size in (2, 8, 32):
+        assert recognize(transducer, waveforms[:size]) == alone[:size]
+    assert sum(map(len, alone)) > 300
+
+
+@pytest.mark.parametrize("segments", [1, 3, 50])
+def test_blocks_do_not_change_the_answer(
+    transducer: Transducer, speech: torch.Tensor, segments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = recognize(transducer, [speech])
+    monkeypatch.setattr(transducer, "_segments", segments)
+    assert recognize(transducer, [speech]) == whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 40_000), st.integers(1, 60_000), st.lists(st.integers(0, 60_000), max_size=20)
+)
+def test_pieces_do_not_change_the_answer(
+    transducer: Transducer, speech: torch.Tensor, start: int, length: int, cuts: list[int]
+) -> None:
+    waveform = speech[start : start + length]
+    recording = transducer.start(torch.empty(0), ended=False)
+    cuts = sorted(min(cut, length) for cut in cuts)
+    for low, high in itertools.pairwise([0, *cuts, length]):
+        recording.samples = torch.cat([recording.samples, waveform[low:high]])
+        transducer.recognize([recording])
+        # What is not needed any more is forgotten.
+        assert len(recording.samples) < 16_000
+    recording.ended = True
+    transducer.recognize([recording])
+    whole = transducer.start(waveform)
+    transducer.recognize([whole])
+    found, expected = tokens_of(recording), tokens_of(whole)
+    assert [label for label, _ in found] == [label for label, _ in expected]
+    assert recording.score() == pytest.approx(whole.score(), abs=1e-4)
+    # Where two alignments of a hypothesis are as good, rounding decides whose frames a beam keeps.
+    assert found == expected or transducer._beam_width
+
+
+def test_score_is_that_of_the_whole(model_path: Path, speech: torch.Tensor) -> None:
+    """Also where tokens were taken off on the way, whose number the search weighs."""
+    model = torch.jit.load(str(model_path))
+    transducer = Transducer(model, torch.device("cpu"), "float32", 100, beam_width=4)
+    recording = transducer.start(speech, keep_encodings=True)
+    transducer.recognize([recording])
+    encodings = torch.cat(recording.encodings or [])
+    whole = model.decoder.beam(encodings[None], [len(encodings)], [model.decoder.start()], 4, 100)[
+        0
+    ]
+    assert whole.tokens[0] == [token.label for token in recording.best_tokens()]
+    assert recording.score() == pytest.approx(whole.scores[0], abs=1e-3)
+
+
+def test_text_equals_torchaudios() -> None:
+    generator = random.Random(0)
+    for _ in range(300):
+        tokens = generator.choices(range(PIECES.get_piece_size()), k=generator.randrange(30))
+        blank = PIECES.get_piece_size()
+        assert VOCABULARY.spell(tokens) == REFERENCE([blank, *tokens]).strip()
+
+
+def test_words_are_those_of_the_text() -> None:
+    generator = random.Random(1)
+    for _ in range(300):
+        labels = generator.choices(range(PIECES.get_piece_size()), k=generator.randrange(30))
+        tokens = [Token(label, place, place + 1, 1.0) for place, label in enumerate(labels)]
+        words = [VOCABULARY.text(word) for word in VOCABULARY.group_words(tokens)]
+        assert " ".join(words).split() == VOCABULARY.text(tokens).split()
+
+
+def test_path_is_split_by_frame_and_token() -> None:
+    path = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3], [0.2, 0.8], [0.4, 0.6]])
+    tokens = [Token(0, 1, 2, 0.8), Token(0, 1, 2, 0.7)]
+    highest, chances = split_path(path, tokens)
+    torch.testing.assert_close(highest, torch.tensor([[0.1, 0.9], [0.8, 0.8], [0.4, 0.6]]))
+    torch.testing.assert_close(torch.stack(chances), path[1:3])
+
+
+def test_alternatives_are_words_with_another_piece() -> None:
+    labels = PIECES.encode("seven")
+    chances = [torch.zeros(PIECES.get_piece_size() + 1) for _ in labels]
+    for place, label in enumerate(labels):
+        chances[place][label] = 0.9
+    other = PIECES.encode("two")[0]
+    chances[0][other] = 0.1
+    word = [Token(label, place, place + 1, 0.9) for place, label in enumerate(labels)]
+    (best, share), (second, rest) = VOCABULARY.find_alternatives(chances, word)[:2]
+    assert (best, second) == ("seven", VOCABULARY.spell([other, *labels[1:]]))
+    assert [share, rest] == pytest.approx([0.9, 0.1])
+
+
+def test_width_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="beam_width"):
+        EmformerSettings(beam_width=0)

@@ -1,0 +1,82 @@
+"""Freed memory goes back to the machine."""
+
+import gc
+import sys
+import weakref
+
+import psutil
+from transformers import AutoTokenizer
+
+from build_archives import ROOT
+from speechtext.host_memory import HostMemory
+from speechtext.text.tokens import tokenize
+
+BLOCK_BYTES = 1000
+
+
+class Node:
+    """An object that refers to itself."""
+
+    def __init__(self) -> None:
+        self.node = self
+
+
+def resident_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def test_freed_memory_is_given_back_now_and_then() -> None:
+    now_s = 0.0
+    memory = HostMemory(lambda: now_s)
+    blocks = [bytearray(BLOCK_BYTES) for _ in range(100_000)]
+    # Those that stay keep the C library from giving back the others by itself.
+    kept, blocks = blocks[::50], []
+    assert len(kept) == 2000
+    before = resident_bytes()
+    memory.give_back()
+    assert before - resident_bytes() < 20 * 2**20
+    now_s = 10.0
+    memory.give_back()
+    assert before - resident_bytes() > 50 * 2**20
+
+
+def test_what_long_texts_took_is_given_back() -> None:
+    now_s = 0.0
+    memory = HostMemory(lambda: now_s)
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "demo_models" / "gpt2_text_generation")
+    tokenize(tokenizer, ["Once upon a time"] * 8)
+    texts = ["There was a king. " * 50_000] * 2
+    before, kept = resident_bytes(), []
+    for _ in range(5):
+        tokenize(tokenizer, texts)
+        now_s += 10.0
+        memory.give_back()
+        kept.append(resident_bytes() - before)
+    assert max(kept) < 40 * 2**20
+
+
+def test_objects_that_refer_to_each_other_are_given_back() -> None:
+    now_s = 0.0
+    memory = HostMemory(lambda: now_s)
+    gc.disable()
+    try:
+        node = weakref.ref(Node())
+        memory.give_back()
+        assert node() is not None
+        now_s = 10.0
+        memory.give_back()
+        assert node() is None
+    finally:
+        gc.enable()
+
+
+def test_names_that_were_looked_up_are_given_back() -> None:
+    now_s = 0.0
+    memory = HostMemory(lambda: now_s)
+    name = "".join(("no", "_such_", "method"))
+    used = sys.getrefcount(name)
+    assert not hasattr(memory, name)
+    assert sys.getrefcount(name) > used
+    now_s = 10.0
+    memory.give_back()
+    assert sys.getrefcount(name) == used

@@ -1,0 +1,238 @@
+"""Payloads of the text tasks: what they may say, and what is refused."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from batches import status_of
+from build_archives import ROOT
+from speechtext.errors import RequestError
+from speechtext.settings import read_settings
+from speechtext.text.base import LoadedModel, TextTask
+from speechtext.text.payloads import AnswerForm, Envelope
+from speechtext.text.settings import TextSettings
+from speechtext.text.tasks import TASKS, find_task
+
+EXPLAIN = Envelope(explain=True)
+
+
+def make_task(mode: str, archive: str, **keys: Any) -> TextTask:
+    folder = ROOT / "demo_models" / archive
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    model: dict[str, Any] = {
+        "network": SimpleNamespace(generation_config=GenerationConfig()),
+        "tokenizer": AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        "config": config,
+        "labels": {0: "no", 1: "yes"},
+        "device": None,
+        "positions": 512,
+        "input_names": ["input_ids"],
+    }
+    return TASKS[mode](LoadedModel(**model), TextSettings(mode=mode, **keys))
+
+
+@pytest.fixture(scope="module")
+def classification() -> TextTask:
+    return make_task("sequence_classification", "bert_seq_classification", captum_explanation=True)
+
+
+@pytest.fixture(scope="module")
+def entities() -> TextTask:
+    return make_task("token_classification", "bert_token_classification", max_length=64)
+
+
+@pytest.fixture(scope="module")
+def answering() -> TextTask:
+    return make_task("question_answering", "bert_question_answering", max_length=64)
+
+
+@pytest.fixture(scope="module")
+def generation() -> TextTask:
+    return make_task("text_generation", "gpt2_text_generation", max_new_tokens_limit=100)
+
+
+def refusal(task: TextTask, payload: Any, envelope: Envelope = EXPLAIN) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        task.encode([task.parse(payload, envelope)])
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("payload", "form"),
+    [
+        ("good", AnswerForm.PLAIN),
+        (b"good", AnswerForm.PLAIN),
+        ({"text": "good"}, AnswerForm.PLAIN),
+        (b'{"text": "good"}', AnswerForm.PLAIN),
+        (b"{'text': 'good'}", AnswerForm.PLAIN),
+        ({"inputs": "good"}, AnswerForm.PIPELINE),
+        (b'{"inputs": "good", "parameters": {}}', AnswerForm.PIPELINE),
+        ({"inputs": {"text": "good"}, "parameters": None}, AnswerForm.PIPELINE),
+    ],
+)
+def test_text_comes_plain_or_in_an_object(
+    classification: TextTask, payload: Any, form: AnswerForm
+) -> None:
+    for envelope in (Envelope(), EXPLAIN):
+        example = classification.parse(payload, envelope)
+        assert (example.text, example.second, example.form) == ("good", None, form)
+
+
+def test_pairs_come_plain_and_in_the_pipelines_form(classification: TextTask) -> None:
+    pair = {"text": "good", "text_pair": "bad"}
+    for payload in (pair, {"inputs": pair}):
+        assert classification.parse(payload).second == "bad"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{}, {"text": 5}, {"text": " "}, {"text": None}, ["good"], 5, b"\xff", {"inputs": {}}],
+)
+def test_payload_without_text_is_refused(classification: TextTask, payload: Any) -> None:
+    assert refusal(classification, payload).status == 400
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "plain",
+        {"question": "who"},
+        {"context": "Ann"},
+        b"{broken",
+        {"inputs": "who"},
+        {"inputs": {}},
+    ],
+)
+def test_question_needs_its_two_fields(answering: TextTask, payload: Any) -> None:
+    assert refusal(answering, payload, Envelope()).status == 400
+
+
+def test_question_that_leaves_no_room_for_its_context_is_refused(answering: TextTask) -> None:
+    error = refusal(answering, {"question": "who " * 100, "context": "Ann"}, Envelope())
+    assert status_of(error) == 413
+    assert "at most 32 tokens in question, got 100" in error.message
+
+
+@pytest.mark.parametrize("context", ["\u200b", "\ufeff\u200d"])
+def test_context_without_words_is_refused(answering: TextTask, context: str) -> None:
+    error = refusal(answering, {"question": "who", "context": context}, Envelope())
+    assert (status_of(error), "context" in error.message) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("task", "parameters", "said"),
+    [
+        (
+            "classification",
+            {"top_k": 0},
+            "top_k: Input should be greater than or equal to 1, got 0",
+        ),
+        ("classification", {"function_to_apply": "tanh"}, "'sigmoid', 'softmax' or 'none'"),
+        ("classification", {"temperature": 1}, "temperature: unknown"),
+        ("classification", [1], "Expected parameters to be a JSON object, got list"),
+        ("entities", {"aggregation_strategy": "last"}, "'none', 'simple', 'first', 'average'"),
+        ("entities", {"stride": 3}, "Expected aggregation_strategy to be other than none"),
+        ("entities", {"stride": 60, "aggregation_strategy": "max"}, "at most 47 of a window's 62"),
+        ("answering", {"max_answer_len": 0}, "max_answer_len"),
+        ("answering", {"handle_impossible_answer": "yes"}, "got a str"),
+        ("answering", {"doc_stride": 60}, "at most 45 of a window's 60 tokens, got 60"),
+        ("generation", {"max_new_tokens": 0}, "max_new_tokens"),
+        ("generation", {"max_new_tokens": 101}, "at most 100, got 101"),
+        ("generation", {"temperature": 0.0}, "temperature"),
+        ("generation", {"top_p": 1.5}, "top_p"),
+        ("generation", {"top_k": -1}, "top_k"),
+        ("generation", {"repetition_penalty": 0}, "repetition_penalty"),
+        ("generation", {"stop": [""]}, "stop.0"),
+        ("generation", {"stop": "x"}, "stop"),
+        ("generation", {"seed": -1}, "seed"),
+        ("generation", {"stream": "true"}, "stream"),
+    ],
+)
+def test_parameters_out_of_their_range_are_refused(
+    task: str, parameters: Any, said: str, request: pytest.FixtureRequest
+) -> None:
+    inputs: Any = {"question": "who", "context": "Ann"} if task == "answering" else "Ann"
+    payload = {"inputs": inputs, "parameters": parameters}
+    error = refusal(request.getfixturevalue(task), payload, Envelope())
+    assert status_of(error) == 422
+    assert said in error.message
+
+
+def test_errors_do_not_repeat_a_clients_text(generation: TextTask) -> None:
+    private = "my own words"
+    for parameters in ({"stop": private}, {"seed": private}, {"temperature": {"a": private}}):
+        error = refusal(generation, {"inputs": "a", "parameters": parameters}, Envelope())
+        assert private not in error.message
+
+
+def test_null_parameters_are_the_defaults(generation: TextTask, classification: TextTask) -> None:
+    nothing = dict.fromkeys(["max_new_tokens", "temperature", "stop", "seed", "do_sample"])
+    parameters = generation.parse({"inputs": "a", "parameters": nothing}).parameters
+    assert parameters.max_new_tokens == TextSettings().max_new_tokens
+    assert isinstance(parameters.seed, int)
+    every = classification.parse({"inputs": "a", "parameters": {"top_k": None}}).parameters
+    assert every.top_k is None
+    assert classification.parse({"inputs": "a"}).parameters.top_k == 1
+
+
+def test_sampling_is_the_classic_default_and_can_be_asked_for(generation: TextTask) -> None:
+    parameters = generation.parse("a").parameters
+    assert (parameters.do_sample, parameters.top_p, parameters.top_k) == (True, 0.95, 60)
+    greedy = make_task("text_generation", "gpt2_text_generation", do_sample=False)
+    cases = [({}, False), ({"temperature": 0.7}, True), ({"top_p": 0.5, "do_sample": False}, False)]
+    for given, sampled in cases:
+        payload = json.dumps({"text": "a", "parameters": given})
+        assert greedy.parse(payload).parameters.do_sample is sampled
+
+
+@pytest.mark.parametrize(
+    "payload", [{"inputs": "a", "stream": True}, {"text": "a", "stream": True}]
+)
+def test_stream_may_stand_beside_the_parameters(generation: TextTask, payload: Any) -> None:
+    assert generation.parse(payload).parameters.stream is True
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"n_steps": 501}, "n_steps to be at most 500, got 501"),
+        ({"n_steps": 0}, "n_steps"),
+        ({"tolerance": 1.0}, "tolerance"),
+        ({"method": "shap"}, "layer_integrated_gradients"),
+        ({"granularity": "letter"}, "'token' or 'word'"),
+    ],
+)
+def test_explanations_out_of_range_are_refused(
+    classification: TextTask, parameters: Any, said: str
+) -> None:
+    error = refusal(classification, {"text": "good", "parameters": parameters})
+    assert status_of(error) == 422
+    assert said in error.message
+
+
+def test_explanation_must_be_configured(answering: TextTask) -> None:
+    assert refusal(answering, {"question": "who", "context": "Ann"}).status == 422
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        {"save_mode": "onnx"},
+        {"max_length": 1},
+        {"quantization": "int4"},
+        {"top_p": 2.0},
+        {"temperature": "hot"},
+        {"stride": -1},
+    ],
+)
+def test_impossible_settings_stop_the_load(handler: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(handler))):
+        read_settings(TextSettings, {"handler": handler}, "handler")
+
+
+def test_unknown_mode_tells_the_choices() -> None:
+    with pytest.raises(ValueError, match="mode: expected one of sequence_classification"):
+        find_task("translation")

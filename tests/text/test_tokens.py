@@ -1,0 +1,126 @@
+"""Long texts are cut as the tokenizers library cuts them, and no token is lost or doubled."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from build_archives import ROOT
+from speechtext.text.tokens import (
+    Row,
+    Tokens,
+    adopt_tokens,
+    cut_end,
+    cut_windows,
+    merge_windows,
+    tokenize,
+)
+
+WORDS = st.lists(
+    st.sampled_from(["Ann", "works", "in", "Ljubljana", "🙂", "1987", "."]), min_size=1
+)
+LENGTHS = st.integers(8, 30)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(ROOT / "demo_models" / "bert_question_answering")
+
+
+def read(tokenizer: Any, texts: list[str]) -> Tokens:
+    return tokenize(tokenizer, [texts[0] if len(texts) == 1 else (texts[0], texts[1])])[0]
+
+
+@settings(max_examples=300)
+@given(texts=st.lists(WORDS, min_size=1, max_size=2), most=LENGTHS, left=st.booleans())
+def test_ends_are_cut_as_the_tokenizer_does(
+    tokenizer: Any, texts: list[list[str]], most: int, left: bool
+) -> None:
+    joined = [" ".join(words) for words in texts]
+    tokens = read(tokenizer, joined)
+    tokenizer.truncation_side = side = "left" if left else "right"
+    expected = tokenizer(*joined, truncation="longest_first", max_length=most)["input_ids"]
+    tokenizer.truncation_side = "right"
+    row = Row(tokens, cut_end(tokens, most, side), 0)
+    assert row.pick(tokens.ids) == expected
+
+
+@settings(max_examples=300)
+@given(question=WORDS, context=WORDS, most=st.integers(16, 40), stride=st.integers(0, 6))
+def test_windows_are_those_of_the_tokenizer(
+    tokenizer: Any, question: list[str], context: list[str], most: int, stride: int
+) -> None:
+    texts = [" ".join(question[:2]), " ".join(context * 3)]
+    tokens = read(tokenizer, texts)
+    if most - tokens.count(0) - 3 <= stride:
+        return
+    expected = tokenizer(
+        *texts,
+        truncation="only_second",
+        max_length=most,
+        stride=stride,
+        return_overflowing_tokens=True,
+    )
+    windows = [Row(tokens, places, 0) for places in cut_windows(tokens, 1, most, stride)]
+    assert [row.pick(tokens.ids) for row in windows] == expected["input_ids"]
+    assert [row.pick(tokens.type_ids) for row in windows] == expected["token_type_ids"]
+
+
+@settings(max_examples=100)
+@given(text=WORDS, most=st.integers(8, 20), stride=st.integers(0, 4))
+def test_each_token_is_taken_from_the_window_that_sees_most_around_it(
+    tokenizer: Any, text: list[str], most: int, stride: int
+) -> None:
+    tokens = read(tokenizer, [" ".join(text * 2)])
+    rows = [Row(tokens, places, 0) for places in cut_windows(tokens, 0, most, stride)]
+    own = [place for place, each in enumerate(tokens.sequences) if each == 0]
+    marked = [(row, torch.full((len(row),), float(index))) for index, row in enumerate(rows)]
+    chosen = {place: int(value) for place, value in merge_windows(marked, 0).items()}
+    assert list(chosen) == own
+
+    def seen_around(place: int, row: Row) -> int:
+        inside = [each for each in row.places if each in own]
+        before = len(own) if inside[0] == own[0] else place - inside[0]
+        behind = len(own) if inside[-1] == own[-1] else inside[-1] - place
+        return min(before, behind)
+
+    for place, index in chosen.items():
+        holding = [row for row in rows if place in row.places]
+        assert seen_around(place, rows[index]) == max(seen_around(place, row) for row in holding)
+
+
+def test_window_without_room_is_refused(tokenizer: Any) -> None:
+    tokens = read(tokenizer, ["who works where", "Ann works in Ljubljana"])
+    with pytest.raises(ValueError, match="no room"):
+        cut_windows(tokens, 1, most=tokens.count(0) + 5, stride=2)
+
+
+@pytest.mark.parametrize("texts", [["Ann works."], ["Who works?", "Ann works in Ljubljana."]])
+def test_rows_encoded_elsewhere_get_the_tokenizers_segments(
+    tokenizer: Any, texts: list[str]
+) -> None:
+    tokens = read(tokenizer, texts)
+    frame = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
+    adopted = adopt_tokens(tokens.ids, frame, tokenizer.sep_token_id)
+    assert adopted.sequences == tokens.sequences
+    assert adopted.type_ids == tokens.type_ids
+
+
+def test_two_separators_between_two_texts_are_one_border() -> None:
+    start, end = 0, 2
+    adopted = adopt_tokens([start, 7, end, end, 8, 9, end], {start, end}, end)
+    assert adopted.sequences == [None, 0, None, None, 1, 1, None]
+
+
+def test_long_texts_are_encoded_like_others(tokenizer: Any) -> None:
+    short, long = "Ann works in Ljubljana.", "Ann works in Ljubljana. " * 500
+    texts: list[str | tuple[str, str]] = [short, long, (short, long), (long, short)]
+    encodings = tokenizer.backend_tokenizer.encode_batch(texts)
+    for tokens, encoding in zip(tokenize(tokenizer, texts), encodings, strict=True):
+        assert tokens.ids == encoding.ids
+        assert tokens.offsets == encoding.offsets
+        assert tokens.sequences == encoding.sequence_ids
+        assert tokens.words == encoding.word_ids

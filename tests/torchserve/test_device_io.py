@@ -1,0 +1,205 @@
+"""Devices, settings, payloads and headers."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batches import status_of
+from device_io import preferred_media_type, request_audio, request_body, request_header
+from speechtext.devices import choose_device, choose_dtype
+from speechtext.errors import RequestError
+from speechtext.payloads import as_fields, as_text
+from speechtext.settings import read_settings
+from speechtext.speech.ctc.settings import Wav2Vec2Settings
+from support.common import make_context
+
+CPU = torch.device("cpu")
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@pytest.mark.parametrize(
+    ("gpu_id", "cuda", "mps", "expected"),
+    [
+        (None, True, True, "cpu"),
+        (-1, True, True, "cpu"),
+        (1, True, False, "cuda:1"),
+        (0, False, True, "mps"),
+        (0, False, False, "cpu"),
+    ],
+)
+def test_device_is_the_gpu_that_the_worker_was_given(
+    monkeypatch: pytest.MonkeyPatch, gpu_id: int | None, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device(gpu_id) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ],
+)
+def test_auto_dtype_follows_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_dtype("auto", CPU) == expected
+    assert choose_dtype("float16", CPU) == torch.float16
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16")])
+def test_auto_dtype_follows_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_dtype("auto", torch.device("cuda", 0)) == getattr(torch, expected)
+
+
+def test_settings_have_defaults_and_leave_the_configuration_alone() -> None:
+    config = {"handler": {"max_audio_seconds": 5}}
+    before = json.dumps(config)
+    settings = read_settings(Wav2Vec2Settings, config, "handler")
+    assert (settings.max_audio_seconds, settings.dtype) == (5.0, "float32")
+    assert json.dumps(config) == before
+    assert read_settings(Wav2Vec2Settings, None, "handler") == Wav2Vec2Settings()
+
+
+@pytest.mark.parametrize(
+    ("handler", "named"),
+    [
+        (
+            {"max_audio_second": 5},
+            ["handler.max_audio_second: expected a key out of", "max_audio_seconds"],
+        ),
+        ({"dtype": "float8"}, ["dtype", "'float8'", "bfloat16"]),
+        ({"threads": "two"}, ["threads", "'two'"]),
+    ],
+)
+def test_mistaken_settings_name_key_value_and_choices(
+    handler: dict[str, Any], named: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="handler") as caught:
+        read_settings(Wav2Vec2Settings, {"handler": handler}, "handler")
+    assert all(part in str(caught.value) for part in named)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"body": bytearray(b"RIFF")},
+        {"file": b"RIFF"},
+        {"body": {"data": "UklGRg=="}},
+        {"body": {"file": "UklG\r\nRg==\n"}},
+    ],
+)
+def test_recording_comes_in_any_of_its_forms(row: dict[str, Any]) -> None:
+    assert request_audio(row) == b"RIFF"
+
+
+@pytest.mark.parametrize(
+    ("row", "status", "kind"),
+    [
+        ({"body": "RIFF"}, 415, "UnsupportedAudio"),
+        ({"body": {"data": "not base64!"}}, 400, "InvalidBase64"),
+        ({"body": {"data": 7}}, 400, "InvalidBase64"),
+        ({"body": {"audio": "UklGRg=="}}, 400, "MissingPayload"),
+    ],
+)
+def test_what_holds_no_recording_is_refused(row: dict[str, Any], status: int, kind: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        request_audio(row)
+    assert (status_of(caught.value), caught.value.kind) == (status, kind)
+
+
+@pytest.mark.parametrize("row", [{}, {"data": None}, {"body": b""}, {"body": ""}, {"other": b"x"}])
+def test_row_without_payload_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        request_body(row)
+    assert status_of(caught.value) == 400
+
+
+def test_payload_comes_from_data_or_body() -> None:
+    assert request_body({"data": b"a", "body": b"b"}) == b"a"
+    assert request_body({"body": {"text": "b"}}) == {"text": "b"}
+
+
+def test_bytes_that_are_not_utf8_are_refused_without_repeating_them() -> None:
+    with pytest.raises(RequestError) as caught:
+        as_text(b"secret\xff")
+    assert status_of(caught.value) == 400
+    assert "secret" not in caught.value.message
+
+
+@given(JSON_VALUES, st.booleans())
+def test_fields_are_read_as_json_has_them(value: Any, declared_json: bool) -> None:
+    payload = json.dumps(value).encode()
+    if isinstance(value, dict):
+        assert as_fields(payload, declared_json) == value
+    elif not declared_json:
+        assert as_fields(payload, declared_json) == payload.decode()
+    elif isinstance(value, str):
+        assert as_fields(payload, declared_json) == value
+    else:
+        with pytest.raises(RequestError):
+            as_fields(payload, declared_json)
+
+
+@given(st.text() | st.binary(), st.booleans())
+def test_any_payload_is_read_or_refused(payload: str | bytes, declared_json: bool) -> None:
+    try:
+        assert isinstance(as_fields(payload, declared_json), str | dict)
+    except RequestError as error:
+        assert status_of(error) == 400
+
+
+def test_python_literals_of_older_clients_are_read() -> None:
+    assert as_fields(b"{'question': 'who', 'context': \"it's Ann\"}", True)["question"] == "who"  # type: ignore[index]
+
+
+def test_nesting_that_no_parser_survives_is_refused() -> None:
+    with pytest.raises(RequestError):
+        as_fields(b"{'a': " * 100_000, True)
+
+
+def test_text_that_torchserve_read_out_of_json_is_text() -> None:
+    assert as_fields("The waiter was rude.", True) == "The waiter was rude."
+
+
+def test_header_names_have_any_case() -> None:
+    context = make_context([{"accept": "text/plain"}])
+    assert request_header(context, 0, "Accept") == "text/plain"
+    assert request_header(context, 0, "explain") is None
+
+
+MEDIA_TYPES = ("application/json", "text/html", "image/png")
+
+
+@given(st.text() | st.lists(st.sampled_from(MEDIA_TYPES) | st.text("q=,;.01infa")).map(";".join))
+def test_any_accept_header_chooses_a_media_type_that_there_is(accept: str) -> None:
+    assert preferred_media_type(accept, MEDIA_TYPES) in MEDIA_TYPES
+
+
+@pytest.mark.parametrize(
+    ("accept", "preferred"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/html", "text/html"),
+        ("text/html;q=0.2, image/png;q=0.9", "image/png"),
+        ("Image/PNG; q=0.1, application/json; q=0", "image/png"),
+        ("text/html;q=nan", "application/json"),
+    ],
+)
+def test_media_type_of_most_weight_is_chosen(accept: str, preferred: str) -> None:
+    assert preferred_media_type(accept, MEDIA_TYPES) == preferred

@@ -1,0 +1,165 @@
+"""Archives with a mistake: each stops the load with one sentence that says what to change."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from local_serving import load_archive
+from support.common import LoadModel
+
+Damage = Callable[[Path], None]
+TEXT, WAV2VEC2, EMFORMER = "bert_seq_classification", "wav2vec2", "emformer_asr"
+LIVE = "emformer_asr_live"
+
+
+def settings(changes: Any) -> Damage:
+    """Return what changes the section `handler` of an archive's YAML."""
+
+    def change(folder: Path) -> None:
+        (path,) = folder.glob("*.yaml")
+        content = yaml.safe_load(path.read_text())
+        if isinstance(changes, Mapping):
+            content["handler"] |= changes
+        else:
+            content["handler"] = changes
+        path.write_text(yaml.safe_dump(content))
+
+    return change
+
+
+def without(*names: str) -> Damage:
+    def remove(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return remove
+
+
+def cut(name: str) -> Damage:
+    """Return what leaves the first half of a file."""
+
+    def halve(folder: Path) -> None:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return halve
+
+
+@pytest.mark.parametrize(
+    ("archive", "damage", "sentence"),
+    [
+        (
+            WAV2VEC2,
+            settings({"chunk_lenght_s": 3}),
+            "wav2vec2.yaml: handler.chunk_lenght_s: expected a key out of dtype, .*"
+            ", chunk_length_s, stride_length_s, got this one.",
+        ),
+        (
+            LIVE,
+            settings({"max_session": 3}),
+            "emformer_asr_live.yaml: handler.max_session: expected a key out of .*max_sessions.*",
+        ),
+        (
+            EMFORMER,
+            settings({"threads": "two"}),
+            "emformer_asr.yaml: handler.threads: input should be a valid integer, got 'two'.",
+        ),
+        (
+            TEXT,
+            settings({"dtype": "fp16"}),
+            f"{TEXT}.yaml: handler.dtype: input should be 'auto', .*'float16', got 'fp16'.",
+        ),
+        (
+            TEXT,
+            settings({"mode": "translation"}),
+            f"{TEXT}.yaml: handler.mode: expected one of sequence_classification, .*, "
+            "got 'translation'.",
+        ),
+        (
+            TEXT,
+            settings({"mode": "question_answering"}),
+            "Expected a checkpoint fine-tuned for question_answering, got one without qa_outputs.*",
+        ),
+        (
+            TEXT,
+            settings({"num_labels": 5}),
+            f"{TEXT}.yaml: handler.num_labels: expected 2 as in the model, got 5.",
+        ),
+        (TEXT, settings([1]), f"{TEXT}.yaml: handler: expected keys and values, got .1.."),
+        (
+            TEXT,
+            without("tokenizer.json"),
+            r"Expected a tokenizer \(tokenizer.json, vocab.txt\), got no such file.",
+        ),
+        (TEXT, without("config.json"), "config.json: expected in the archive, got no file."),
+        (
+            WAV2VEC2,
+            without("model.safetensors"),
+            "model.safetensors: expected in the archive, got no file.",
+        ),
+        (
+            WAV2VEC2,
+            without("processor_config.json"),
+            "preprocessor_config.json or processor_config.json: expected in the archive, .*",
+        ),
+        (EMFORMER, without("spm.model"), "spm.model: expected in the archive, got no file."),
+        (
+            WAV2VEC2,
+            cut("model.safetensors"),
+            "model.safetensors: expected safetensors, got a damaged file: .*",
+        ),
+        (TEXT, cut("tokenizer.json"), "tokenizer.json: expected JSON, got a damaged file: .*"),
+        (EMFORMER, cut("model.pt"), "model.pt: expected TorchScript, got a damaged file."),
+        (
+            LIVE,
+            cut("spm.model"),
+            "spm.model: expected a SentencePiece model, got a damaged file.",
+        ),
+    ],
+)
+def test_mistake_stops_the_load_with_one_sentence(
+    unpacked: Callable[[str], Path], tmp_path: Path, archive: str, damage: Damage, sentence: str
+) -> None:
+    folder = tmp_path / archive
+    shutil.copytree(unpacked(archive), folder)
+    damage(folder)
+    with pytest.raises(ValueError, match=f"^{sentence}$") as refused:
+        load_archive(folder)
+    assert type(refused.value).__name__ == "LoadError"
+
+
+class Hostile:
+    """What leaves a file behind where it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.proof,))
+
+
+@pytest.mark.parametrize("archive", [TEXT, WAV2VEC2])
+def test_pickled_weights_run_no_code(
+    unpacked: Callable[[str], Path], tmp_path: Path, archive: str
+) -> None:
+    folder = tmp_path / archive
+    shutil.copytree(unpacked(archive), folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": Hostile(tmp_path / "proof")}, folder / "pytorch_model.bin")
+    manifest = folder / "MAR-INF" / "MANIFEST.json"
+    content = json.loads(manifest.read_text())
+    content["model"]["serializedFile"] = "pytorch_model.bin"
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"[Ww]eights.only"):
+        load_archive(folder)
+    assert not (tmp_path / "proof").exists()
+
+
+def test_whole_archive_still_loads(load_model: LoadModel) -> None:
+    assert load_model(TEXT).handler.initialized
