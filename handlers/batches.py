@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 class Parts:
     """The parts of a request's answer that are sent before the rest of it, each once.
 
-    Where nobody listens, as in a handler that no worker calls, they are dropped.
+    What cannot be sent, as nobody listens, is kept for the end.
     """
 
     def __init__(self, context: Any, index: int, media_type: str) -> None:
@@ -68,17 +68,28 @@ class Parts:
         self._index = index
         self._media_type = media_type
         self._sent = 0
+        self._kept: dict[int, str] = {}
 
-    def send(self, number: int, part: str) -> None:
-        """Send a part, unless one of that number was sent: a batch that failed is run again."""
-        if number < self._sent or not self._context.request_ids:
+    def send(self, number: int, part: str, last: bool = False) -> None:
+        """Send a part, unless one of that number was sent: a batch that failed is run again.
+
+        Parts are numbered from 1. The `last` one is kept: it is the end of the answer.
+        """
+        if number <= self._sent:
             return
-        self._sent = number + 1
+        if last or self._context is None or not self._context.request_ids:
+            self._kept[number] = part
+            return
+        self._sent = number
         self._context.set_response_content_type(self._index, self._media_type)
         ids = {self._index: self._context.request_ids[self._index]}
         send_intermediate_predict_response(
             {self._index: part}, ids, "Part", HTTPStatus.OK.value, self._context
         )
+
+    def rest(self) -> str:
+        """Return the parts that were kept, the end of the answer."""
+        return "".join(self._kept[number] for number in sorted(self._kept))
 
 
 def answer_requests(
