@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches import status_of
 from speechtext.errors import RequestError
 from speechtext.speech.audio import PcmFormat, decode_audio, parse_pcm_format
 from speechtext.speech.live_audio import MAX_HEADER_BYTES, LiveAudio

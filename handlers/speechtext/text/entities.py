@@ -20,7 +20,7 @@ WORD_SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class ScoredToken(NamedTuple):
-    """A token of a text: its characters, its position among all tokens, a probability for each label.
+    """A token of a text: its characters, its position among all, a probability for each label.
 
     `continues` tells that it belongs to the same word as the token before it.
     """
