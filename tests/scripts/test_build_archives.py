@@ -15,17 +15,18 @@ import torchaudio
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, Wav2Vec2ForCTC, Wav2Vec2Model, Wav2Vec2Processor
 
-from build_archives import (
-    HANDLER_FOLDER,
-    ROOT,
-    BuildError,
-    build_archive,
-    choose_configs,
-    main,
-    read_configs,
+from archives.building import build_archive
+from archives.configs import choose_configs, read_configs
+from archives.errors import BuildError
+from benchmarks.full_size_models import (
+    write_base_960h,
+    write_bundle,
+    write_mms,
+    write_speech_bundle,
 )
-from full_size_models import write_base_960h, write_bundle, write_mms, write_speech_bundle
-from local_serving import build_with_settings, load_archive
+from build_archives import main
+from repository import ROOT
+from serving.local import build_with_settings, load_archive
 from speechtext.speech.ctc.emissions import run_batch
 
 NAMES = [
@@ -303,12 +304,3 @@ def test_unknown_model_tells_the_choices(capsys: pytest.CaptureFixture[str]) -> 
 def test_one_source_is_for_one_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--source", "folder"]) == 1
     assert "MODEL=" in capsys.readouterr().err
-
-
-def test_listed_modules_are_the_ones_imported() -> None:
-    for config in read_configs().values():
-        files = [HANDLER_FOLDER / name for name in (config.handler, *config.modules)]
-        text = "".join(path.read_text() for path in files)
-        for module in (path.stem for path in HANDLER_FOLDER.glob("*.py")):
-            imported = f"from {module} import" in text
-            assert imported == (f"{module}.py" in config.modules), (config.name, module)

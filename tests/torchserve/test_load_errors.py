@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from local_serving import load_archive
+from serving.local import load_archive
 from support.common import LoadModel
 
 Damage = Callable[[Path], None]
