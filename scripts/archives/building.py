@@ -11,8 +11,8 @@ from archives.configs import ArchiveConfig, source_folder
 from archives.disk_space import check_disk_space
 from archives.errors import BuildError, SourceError
 from archives.fingerprint import fingerprint
-from archives.packaging import FORMATS, archive_path, package
-from repository import MODEL_STORE
+from archives.packaging import FORMATS, Staging, archive_path, package
+from repository import HANDLER_FOLDER, MODEL_STORE
 
 # Staging and archiving each write the model once.
 COPIES_ON_DISK = 2
@@ -32,16 +32,18 @@ def build_archive(
     model_store: Path = MODEL_STORE,
     source: str | None = None,
     archive_format: str | None = None,
+    handlers: Path = HANDLER_FOLDER,
 ) -> Path:
     """Build an archive unless it is up to date; return its path.
 
     Without a `source` or a format the archive keeps those that it was built with, so that a model
-    of your own stays; at first they are the YAML's source and a `.mar`. Raises `BuildError`.
+    of your own stays; at first they are the YAML's source and a `.mar`. All of the folder
+    `handlers` travels in it. Raises `BuildError`.
     """
     previous = _read_record(config, model_store)
     source = source or (previous.source if previous else config.source)
     archive_format = archive_format or (previous.archive_format if previous else "default")
-    record = BuildRecord(source, archive_format, fingerprint(config, source))
+    record = BuildRecord(source, archive_format, fingerprint(config, source, handlers))
     target = archive_path(model_store, config.name, archive_format)
     if record == previous and target.exists():
         print(f"{config.name}: up to date", flush=True)
@@ -49,7 +51,7 @@ def build_archive(
     print(f"{config.name}: building from {source} ...", flush=True)
     started_s = time.monotonic()
     _check_room_for(source, model_store)
-    _stage_and_package(config, source, archive_format, model_store)
+    _stage_and_package(config, source, archive_format, model_store, handlers)
     _record_path(config, model_store).write_text(json.dumps(asdict(record)), encoding="utf-8")
     print(f"{config.name}: wrote {target} in {time.monotonic() - started_s:.0f} s", flush=True)
     return target
@@ -62,21 +64,21 @@ def find_archive(name: str, model_store: Path = MODEL_STORE) -> Path | None:
 
 
 def _stage_and_package(
-    config: ArchiveConfig, source: str, archive_format: str, model_store: Path
+    config: ArchiveConfig, source: str, archive_format: str, model_store: Path, handlers: Path
 ) -> None:
     # Here, not above: this imports PyTorch, seconds that an up-to-date archive does not cost.
     from archives.sources import STAGERS
 
     folder = source_folder(source)
-    with tempfile.TemporaryDirectory(prefix="archive-") as staging:
-        staged = Path(staging)
+    with tempfile.TemporaryDirectory(prefix="archive-") as name:
+        staging = Staging.make(Path(name), handlers)
         try:
             stage = STAGERS[config.handler]
-            weights = stage(str(folder or source), staged, config.handler_settings)
+            weights = stage(str(folder or source), staging.model, config.handler_settings)
         except (SourceError, ValueError) as error:
             raise BuildError(f"{config.name}: {error}") from error
         with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as exported:
-            built = package(config, staged, weights, archive_format, Path(exported))
+            built = package(config, staging, weights, archive_format, Path(exported))
             _remove_previous(config, model_store)
             built.rename(model_store / built.name)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from archives.configs import ArchiveConfig, source_folder
 from archives.handler_files import list_handler_files
-from repository import HANDLER_FOLDER
 
 # What writes into an archive; other versions of these may write something else.
 WRITERS = (
@@ -22,7 +21,7 @@ WRITERS = (
 BUILDERS = Path(__file__).resolve().parent
 
 
-def fingerprint(config: ArchiveConfig, source: str, handlers: Path = HANDLER_FOLDER) -> str:
+def fingerprint(config: ArchiveConfig, source: str, handlers: Path) -> str:
     """Return the digest of an archive's YAML and model, the handlers, the builders and libraries.
 
     It is that of the files' contents and names, so that no other clock or folder changes it.

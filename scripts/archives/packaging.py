@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from archives.configs import ArchiveConfig
 from archives.errors import BuildError
@@ -19,33 +20,48 @@ def archive_path(folder: Path, name: str, archive_format: str) -> Path:
     return folder / f"{name}{FORMATS[archive_format]}"
 
 
-def package(
-    config: ArchiveConfig, staged: Path, weights: str, archive_format: str, exported: Path
-) -> Path:
-    """Write the archive of the files in `staged` to the folder `exported`; return its path.
+@dataclass(frozen=True)
+class Staging:
+    """Folders of an archive in the making: its model, the handlers, what the archiver needs."""
 
-    `weights` names the one of them that the manifest calls the serialized file. Raises `BuildError`
-    with what torch-model-archiver says.
+    model: Path
+    handlers: Path
+    temporary: Path
+
+    @classmethod
+    def make(cls, folder: Path, handlers: Path) -> Self:
+        """Make the folders in `folder`, with what travels of `handlers`."""
+        staging = cls(folder / "model", folder / "handlers", folder / "tmp")
+        staging.model.mkdir()
+        staging.temporary.mkdir()
+        copy_handlers(staging.handlers, handlers)
+        return staging
+
+
+def package(
+    config: ArchiveConfig, staging: Staging, weights: str, archive_format: str, exported: Path
+) -> Path:
+    """Write the archive of what is staged to the folder `exported`; return its path.
+
+    `weights` names the file of the model that the manifest calls the serialized one. Raises
+    `BuildError` with what torch-model-archiver says.
     """
-    for path in staged.iterdir():
+    files = sorted(staging.model.iterdir())
+    for path in files:
         path.chmod(0o644)  # the server may run as another user
-    with tempfile.TemporaryDirectory(prefix="handlers-") as name:
-        handlers, temporary = Path(name) / "handlers", Path(name) / "tmp"
-        copy_handlers(handlers)
-        temporary.mkdir()
-        model_files = sorted(path for path in staged.iterdir() if path.name != weights)
-        command = [
-            str(Path(sys.executable).with_name("torch-model-archiver")),
-            *("--model-name", config.name),
-            *("--version", "1.0"),
-            *("--serialized-file", str(staged / weights)),
-            *("--handler", str(handlers / config.handler)),
-            *("--extra-files", ",".join(map(str, (*model_files, handlers)))),
-            *("--config-file", str(config.path)),
-            *("--export-path", str(exported)),
-            *("--archive-format", archive_format),
-        ]
-        _run(config.name, command, temporary)
+    extra = [*(path for path in files if path.name != weights), staging.handlers]
+    command = [
+        str(Path(sys.executable).with_name("torch-model-archiver")),
+        *("--model-name", config.name),
+        *("--version", "1.0"),
+        *("--serialized-file", str(staging.model / weights)),
+        *("--handler", str(staging.handlers / config.handler)),
+        *("--extra-files", ",".join(map(str, extra))),
+        *("--config-file", str(config.path)),
+        *("--export-path", str(exported)),
+        *("--archive-format", archive_format),
+    ]
+    _run(config.name, command, staging.temporary)
     return archive_path(exported, config.name, archive_format)
 
 
