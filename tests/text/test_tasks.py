@@ -131,7 +131,7 @@ def test_context_without_words_is_refused(answering: TextTask, context: str) -> 
         (
             "classification",
             {"top_k": 0},
-            "top_k: Input should be greater than or equal to 1, got 0",
+            "top_k: input should be greater than or equal to 1, got 0",
         ),
         ("classification", {"function_to_apply": "tanh"}, "'sigmoid', 'softmax' or 'none'"),
         ("classification", {"temperature": 1}, "temperature: unknown"),
