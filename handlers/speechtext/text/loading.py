@@ -23,6 +23,7 @@ from speechtext.text.windows import find_input_names
 logger = logging.getLogger(__name__)
 
 LABELS_FILE = "index_to_name.json"
+MODEL_FILE = "model.pt"
 
 
 @dataclass(frozen=True, config=STRICT)

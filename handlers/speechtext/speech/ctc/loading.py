@@ -1,6 +1,7 @@
 """Loading a Wav2Vec2 checkpoint: the model, its processor and the names of its labels."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC, Wav2Vec2Processor
@@ -19,7 +20,7 @@ def load_model(
     """
     dtype = choose_dtype(settings.dtype, device)
     processor = Wav2Vec2Processor.from_pretrained(folder)
-    model = Wav2Vec2ForCTC.from_pretrained(
+    model: Any = Wav2Vec2ForCTC.from_pretrained(
         folder, dtype=dtype, attn_implementation=settings.attn_implementation
     )
     check_architecture(model)

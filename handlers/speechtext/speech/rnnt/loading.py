@@ -18,7 +18,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         pieces = SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE_FILE))
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"{SENTENCEPIECE_FILE}: expected a SentencePiece model, got a missing or damaged file."
+            f"{SENTENCEPIECE_FILE}: expected a SentencePiece model, got a damaged file."
         ) from error
     return Vocabulary(pieces)
 
