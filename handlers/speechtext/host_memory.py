@@ -34,7 +34,7 @@ class HostMemory:
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
-        self._trim = _find_trim()
+        self._trim = find_trim()
         self._given_back_s = clock_s()
 
     def give_back(self) -> None:
@@ -49,7 +49,7 @@ class HostMemory:
         self._given_back_s = now_s
 
 
-def _find_trim() -> Callable[[int], Any] | None:
+def find_trim() -> Callable[[int], Any] | None:
     """Return glibc's `malloc_trim`, or None where the C library is another one."""
     try:
         trim: Callable[[int], Any] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)

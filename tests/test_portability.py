@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import shutdown_gate
+from benchmarks import peak_memory
 from speechtext.devices import count_cores
 from speechtext.host_memory import HostMemory
 
@@ -60,3 +62,11 @@ def test_memory_is_given_back_without_glibc(load: object, monkeypatch: pytest.Mo
     now_s = 10.0
     memory.give_back()
     assert memory._given_back_s == now_s
+
+
+def test_benchmarks_run_where_no_peak_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peak_memory, "PROCESS", tmp_path / "none")
+    assert math.isnan(peak_memory.reset_peak_mb())
+    assert math.isnan(peak_memory.peak_mb())
