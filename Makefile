@@ -23,7 +23,7 @@ export PYTHONPATH := $(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lm serve stop archive test lint types demo-models demo-scores benchmark doctor \
-	fuzz chaos soak lock clean
+	fuzz chaos soak docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ chaos: $(READY)  ## break a server under load, and say what its clients saw
 
 soak: $(READY)  ## keep a server busy for MINUTES=30, then ask too much of it
 	@$(BIN)/python scripts/soak.py $(if $(MINUTES),--minutes $(MINUTES))
+
+docs: $(VENV)/.group-docs  ## build the documentation as a site in .build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "The documentation is in .build/site/index.html."
 
 lock:  ## choose versions anew and write requirements.lock (uv needed)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header \
