@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from ts.handler_utils.utils import send_intermediate_predict_response
 
 from device_io import Row, came_by_http
-from request_envelopes import as_row, find_owners
+from request_envelopes import open_envelopes
 from shutdown_gate import pass_gate
 from speechtext.batching import as_request_error, run_isolated
 from speechtext.errors import (
@@ -94,19 +94,20 @@ class Parts:
 
 
 def answer_requests(
-    rows: Sequence[Row],
+    given: Sequence[Any],
     context: Any,
     parse: Callable[[int, Row], Request],
     run: Callable[[Sequence[Request]], Sequence[Any]],
 ) -> list[Any]:
     """Answer every row of a batch, in order, each on its own merits.
 
-    `parse(index, row)` turns a row into a request or raises `RequestError`; `run(requests)` answers
-    all good ones together, one answer each.
+    `parse(index, row)` turns a row of the request `index` into what `run` takes, or raises
+    `RequestError`; `run(requests)` answers all good ones together, one answer each.
     """
-    owners = find_owners(rows)
+    rows = open_envelopes(given)
+    owners = [owner for owner, _ in rows]
     with pass_gate() as open_, measure_batch(max(owners, default=-1) + 1) as measurements:
-        outcomes = _answer_all(rows, owners, parse, run) if open_ else [_stopping()] * len(rows)
+        outcomes = _answer_all(rows, parse, run) if open_ else [_stopping()] * len(rows)
         _memory.give_back()
     if context is not None and context.request_ids:
         report(measurements, _worst_statuses(owners, outcomes), context)
@@ -116,30 +117,18 @@ def answer_requests(
 
 
 def _answer_all(
-    rows: Sequence[Any],
-    owners: Sequence[int],
+    rows: Sequence[tuple[int, Row]],
     parse: Callable[[int, Row], Request],
     run: Callable[[Sequence[Request]], Sequence[Any]],
 ) -> list[Any]:
     with stage("parse"):
-        outcomes: list[Any] = [
-            _parse_row(parse, owner, as_row(row)) for owner, row in zip(owners, rows, strict=True)
-        ]
+        outcomes: list[Any] = [_parse_row(parse, owner, row) for owner, row in rows]
     good = [
         index for index, outcome in enumerate(outcomes) if not isinstance(outcome, RequestError)
     ]
     for index, answer in zip(good, run_isolated(run, [outcomes[i] for i in good]), strict=True):
         outcomes[index] = answer
     return outcomes
-
-
-def _parse_row(
-    parse: Callable[[int, Row], Request], index: int, row: Row
-) -> Request | RequestError:
-    try:
-        return parse(index, row)
-    except Exception as error:
-        return as_request_error(error)
 
 
 def _worst_statuses(owners: Sequence[int], outcomes: Sequence[Any]) -> list[int]:
@@ -158,6 +147,15 @@ def _stopping() -> RequestError:
         "Expected a server that goes on; this one is being stopped. Try again.",
         retry_after_s=RESTART_S,
     )
+
+
+def _parse_row(
+    parse: Callable[[int, Row], Request], index: int, row: Row
+) -> Request | RequestError:
+    try:
+        return parse(index, row)
+    except Exception as error:
+        return as_request_error(error)
 
 
 def status_of(outcome: Any) -> HTTPStatus:

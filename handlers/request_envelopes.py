@@ -13,22 +13,26 @@ from ts.torch_handler.request_envelope.json import JSONEnvelope
 from device_io import AUDIO_FIELDS, Row
 
 
-def as_row(given: Any) -> Row:
-    """Return what TorchServe or an envelope hands over as a row with a body.
+def open_envelopes(given: Sequence[Any]) -> list[tuple[int, Row]]:
+    """Return rows with a body, and for each which request of the batch it is of, by index."""
+    counts = _count_instances()
+    if not counts:
+        return [(owner, _as_row(each, "body")) for owner, each in enumerate(given)]
+    owners = [owner for owner, count in enumerate(counts) for _ in range(count)]
+    # Not the body: an instance that was base64 is no JSON, although its request is.
+    return [(owner, _as_row(each, "data")) for owner, each in zip(owners, given, strict=True)]
+
+
+def _as_row(given: Any, field: str) -> Row:
+    """Return what TorchServe or an envelope hands over as a row.
 
     A bare object of JSON has neither a row's fields nor the bytes that those of a form are.
     """
     if not isinstance(given, Mapping):
-        return {"body": given}
-    is_row = any(field in given for field in AUDIO_FIELDS)
+        return {field: given}
+    is_row = any(name in given for name in AUDIO_FIELDS)
     from_form = any(isinstance(value, bytes | bytearray) for value in given.values())
-    return given if is_row or from_form or not given else {"body": given}
-
-
-def find_owners(rows: Sequence[Any]) -> list[int]:
-    """Return for each row which request of the batch it is of, by index."""
-    counts = _count_instances() or [1] * len(rows)
-    return [owner for owner, count in enumerate(counts) for _ in range(count)]
+    return given if is_row or from_form or not given else {field: given}
 
 
 def _count_instances() -> list[int]:

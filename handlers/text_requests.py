@@ -68,7 +68,9 @@ def read_request(
     user_agent = request_header(context, index, "user-agent") or ""
     accept = request_header(context, index, "accept") or ""
     explain = wants_explanation(context, index)
-    payload = as_fields(request_body(row), content_type.startswith(JSON))
+    # What TorchServe could not parse is in the body; other fields are a form's or an instance's.
+    declared_json = content_type.startswith(JSON) and "data" not in row
+    payload = as_fields(request_body(row), declared_json)
     example = predictor.read(payload, explain, HUB_CLIENT in user_agent)
     streams = not explain and predictor.task.streams(example)
     return TextRequest(

@@ -14,7 +14,7 @@ from speechtext.text.tokens import Window
 
 @settings_dataclass(frozen=True, config=STRICT)
 class ExplanationParameters:
-    """What a request to /explanations may ask for, beside its task's own parameters."""
+    """What a request for an explanation may ask for, beside its task's own parameters."""
 
     method: Literal["layer_integrated_gradients", "layer_gradient_x_activation", "occlusion"] = (
         "layer_integrated_gradients"
