@@ -8,6 +8,9 @@ TORCH_INDEX ?=
 MODELS ?=
 MODEL ?=
 SOURCE ?=
+# A model of your own: its name, and what it is.
+NAME ?=
+HANDLER ?=
 FORMAT ?=
 LONG ?=
 # How much make fuzz and make soak do.
@@ -40,8 +43,9 @@ serve: $(READY)  ## serve the archives and try each; MODELS="wav2vec2 emformer_a
 stop: $(READY)  ## stop the server that make serve left running
 	@$(BIN)/python scripts/serve.py stop
 
-archive: $(READY)  ## build archives; MODEL=, SOURCE= (hub name, folder, torchaudio), FORMAT=
+archive: $(READY)  ## build archives; MODEL= or NAME= with HANDLER=; SOURCE=, FORMAT=
 	@$(BIN)/python scripts/build_archives.py $(MODEL) \
+		$(if $(NAME),--name "$(NAME)") $(if $(HANDLER),--handler "$(HANDLER)") \
 		$(if $(SOURCE),--source "$(SOURCE)") $(if $(FORMAT),--format "$(FORMAT)")
 
 lm: $(LM)  ## add beam search with a language model for Wav2Vec2 (a C++ compiler needed)
@@ -65,25 +69,25 @@ types: $(READY)  ## mypy, strict
 	@$(BIN)/mypy
 
 demo-models: $(READY)  ## train the demo models from nothing (espeak-ng needed); MODEL= for one
-	@$(BIN)/python scripts/train_demo_models.py $(MODEL)
+	@$(BIN)/python -m demo_models.train $(MODEL)
 
 demo-scores: $(READY)  ## measure the demo models as they are served (espeak-ng needed); MODEL= for one
-	@$(BIN)/python scripts/score_demo_models.py $(MODEL)
+	@$(BIN)/python -m demo_models.score $(MODEL)
 
 benchmark: $(READY)  ## compare with what people run today; MODEL= for one, LONG=1 with an hour of audio
-	@$(BIN)/python scripts/benchmark.py $(MODEL) $(if $(LONG),--long)
+	@$(BIN)/python -m benchmarks $(MODEL) $(if $(LONG),--long)
 
 doctor: $(READY)  ## say what this machine and its server are like, and what looks wrong
 	@$(BIN)/python scripts/doctor.py
 
 fuzz: $(READY)  ## send broken requests beside good ones; REQUESTS=5500, SEED=1
-	@$(BIN)/python scripts/fuzz.py $(if $(REQUESTS),--requests $(REQUESTS)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m trials.fuzz $(if $(REQUESTS),--requests $(REQUESTS)) $(if $(SEED),--seed $(SEED))
 
 chaos: $(READY)  ## break a server under load, and say what its clients saw
-	@$(BIN)/python scripts/chaos.py
+	@$(BIN)/python -m trials.chaos
 
 soak: $(READY)  ## keep a server busy for MINUTES=30, then ask too much of it
-	@$(BIN)/python scripts/soak.py $(if $(MINUTES),--minutes $(MINUTES))
+	@$(BIN)/python -m trials.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 docs: $(VENV)/.group-docs  ## build the documentation as a site in .build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from build_archives import build_archive, read_configs
-from local_serving import LocalModel, load_archive
+from archives.building import build_archive
+from archives.configs import read_configs
+from serving.local import LocalModel, load_archive
 from support.common import LoadModel
 from trials.servers import TrialServer, run_server
 

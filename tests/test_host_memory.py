@@ -7,7 +7,7 @@ import weakref
 import psutil
 from transformers import AutoTokenizer
 
-from build_archives import ROOT
+from repository import ROOT
 from speechtext.host_memory import HostMemory
 from speechtext.text.tokens import tokenize
 

@@ -113,7 +113,7 @@ def fuzz(
         good = send_alone(server.address, request, TIMEOUT_S)
         wrong = f"good request {request.target} got {good.status or good.failure}: "
         results.note_good(None if is_right(good, expected) else wrong + repr(good.body[:200]))
-        if number % 500 == 499:
+        if (number + 1) % REPORT_EVERY == 0:
             report(f"{number + 1} of {len(cases)} sent")
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from build_archives import ROOT
+from repository import ROOT
 from trials.http_client import Outcome, Request, send_alone
 
 EXAMPLES = ROOT / "examples"

@@ -1,4 +1,7 @@
-"""Requests as they go over the wire, broken ones too, and what came of each."""
+"""Requests as they go over the wire, broken ones too, and what came of each.
+
+By hand over a socket: no client library sends a message that is broken, or a target as it is.
+"""
 
 import http.client
 import socket

@@ -9,19 +9,13 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from build_archives import MODEL_STORE, build_archive, read_configs
-from torchserve_process import (
-    LOG_CONFIG,
-    ServerError,
-    ServerRecord,
-    find_server,
-    free_properties,
-    read_workers,
-    server_processes,
-    start_server,
-    stop_server,
-    wait_until_ready,
-)
+from archives.building import build_archive
+from archives.configs import read_configs
+from repository import MODEL_STORE
+from serving.configuration import LOG_CONFIG, free_properties
+from serving.errors import ServerError
+from serving.process import ServerRecord, find_server, server_processes, start_server, stop_server
+from serving.status import read_workers, wait_until_ready
 
 START_TIMEOUT_S = 300.0
 

@@ -15,10 +15,10 @@ import torch
 import torchaudio
 from safetensors.torch import load_file
 
-from build_archives import ROOT
-from full_size_models import write_processor
-from local_serving import load_archive
-from model_sources import load_emformer
+from archives.emformer import load_emformer
+from benchmarks.full_size_models import write_processor
+from repository import ROOT
+from serving.local import load_archive
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.rnnt.recognizer import EmformerSettings
 from speechtext.text.settings import TextSettings

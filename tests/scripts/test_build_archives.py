@@ -1,11 +1,15 @@
 """Archives: from every source, complete, reproducible, and built only when something changed."""
 
+import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,18 +19,22 @@ import torchaudio
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, Wav2Vec2ForCTC, Wav2Vec2Model, Wav2Vec2Processor
 
-from build_archives import (
-    HANDLER_FOLDER,
-    ROOT,
-    BuildError,
-    build_archive,
-    choose_configs,
-    main,
-    read_configs,
+import archives.fingerprint
+from archives.building import build_archive
+from archives.configs import choose_configs, read_configs
+from archives.errors import BuildError
+from archives.fingerprint import fingerprint
+from archives.handler_files import copy_handlers, list_handler_files
+from benchmarks.full_size_models import (
+    write_base_960h,
+    write_bundle,
+    write_mms,
+    write_speech_bundle,
 )
-from full_size_models import write_base_960h, write_bundle, write_mms, write_speech_bundle
-from local_serving import build_with_settings, load_archive
-from speechtext.speech.ctc.emissions import run_batch
+from build_archives import main
+from repository import ROOT
+from serving.local import build_with_settings, load_archive
+from speechtext.speech.ctc.emissions import compute_emissions
 
 NAMES = [
     "bert_question_answering",
@@ -89,6 +97,99 @@ def test_only_what_changed_is_built(tmp_path: Path, capsys: pytest.CaptureFixtur
     (source / "vocab.json").write_text((source / "vocab.json").read_text() + "\n")
     assert main(arguments) == 0
     assert f"building from {source}" in capsys.readouterr().out
+
+
+def test_what_is_compiled_into_an_archive_is_built_again_when_it_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, handlers = read_configs()["bert_seq_classification"], tmp_path / "handlers"
+    copy_handlers(handlers)
+    build = partial(build_archive, config, tmp_path / "store", handlers=handlers)
+    build()
+    assert "building" in capsys.readouterr().out
+    for name in ("__pycache__/batches.cpython-311.pyc", ".mypy_cache/3.11/x.json", ".DS_Store"):
+        leave_behind(handlers / name)
+    build()
+    assert "up to date" in capsys.readouterr().out
+    encoder = handlers / "speechtext/speech/rnnt/torchscript/encoder.py"
+    encoder.write_text(encoder.read_text() + "# changed\n")
+    build()
+    assert "building" in capsys.readouterr().out
+
+
+def leave_behind(path: Path) -> None:
+    """Write what a tool leaves in a folder of sources."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(os.urandom(20))
+
+
+def test_other_versions_and_builders_make_other_archives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_configs()["wav2vec2"]
+    digest = partial(fingerprint, config, config.source, HANDLER_FOLDER)
+    before = digest()
+    assert digest() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", lambda name: "0.1")
+        assert digest() != before
+    builders = tmp_path / "archives"
+    shutil.copytree(archives.fingerprint.BUILDERS, builders)
+    monkeypatch.setattr(archives.fingerprint, "BUILDERS", builders)
+    assert digest() == before
+    (builders / "emformer.py").write_text("")
+    assert digest() != before
+
+
+def test_source_of_the_name_that_the_archiver_clears_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    source = tmp_path / "wav2vec2"
+    shutil.copytree(ROOT / "demo_models" / "wav2vec2", source)
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    arguments = ["--source", str(source), "--model-store", str(tmp_path / "store")]
+    assert main(["wav2vec2", *arguments]) == 0
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+
+
+def unpack(archive: Path, folder: Path) -> dict[str, bytes]:
+    """Return the files of an archive in any format, but for its manifest."""
+    if archive.is_file():
+        shutil.unpack_archive(archive, folder, "zip" if archive.suffix == ".mar" else "gztar")
+        # A tarball has the folder of its model.
+        folder = folder / "bert_seq_classification" if archive.suffix == ".gz" else folder
+    else:
+        folder = archive
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(name): path.read_bytes() for name, path in paths.items() if "MAR-INF" not in str(name)
+    }
+
+
+@pytest.mark.parametrize("archive_format", ["default", "tgz", "no-archive"])
+def test_every_format_holds_the_same_bytes_whatever_lies_around(
+    archive_format: str, tmp_path: Path, unpacked: Callable[[str], Path]
+) -> None:
+    config, handlers = read_configs()["bert_seq_classification"], tmp_path / "handlers"
+    copy_handlers(handlers)
+    for name in ("__pycache__/x.pyc", "speechtext/__pycache__/y.pyc", ".mypy_cache/z", ".z"):
+        leave_behind(handlers / name)
+    built = build_archive(config, tmp_path, None, archive_format, handlers)
+    found = unpack(built, tmp_path / "unpacked")
+    assert found == unpack(unpacked(config.name), tmp_path)
+    travelling = {str(path) for path in list_handler_files()}
+    assert travelling < set(found)
+    assert {"speechtext/speech/audio.py", "batches.py", config.handler} < travelling
+
+
+def test_archive_has_every_file_once(model_store: Path) -> None:
+    for name in NAMES:
+        with zipfile.ZipFile(model_store / f"{name}.mar") as archive:
+            names = archive.namelist()
+        assert len(names) == len(set(names))
+        assert not [each for each in names if "__pycache__" in each or "/." in f"/{each}"]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +288,8 @@ def test_speech_bundle_hears_like_torchaudio(
     waveform, _ = soundfile_read(SPEECH)
     expected = bundle.get_model()(waveform[None])[0][0]
     request = handler._parse(0, {"body": SPEECH.read_bytes()}, None)
-    emission = run_batch(handler.model, [request.waveform])[0]
+    epsilon = handler.recognizer._epsilon
+    (emission,) = compute_emissions(handler.model, [request.waveform], 20.0, 2.0, epsilon)
     torch.testing.assert_close(emission, expected, atol=1e-4, rtol=0)
     vocabulary = handler.processor.tokenizer.convert_ids_to_tokens(range(len(bundle.get_labels())))
     assert tuple(vocabulary) == bundle.get_labels(blank="<pad>")
@@ -303,12 +405,3 @@ def test_unknown_model_tells_the_choices(capsys: pytest.CaptureFixture[str]) -> 
 def test_one_source_is_for_one_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--source", "folder"]) == 1
     assert "MODEL=" in capsys.readouterr().err
-
-
-def test_listed_modules_are_the_ones_imported() -> None:
-    for config in read_configs().values():
-        files = [HANDLER_FOLDER / name for name in (config.handler, *config.modules)]
-        text = "".join(path.read_text() for path in files)
-        for module in (path.stem for path in HANDLER_FOLDER.glob("*.py")):
-            imported = f"from {module} import" in text
-            assert imported == (f"{module}.py" in config.modules), (config.name, module)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
-from demo_training import (
+from demo_models import (
     augmentation,
     command_grammar,
     emformer,
@@ -27,8 +27,8 @@ from demo_training import (
     voices,
     wav2vec2,
 )
-from demo_training.speech_corpus import CorpusPlan, Utterance, word_error_rate
-from demo_training.speech_training import AveragedWeights, Recipe, learning_rate
+from demo_models.speech_corpus import CorpusPlan, Utterance, word_error_rate
+from demo_models.speech_training import AveragedWeights, Recipe, learning_rate
 
 DRAWERS = (
     command_grammar.command,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo_training import text_answers, text_classification, text_generation, text_tokens
-from demo_training.catalogue import TEXT_MODELS
-from demo_training.text_facts import inquiry
-from demo_training.text_frames import (
+from demo_models import text_answers, text_classification, text_generation, text_tokens
+from demo_models.catalogue import TEXT_MODELS
+from demo_models.text_facts import inquiry
+from demo_models.text_frames import (
     Example,
     Filler,
     FrameBook,
@@ -23,7 +23,7 @@ from demo_training.text_frames import (
     slots_of,
     with_article,
 )
-from demo_training.text_names import (
+from demo_models.text_names import (
     COMPANIES,
     FIRST_NAMES,
     PLACES,
@@ -33,8 +33,8 @@ from demo_training.text_names import (
     place,
     surname,
 )
-from demo_training.text_news import NEWS, news
-from demo_training.text_reviews import (
+from demo_models.text_news import NEWS, news
+from demo_models.text_reviews import (
     CLAUSES,
     FAVOURABLE,
     NEUTRAL,
@@ -44,9 +44,9 @@ from demo_training.text_reviews import (
     review,
     saying_of,
 )
-from demo_training.text_stories import HELD_OUT_PLOTS, TRAINING_PLOTS, is_of_this_world, story
-from demo_training.text_tokens import Entity, entities_from_labels
-from demo_training.text_training import write_label_names
+from demo_models.text_stories import HELD_OUT_PLOTS, TRAINING_PLOTS, is_of_this_world, story
+from demo_models.text_tokens import Entity, entities_from_labels
+from demo_models.text_training import write_label_names
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo_training.word_model import Ngram, estimate, format_arpa
+from demo_models.word_model import Ngram, estimate, format_arpa
 from speechtext.speech.ctc.beam import read_arpa_words, spell
 
 SENTENCES = st.lists(st.lists(st.sampled_from("ABCD"), max_size=6), min_size=1, max_size=20)

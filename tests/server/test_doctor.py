@@ -7,7 +7,8 @@ import socket
 import pytest
 
 import doctor
-from torchserve_process import free_properties
+from serving.configuration import free_properties
+from serving.diagnosis import PACKAGES, examine_models, examine_packages, examine_ports
 from trials.servers import TrialServer
 
 
@@ -22,27 +23,27 @@ def test_doctor_prints_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_port_of_another_program_looks_wrong() -> None:
     properties = free_properties()
-    assert not any(each.problem for each in doctor.examine_ports(properties, running=False))
+    assert not any(each.problem for each in examine_ports(properties, running=False))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(properties["grpc_inference_port"])))
         taken.listen()
-        found = list(doctor.examine_ports(properties, running=False))
+        found = list(examine_ports(properties, running=False))
         assert [each.state for each in found if each.problem] == ["grpc_inference_port: in use"]
-        ours = doctor.examine_ports(properties, running=True)
+        ours = examine_ports(properties, running=True)
         assert not any(each.problem for each in ours)
 
 
 def test_models_are_as_their_workers_are(server: TrialServer) -> None:
-    found = list(doctor.examine_models(server.folder, server.record))
+    found = list(examine_models(server.folder, server.record))
     assert len(found) == 7
     assert all("1 of 1 workers ready" in each.state and not each.problem for each in found)
     unreachable = dataclasses.replace(server.record, management_url="http://127.0.0.1:9")
-    (first, *_) = doctor.examine_models(server.folder, unreachable)
+    (first, *_) = examine_models(server.folder, unreachable)
     assert "does not say" in first.problem
 
 
 def test_packages_of_another_version_look_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not any(each.problem for each in doctor.examine_packages())
+    assert not any(each.problem for each in examine_packages())
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1")
-    problems = [each.problem for each in doctor.examine_packages() if each.problem]
-    assert len(problems) == len(doctor.PACKAGES)
+    problems = [each.problem for each in examine_packages() if each.problem]
+    assert len(problems) == len(PACKAGES)

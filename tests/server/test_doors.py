@@ -21,17 +21,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from serve import start
+from serving.archives_server import serve_archives
+from serving.configuration import free_properties
+from serving.errors import ServerError
+from serving.logs import log_path
+from serving.process import start_server, stop_server
+from serving.status import authorization, wait_until_ready
 from support.common import write_free_config
-from torchserve_process import (
-    ServerError,
-    authorization,
-    free_properties,
-    log_path,
-    start_server,
-    stop_server,
-    wait_until_ready,
-)
 from trials.good_traffic import TEXT
 from trials.servers import run_server
 
@@ -98,7 +94,7 @@ def test_make_serve_works_with_tls_and_tokens(
     doors = {**tls.properties, "disable_token_authorization": "false"}
     properties = write_free_config(tmp_path / "config.properties", **doors)
     folder = tmp_path / "server"
-    start([MODEL], folder, tmp_path / "config.properties")
+    serve_archives([MODEL], folder, tmp_path / "config.properties")
     try:
         said = capsys.readouterr().out
         curl = re.search(r"\$ curl .* --cacert (\S+) .*-H '(Authorization: Bearer \S+)' .*", said)

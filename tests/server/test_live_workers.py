@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from build_archives import ROOT, read_configs
-from local_serving import build_with_settings
+from archives.configs import read_configs
+from repository import ROOT
+from serving.local import build_with_settings
 from trials.good_traffic import LIVE_MODEL, Session, cut_speech
 from trials.http_client import Outcome, send_alone
 from trials.servers import TrialServer, run_server

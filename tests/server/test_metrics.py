@@ -13,8 +13,8 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from build_archives import ROOT
-from torchserve_process import log_path
+from repository import ROOT
+from serving.logs import log_path
 from trials.good_traffic import AUDIO, JSON, Session, cut_speech, explanations, post, predictions
 from trials.http_client import Client, Request
 from trials.servers import TrialServer

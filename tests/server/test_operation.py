@@ -6,27 +6,22 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from functools import partial
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 
-from build_archives import HANDLER_FOLDER, ROOT, BuildError, read_configs
-from serve import start
+from archives.configs import read_configs
+from archives.errors import BuildError
+from repository import HANDLER_FOLDER, ROOT
+from serving.archives_server import serve_archives
+from serving.configuration import free_properties, read_properties
+from serving.errors import ServerError
+from serving.process import find_server, server_environment, start_server, stop_server
+from serving.status import wait_until_ready
 from support.common import EXAMPLES, START_TIMEOUT_S, write_free_config
-from torchserve_process import (
-    ServerError,
-    find_server,
-    free_properties,
-    read_properties,
-    server_environment,
-    start_server,
-    stop_server,
-    wait_until_ready,
-)
 
 BIN = Path(sys.executable).parent
 
@@ -53,11 +48,8 @@ def test_server_starts_answers_and_leaves_no_process(model_store: Path, tmp_path
 
 def assert_models_cannot_be_removed(management_url: str) -> None:
     url = f"{management_url}/models/bert_seq_classification"
-    with urllib.request.urlopen(url) as response:
-        assert response.status == 200
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"))
-    assert refused.value.code == 405
+    assert httpx2.get(url).status_code == 200
+    assert httpx2.delete(url).status_code == 405
 
 
 MISTAKE = (
@@ -72,12 +64,8 @@ def test_worker_that_cannot_load_says_why_and_nothing_is_left(tmp_path: Path) ->
     config = read_configs()["bert_seq_classification"]
     yaml = tmp_path / "model-config.yaml"
     yaml.write_text("handler: {mode: translation}\n")
-    files = [
-        *(HANDLER_FOLDER / name for name in config.modules),
-        ROOT / config.source / "config.json",
-    ]
-    modules = ",".join(map(str, files))
-    archive("broken", "transformers_handler.py", store, modules, yaml)
+    files = f"{HANDLER_FOLDER},{ROOT / config.source / 'config.json'}"
+    archive("broken", "transformers_handler.py", store, files, yaml)
     folder = tmp_path / "server"
     record = start_server(folder, store, ["broken.mar"], free_properties())
     first = psutil.Process(record.pid)
@@ -121,7 +109,7 @@ def test_make_serve_answers_and_says_when_it_is_up_already(
     properties = write_free_config(tmp_path / "free.properties")
     # One of them wants headers of its own with its example.
     names = ["bert_question_answering", "emformer_asr_live"]
-    serve = partial(start, names, tmp_path, tmp_path / "free.properties")
+    serve = partial(serve_archives, names, tmp_path, tmp_path / "free.properties")
     serve()
     try:
         said = capsys.readouterr().out
@@ -144,7 +132,7 @@ def test_make_serve_without_room_says_how_much_it_needs(
     full = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(BuildError, match=r"Expected \d+ MB of free disk space in .*, got 0 MB"):
-        start(["bert_question_answering"], tmp_path, tmp_path / "free.properties")
+        serve_archives(["bert_question_answering"], tmp_path, tmp_path / "free.properties")
     assert find_server(tmp_path) is None
 
 
@@ -182,15 +170,17 @@ def test_torchserve_serves_the_archives_alone(model_store: Path, tmp_path: Path)
 def wait_for_answer(url: str, body: bytes) -> None:
     """Ask until the model is there; TorchServe answers 404 or 503, or not at all, before."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    request = urllib.request.Request(url, body, {"Content-Type": "audio/wav"})
+    headers = {"Content-Type": "audio/wav"}
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                assert response.read() == b"TURN ON THE KITCHEN LIGHTS"
-                return
-        except (urllib.error.URLError, OSError):
+            response = httpx2.post(url, content=body, headers=headers, timeout=60)
+            response.raise_for_status()
+        except httpx2.HTTPError:
             assert time.monotonic() < deadline_s
             time.sleep(1)
+        else:
+            assert response.content == b"TURN ON THE KITCHEN LIGHTS"
+            return
 
 
 def test_make_names_an_unsuitable_python(tmp_path: Path) -> None:

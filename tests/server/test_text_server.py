@@ -11,7 +11,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoTokenizer
 
-from build_archives import ROOT
+from repository import ROOT
 from support.common import EXAMPLES
 
 QUESTION = json.loads((EXAMPLES / "question.json").read_text())

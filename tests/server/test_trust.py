@@ -15,7 +15,8 @@ import httpx2
 import numpy as np
 import soundfile
 
-from torchserve_process import LOG_CONFIG, free_properties, stop_server
+from serving.configuration import LOG_CONFIG, free_properties
+from serving.process import stop_server
 from trials.corpus import TEXT_MODELS, make_cases
 from trials.fuzzing import fuzz, fuzz_grpc, learn_answers
 from trials.good_traffic import AUDIO, JSON, SPEECH, TEXT, Session, cut_speech, post

@@ -12,10 +12,12 @@ import soundfile
 import torch
 import torchaudio
 
-from build_archives import ROOT, BuildError, read_configs
-from demo_training.speech_corpus import word_error_rate
-from demo_training.word_model import write_demo_model
-from local_serving import build_with_settings, load_archive
+from archives.configs import read_configs
+from archives.errors import BuildError
+from demo_models.speech_corpus import word_error_rate
+from demo_models.word_model import write_demo_model
+from repository import ROOT
+from serving.local import build_with_settings, load_archive
 from speechtext.speech.ctc.beam import align, load_beam_decoder
 from speechtext.speech.ctc.emissions import (
     find_best_path,

@@ -14,7 +14,7 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
-from build_archives import ROOT
+from repository import ROOT
 from speechtext.batching import plan_batches
 from speechtext.speech.ctc.cpu_convolutions import speed_up_convolutions
 from speechtext.speech.ctc.emissions import (

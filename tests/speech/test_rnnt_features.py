@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.pipelines import EMFORMER_RNNT_BASE_LIBRISPEECH as BUNDLE
 
-from build_archives import ROOT
+from repository import ROOT
 from speechtext.speech.rnnt.features import (
     MIN_SAMPLES,
     count_frames,

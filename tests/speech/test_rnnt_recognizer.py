@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 from torchaudio.pipelines.rnnt_pipeline import _SentencePieceTokenProcessor
 
-from build_archives import ROOT
-from model_sources import load_emformer
+from archives.emformer import load_emformer
+from repository import ROOT
 from speechtext.speech.rnnt.features import load_features
 from speechtext.speech.rnnt.recognizer import EmformerSettings
 from speechtext.speech.rnnt.recordings import Recording

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
-from build_archives import ROOT
-from model_sources import load_emformer
+from archives.emformer import load_emformer
+from repository import ROOT
 from speechtext.speech.rnnt.features import LogMelFeatures, load_features, whole_features
 from speechtext.speech.rnnt.torchscript.recognizer import EmformerRecognizer, save_recognizer
 from support.common import EXAMPLES

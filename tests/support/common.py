@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import yaml
 from hypothesis import strategies as st
 from ts.context import Context, RequestProcessor
 
-from build_archives import HANDLER_FOLDER, ROOT
-from local_serving import LocalModel, load_archive
-from model_sources import stage_text
-from random_text_models import write_line
-from torchserve_process import free_properties
+from archives.handler_files import copy_handlers
+from archives.text import stage_text
+from benchmarks.random_text_models import write_line
+from repository import ROOT
+from serving.configuration import free_properties
+from serving.local import LocalModel, load_archive
 from trials.broken_audio import AUDIO
 
 EXAMPLES = ROOT / "examples"
@@ -34,7 +34,7 @@ def load_text_model(
     folder = workspace / f"{source.name}-{len(list(workspace.iterdir()))}"
     (folder / "MAR-INF").mkdir(parents=True)
     weights = stage_text(str(source), folder, settings)
-    shutil.copy(HANDLER_FOLDER / "transformers_handler.py", folder)
+    copy_handlers(folder)
     (folder / "config.yaml").write_text(yaml.safe_dump({"handler": settings}))
     model = {
         "modelName": "text",

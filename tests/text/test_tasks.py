@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from batches import status_of
-from build_archives import ROOT
+from repository import ROOT
 from speechtext.errors import RequestError
 from speechtext.payloads import as_fields
 from speechtext.settings import read_settings

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from build_archives import ROOT
+from repository import ROOT
 from speechtext.text.tokens import (
     Tokens,
     Window,

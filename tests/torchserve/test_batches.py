@@ -15,7 +15,7 @@ from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 import batches
 from batches import Parts, answer_requests
-from build_archives import ROOT
+from repository import ROOT
 from shutdown_gate import VARIABLE, close_gate, pass_gate
 from speechtext.errors import ImpossibleRequestError
 from speechtext.measurements import note_gauge, note_padding, note_size, stage

@@ -14,10 +14,10 @@ import torch
 from captum.attr import LayerIntegratedGradients
 from transformers import BertForSequenceClassification
 
-from build_archives import ROOT
-from demo_training.catalogue import TEXT_MODELS
-from local_serving import LocalModel, Reply
-from random_text_models import write_random_model
+from benchmarks.random_text_models import write_random_model
+from demo_models.catalogue import TEXT_MODELS
+from repository import ROOT
+from serving.local import LocalModel, Reply
 from support.common import EXAMPLES, LoadModel, load_text_model
 
 EXPLAIN = {"explain": "True"}

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from live_headers import read_idle_seconds
-from local_serving import LocalModel, Reply
+from serving.local import LocalModel, Reply
 from speechtext.speech.live_sessions import Sessions
 from speechtext.speech.rnnt.segments import SegmentTracker, find_segment_ends
 from speechtext.speech.transcripts import Token

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from local_serving import load_archive
+from serving.local import load_archive
 from support.common import LoadModel
 
 Damage = Callable[[Path], None]

@@ -15,10 +15,11 @@ import torch
 import torchaudio
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
+from archives.configs import read_configs
+from archives.emformer import load_emformer
 from batches import error_body
-from build_archives import ROOT, read_configs
-from local_serving import build_with_settings, load_archive
-from model_sources import load_emformer
+from repository import ROOT
+from serving.local import build_with_settings, load_archive
 from speechtext.errors import UnsupportedMediaError
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.ctc.emissions import (

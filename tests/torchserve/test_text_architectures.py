@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from random_text_models import KINDS, write_random_model
+from benchmarks.random_text_models import KINDS, write_random_model
 from support.common import answers, as_json, assert_alike, lines, load_text_model, pipeline_rows
 
 GENERATING = ["gpt2", "opt", "llama", "qwen2"]

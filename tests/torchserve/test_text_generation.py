@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from build_archives import ROOT
-from demo_training.catalogue import TEXT_MODELS
-from local_serving import LocalModel
-from random_text_models import write_random_model
+from benchmarks.random_text_models import write_random_model
+from demo_models.catalogue import TEXT_MODELS
+from repository import ROOT
+from serving.local import LocalModel
 from speechtext.text.sampling import Continuation, GenerationParameters, PerRowSampler
 from support.common import LoadModel, answers, lines, load_text_model, pipeline_rows
 

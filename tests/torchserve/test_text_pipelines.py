@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, pipeline
 
-from demo_training.catalogue import TEXT_MODELS
-from local_serving import LocalModel
-from random_text_models import write_random_model
+from benchmarks.random_text_models import write_random_model
+from demo_models.catalogue import TEXT_MODELS
+from serving.local import LocalModel
 from support.common import (
     LoadModel,
     answers,

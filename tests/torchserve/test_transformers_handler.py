@@ -12,9 +12,10 @@ import torch
 import yaml
 from transformers import pipeline
 
-from build_archives import build_archive, read_configs
-from demo_training.catalogue import TEXT_MODELS
-from local_serving import load_archive
+from archives.building import build_archive
+from archives.configs import read_configs
+from demo_models.catalogue import TEXT_MODELS
+from serving.local import load_archive
 from support.common import EXAMPLES, LoadModel, answers, load_text_model, pipeline_rows
 
 LABELS = {"Accepted", "Not Accepted"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from local_serving import load_archive
+from serving.local import load_archive
 
 # A loaded worker has some 400,000 objects.
 MANY = 100_000

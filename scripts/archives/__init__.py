@@ -1,0 +1,1 @@
+"""Makes the archives that TorchServe loads, out of models from anywhere."""

@@ -1,0 +1,113 @@
+"""Archives in a model store: built when they are missing or something in them changed."""
+
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from archives.configs import ArchiveConfig, source_folder
+from archives.disk_space import check_disk_space
+from archives.errors import BuildError, SourceError
+from archives.fingerprint import fingerprint
+from archives.packaging import FORMATS, Staging, archive_path, package
+from repository import HANDLER_FOLDER, MODEL_STORE
+
+# Staging and archiving each write the model once.
+COPIES_ON_DISK = 2
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """What an archive was built from; it stands beside the archive, hidden."""
+
+    source: str
+    archive_format: str
+    fingerprint: str
+
+
+def build_archive(
+    config: ArchiveConfig,
+    model_store: Path = MODEL_STORE,
+    source: str | None = None,
+    archive_format: str | None = None,
+    handlers: Path = HANDLER_FOLDER,
+) -> Path:
+    """Build an archive unless it is up to date; return its path.
+
+    Without a `source` or a format the archive keeps those that it was built with, so that a model
+    of your own stays; at first they are the YAML's source and a `.mar`. All of the folder
+    `handlers` travels in it. Raises `BuildError`.
+    """
+    previous = _read_record(config, model_store)
+    source = source or (previous.source if previous else config.source)
+    archive_format = archive_format or (previous.archive_format if previous else "default")
+    record = BuildRecord(source, archive_format, fingerprint(config, source, handlers))
+    target = archive_path(model_store, config.name, archive_format)
+    if record == previous and target.exists():
+        print(f"{config.name}: up to date", flush=True)
+        return target
+    print(f"{config.name}: building from {source} ...", flush=True)
+    started_s = time.monotonic()
+    _check_room_for(source, model_store)
+    _stage_and_package(config, source, archive_format, model_store, handlers)
+    _record_path(config, model_store).write_text(json.dumps(asdict(record)), encoding="utf-8")
+    print(f"{config.name}: wrote {target} in {time.monotonic() - started_s:.0f} s", flush=True)
+    return target
+
+
+def find_archive(name: str, model_store: Path = MODEL_STORE) -> Path | None:
+    """Return the archive of a name, in whichever format it is, if there is one."""
+    paths = (archive_path(model_store, name, each) for each in FORMATS)
+    return next((path for path in paths if path.exists()), None)
+
+
+def _stage_and_package(
+    config: ArchiveConfig, source: str, archive_format: str, model_store: Path, handlers: Path
+) -> None:
+    # Here, not above: this imports PyTorch, seconds that an up-to-date archive does not cost.
+    from archives.sources import STAGERS
+
+    folder = source_folder(source)
+    with tempfile.TemporaryDirectory(prefix="archive-") as name:
+        staging = Staging.make(Path(name), handlers)
+        try:
+            stage = STAGERS[config.handler]
+            weights = stage(str(folder or source), staging.model, config.handler_settings)
+        except (SourceError, ValueError) as error:
+            raise BuildError(f"{config.name}: {error}") from error
+        with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as exported:
+            built = package(config, staging, weights, archive_format, Path(exported))
+            _remove_previous(config, model_store)
+            built.rename(model_store / built.name)
+
+
+def _check_room_for(source: str, model_store: Path) -> None:
+    folder = source_folder(source)
+    size = sum(path.stat().st_size for path in folder.rglob("*")) if folder else 0
+    model_store.mkdir(parents=True, exist_ok=True)
+    for place in (model_store, Path(tempfile.gettempdir())):
+        check_disk_space(place, size * COPIES_ON_DISK)
+
+
+def _remove_previous(config: ArchiveConfig, model_store: Path) -> None:
+    """Remove the archive in every format: TorchServe would load each as a model of that name."""
+    _record_path(config, model_store).unlink(missing_ok=True)
+    for archive_format in FORMATS:
+        path = archive_path(model_store, config.name, archive_format)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _record_path(config: ArchiveConfig, model_store: Path) -> Path:
+    return model_store / f".{config.name}.json"
+
+
+def _read_record(config: ArchiveConfig, model_store: Path) -> BuildRecord | None:
+    path = _record_path(config, model_store)
+    if not path.exists():
+        return None
+    return BuildRecord(**json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,61 @@
+"""The archives that the YAML files of a folder describe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from archives.errors import BuildError
+from repository import CONFIG_FOLDER, ROOT
+
+
+@dataclass(frozen=True)
+class ArchiveConfig:
+    """One archive, as its YAML describes it."""
+
+    name: str
+    path: Path
+    source: str
+    handler: str
+    example: Path
+    example_headers: dict[str, str]
+    handler_settings: dict[str, Any]
+
+
+def read_configs(folder: Path = CONFIG_FOLDER) -> dict[str, ArchiveConfig]:
+    """Return the archives that the YAML files of a folder describe, by name."""
+    return {path.stem: read_config(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_config(path: Path) -> ArchiveConfig:
+    """Return the archive that a YAML file describes; raises `BuildError` where it does not."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    archive = content.get("archive") if isinstance(content, dict) else None
+    missing = {"source", "handler", "example"} - set(archive or ())
+    if not isinstance(archive, dict) or missing:
+        raise BuildError(f"{path}: expected archive: with {', '.join(sorted(missing))}.")
+    return ArchiveConfig(
+        name=path.stem,
+        path=path,
+        source=archive["source"],
+        handler=archive["handler"],
+        example=ROOT / archive["example"],
+        example_headers=archive.get("example_headers") or {},
+        handler_settings=content.get("handler") or {},
+    )
+
+
+def choose_configs(names: Sequence[str], folder: Path = CONFIG_FOLDER) -> list[ArchiveConfig]:
+    """Return the archives named, or all of them; raises `BuildError` for a name that is none."""
+    configs = read_configs(folder)
+    unknown = sorted(set(names) - set(configs))
+    if unknown:
+        raise BuildError(f"Expected models among {', '.join(configs)}; got {', '.join(unknown)}.")
+    return [configs[name] for name in names or configs]
+
+
+def source_folder(source: str) -> Path | None:
+    """Return the folder that a source names, from here or from the repository, if it is one."""
+    return next((path for path in (Path(source), ROOT / source) if path.is_dir()), None)

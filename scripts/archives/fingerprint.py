@@ -1,0 +1,49 @@
+"""A digest of everything that can change an archive."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+
+from archives.configs import ArchiveConfig, source_folder
+from archives.handler_files import list_handler_files
+
+# What writes into an archive; other versions of these may write something else.
+WRITERS = (
+    "safetensors",
+    "sentencepiece",
+    "tokenizers",
+    "torch",
+    "torch-model-archiver",
+    "torchaudio",
+    "transformers",
+)
+BUILDERS = Path(__file__).resolve().parent
+
+
+def fingerprint(config: ArchiveConfig, source: str, handlers: Path) -> str:
+    """Return the digest of an archive's YAML and model, the handlers, the builders and libraries.
+
+    It is that of the files' contents and names, so that no other clock or folder changes it.
+    """
+    digest = hashlib.sha256(source.encode())
+    for library in WRITERS:
+        digest.update(f"\0{library}=={importlib.metadata.version(library)}".encode())
+    for name, path in _inputs(config, source, handlers):
+        digest.update(f"\0{name}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _inputs(config: ArchiveConfig, source: str, handlers: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each file, and the name under which it counts."""
+    yield config.path.name, config.path
+    for path in list_handler_files(handlers):
+        yield f"handlers/{path}", handlers / path
+    for path in sorted(BUILDERS.rglob("*.py")):
+        yield f"builders/{path.relative_to(BUILDERS)}", path
+    folder = source_folder(source)
+    if folder:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            yield f"source/{path.relative_to(folder)}", path

@@ -1,0 +1,39 @@
+"""A text model and its tokenizer, from where they come to the files of an archive."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from archives.hub import load_pretrained, local_folder
+from archives.layout import SCRIPTED_FILE, WEIGHTS_FILE
+from archives.text_tracing import trace_text_model
+from speechtext.text.loading import LABELS_FILE, check_complete, count_positions
+from speechtext.text.settings import TextSettings
+from speechtext.text.tasks import find_task
+
+
+def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> str:
+    """Write a text model and its tokenizer; return the name of the weights file."""
+    settings = TextSettings(**handler_settings)
+    path = local_folder(source)
+    tokenizer = load_pretrained(AutoTokenizer, path)
+    auto_model = find_task(settings.mode).auto_model
+    model, report = load_pretrained(auto_model, path, dtype="auto", output_loading_info=True)
+    check_complete(report, settings.mode)
+    # A TorchScript file does not tell.
+    tokenizer.model_max_length = min(
+        tokenizer.model_max_length, count_positions(model, model.config)
+    )
+    tokenizer.save_pretrained(folder)
+    labels = path / LABELS_FILE
+    if labels.is_file():
+        shutil.copy(labels, folder)
+    if settings.save_mode == "torchscript":
+        model.config.save_pretrained(folder)
+        trace_text_model(model.float().eval(), tokenizer, folder / SCRIPTED_FILE)
+        return SCRIPTED_FILE
+    model.save_pretrained(folder)
+    return WEIGHTS_FILE

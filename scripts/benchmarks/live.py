@@ -1,0 +1,131 @@
+"""How long live sessions wait for their text, through a real server, at the pace of speech."""
+
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from archives.configs import read_configs
+from benchmarks.full_size_models import write_bundle
+from benchmarks.tables import print_table
+from clients.live_session import PIECE_S, LiveSession
+from repository import ROOT
+from serving.local import build_with_settings
+from speechtext.devices import count_cores
+from trials.servers import run_server
+
+RATE_HZ = 16_000
+SPEECH_S = 20
+# Sessions at once, at most.
+MOST_SESSIONS = 64
+DEMO_SESSIONS = (1, 4, 8)
+FULL_SIZE_SESSIONS = (1, 4, 8, 16, 24, 32, 48)
+# Random weights emit in bursts, as speech does not; so, a token for each two or three frames.
+MOST_TOKENS_PER_FRAME = 1
+# A session keeps up if nearly each piece is understood before the next one is spoken.
+KEEPING_UP_S = PIECE_S
+
+
+@contextmanager
+def live_server(source: Path, workspace: Path, dtype: str, threads: int) -> Iterator[str]:
+    """Serve the live archive of a model; yield its address."""
+    settings = {
+        "dtype": dtype,
+        "threads": threads,
+        "max_sessions": MOST_SESSIONS,
+        "step_max_tokens": MOST_TOKENS_PER_FRAME,
+    }
+    config = read_configs()["emformer_asr_live"]
+    archive = build_with_settings(
+        config, source, workspace, {"batchSize": MOST_SESSIONS}, **settings
+    )
+    report = partial(print, file=sys.stderr, flush=True)
+    with run_server(report, [archive], archive.parent) as server:
+        yield f"{server.properties['inference_address']}/predictions/{config.name}"
+
+
+def speech() -> list[bytes]:
+    """Return 20 s of the examples' sentences, in pieces of 16-bit samples."""
+    paths = sorted((ROOT / "examples").glob("*.wav"))
+    recordings = [soundfile.read(path, dtype="int16") for path in paths]
+    said = [samples for samples, rate_hz in recordings if rate_hz == RATE_HZ]
+    endless = itertools.chain.from_iterable(itertools.cycle(said))
+    samples = np.fromiter(itertools.islice(endless, SPEECH_S * RATE_HZ), "<i2")
+    size = int(PIECE_S * RATE_HZ)
+    return [samples[start : start + size].tobytes() for start in range(0, len(samples), size)]
+
+
+def speak(url: str, pieces: Sequence[bytes], number: int, sessions: int) -> list[float]:
+    """Send pieces at the pace of speech; return the seconds until the answer to each."""
+    session = LiveSession(url, RATE_HZ)
+    # People do not begin in step.
+    begun_s = time.monotonic() + PIECE_S * number / sessions
+    delays_s = []
+    for place, piece in enumerate(pieces):
+        spoken_s = begun_s + PIECE_S * (place + 1)
+        time.sleep(max(0.0, spoken_s - time.monotonic()))
+        session.send(piece, last=place == len(pieces) - 1)
+        # From the end of the piece, also where the answer to the one before came late.
+        delays_s.append(time.monotonic() - spoken_s)
+    return delays_s
+
+
+def measure(url: str, sessions: int) -> tuple[float, float]:
+    """Return the median and the 95th percentile of the delays of so many sessions at once."""
+    pieces = speech()
+    with ThreadPoolExecutor(sessions) as pool:
+        spoken = [pool.submit(speak, url, pieces, each, sessions) for each in range(sessions)]
+        delays_s = [delay for each in spoken for delay in each.result()]
+    return statistics.median(delays_s), statistics.quantiles(delays_s, n=20)[-1]
+
+
+def measure_all(url: str, counts: Sequence[int], label: str) -> Iterator[tuple[str, ...]]:
+    """Yield a row of the table for each number of sessions, up to the first that is too large."""
+    measure(url, 1)
+    for sessions in counts:
+        print(f"  {label}: {sessions} session(s) ...", file=sys.stderr, flush=True)
+        median_s, slow_s = measure(url, sessions)
+        keeps_up = slow_s < KEEPING_UP_S
+        delays = (f"{each * 1000:.0f}" for each in (median_s, slow_s))
+        yield label, str(sessions), *delays, "yes" if keeps_up else "no"
+        if not keeps_up:
+            return
+
+
+def benchmark_live(threads: int, _long: bool) -> None:
+    """Print the delays of live sessions."""
+    rows = measure_models(threads)
+    print(f"\nLive sessions at the pace of speech, {threads} thread(s), {count_cores()} cores:\n")
+    print_table(("", "sessions", "median delay, ms", "95th percentile, ms", "keeps up"), rows)
+
+
+def measure_models(threads: int) -> list[tuple[str, ...]]:
+    """Return the delays with the demo model and with the full-size model of random weights."""
+    rows: list[tuple[str, ...]] = []
+    with tempfile.TemporaryDirectory() as name:
+        workspace = Path(name)
+        bundle = workspace / "bundle"
+        bundle.mkdir()
+        write_bundle(bundle)
+        models = {
+            "demo model, float32": (
+                ROOT / "demo_models" / "emformer_asr",
+                "float32",
+                DEMO_SESSIONS,
+            ),
+            "full size, float32": (bundle, "float32", FULL_SIZE_SESSIONS),
+            "full size, auto": (bundle, "auto", FULL_SIZE_SESSIONS),
+        }
+        for label, (source, dtype, counts) in models.items():
+            with live_server(source, workspace, dtype, threads) as url:
+                rows += measure_all(url, counts, label)
+    return rows

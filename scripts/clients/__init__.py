@@ -1,0 +1,1 @@
+"""Clients that people run, and that benchmarks measure with."""

@@ -1,0 +1,26 @@
+"""The demo models: which module trains and scores each."""
+
+from pathlib import Path
+from typing import Any
+
+from demo_models import (
+    emformer,
+    text_answers,
+    text_classification,
+    text_generation,
+    text_tokens,
+    wav2vec2,
+)
+
+WORKSPACE = Path(__file__).resolve().parents[2] / ".build" / "demo_training"
+"""Where spoken sentences and checkpoints of a training are kept."""
+
+SPEECH_MODELS: dict[str, Any] = {"wav2vec2": wav2vec2, "emformer_asr": emformer}
+TEXT_MODELS: dict[str, Any] = {
+    "bert_seq_classification": text_classification,
+    "bert_token_classification": text_tokens,
+    "bert_question_answering": text_answers,
+    "gpt2_text_generation": text_generation,
+}
+"""Each of these also writes held-out examples and scores the answers to them."""
+MODELS = SPEECH_MODELS | TEXT_MODELS

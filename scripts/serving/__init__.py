@@ -1,0 +1,1 @@
+"""Runs the archives: in TorchServe on this machine, or in this process without it."""

@@ -1,0 +1,76 @@
+"""config.properties: its keys, and the ports that they name."""
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from repository import ROOT
+from serving.errors import ServerError
+
+CONFIG_FILE = ROOT / "config.properties"
+LOG_CONFIG = ROOT / "log4j2.xml"
+ADDRESS_KEYS = ("inference_address", "management_address", "metrics_address")
+PATH_KEYS = ("metrics_config", "keystore", "private_key_file", "certificate_file")
+PORT_KEYS = ("grpc_inference_port", "grpc_management_port")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def read_properties(path: Path = CONFIG_FILE) -> dict[str, str]:
+    """Return the keys and values of a Java properties file, and paths in it as absolute ones."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    properties = {key.strip(): value.strip() for key, _, value in pairs}
+    paths = {key: str(path.parent / properties[key]) for key in PATH_KEYS if key in properties}
+    return properties | paths
+
+
+def free_properties() -> dict[str, str]:
+    """Return config.properties with ports that nobody uses."""
+    keys = (*ADDRESS_KEYS, *PORT_KEYS)
+    sockets = [socket.socket() for _ in keys]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        ports = dict(zip(keys, (each.getsockname()[1] for each in sockets), strict=True))
+    finally:
+        for each in sockets:
+            each.close()
+    addresses = {key: f"http://127.0.0.1:{ports[key]}" for key in ADDRESS_KEYS}
+    return {**read_properties(), **addresses, **{key: str(ports[key]) for key in PORT_KEYS}}
+
+
+def read_ports(properties: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports of a server, by the key that names each."""
+    ports = {key: urlsplit(properties[key]).port or 0 for key in ADDRESS_KEYS}
+    return ports | {key: int(properties[key]) for key in PORT_KEYS}
+
+
+def check_ports(properties: Mapping[str, str]) -> None:
+    """Raise `ServerError` where a port that the server needs is in use."""
+    for key, port in read_ports(properties).items():
+        check_port(key, port)
+
+
+def check_port(key: str, port: int) -> None:
+    """Raise `ServerError` where a port is in use."""
+    with socket.socket() as probe:
+        # As TorchServe itself binds: a port in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServerError(
+                f"Port {port} ({key} in config.properties) is in use by another program; stop "
+                "that one, or choose another port there."
+            ) from error
+
+
+def check_management(properties: Mapping[str, str]) -> None:
+    """Raise `ServerError` where others than this machine would reach the management API."""
+    address = properties["management_address"]
+    if urlsplit(address).hostname not in LOOPBACK:
+        raise ServerError(
+            f"config.properties: management_address: expected a host out of {', '.join(LOOPBACK)}, "
+            f"got {address}: who reaches it can stop models, or run code."
+        )

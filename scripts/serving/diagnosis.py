@@ -1,0 +1,132 @@
+"""What this machine and its server are like, and what looks wrong."""
+
+import importlib.metadata
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from archives.building import find_archive
+from archives.configs import read_configs
+from repository import MODEL_STORE, ROOT, SERVER_FOLDER
+from serving.configuration import check_port, read_ports, read_properties
+from serving.errors import ServerError
+from serving.java import FIRST_JAVA, find_java_home, java_release
+from serving.process import ServerRecord, find_server
+from serving.status import read_workers
+from speechtext.devices import choose_device, choose_dtype, count_cores
+
+PACKAGES = ("torch", "torchaudio", "transformers", "captum", "torchserve", "torch-model-archiver")
+TOOLS = ("curl",)
+LEAST_FREE_BYTES = 2 * 2**30
+GIGABYTE = 2**30
+WORKER_DOWN = "a worker is down: the log says why; restart the server if it stays so"
+
+
+class Finding(NamedTuple):
+    """What is so, and what looks wrong about it."""
+
+    subject: str
+    state: str
+    problem: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Yield what there is to say."""
+    yield from examine_packages()
+    yield from examine_hardware()
+    yield from examine_java()
+    yield from examine_disk()
+    server = find_server(SERVER_FOLDER)
+    yield from examine_ports(read_properties(), running=server is not None)
+    yield from examine_models(SERVER_FOLDER, server)
+
+
+def examine_packages() -> Iterator[Finding]:
+    """Compare the packages that are installed with the locked ones."""
+    yield Finding("python", platform.python_version())
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.split(" ")[0].split("==") for line in lock if "==" in line.split(" ")[0])
+    for name in PACKAGES:
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "not installed", "make setup installs it")
+            continue
+        # Builds of PyTorch for one kind of hardware say so behind a plus.
+        same = found.partition("+")[0] == locked[name]
+        yield Finding(name, found, "" if same else f"requirements.lock has {locked[name]}")
+    for name in TOOLS:
+        yield Finding(name, shutil.which(name) or "not found", "")
+
+
+def examine_hardware() -> Iterator[Finding]:
+    """Tell on what, how exactly and with how many threads workers compute."""
+    device = choose_device(0)
+    cores = count_cores()
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cores} cores"
+    yield Finding("device", f"{device.type}, {named}")
+    yield Finding("dtype: auto", str(choose_dtype("auto", device)).removeprefix("torch."))
+    threads = sum(
+        int(config.handler_settings.get("threads") or cores) for config in read_configs().values()
+    )
+    yield Finding("threads", f"{threads} of all workers, on {cores} cores")
+    memory = psutil.virtual_memory()
+    free = f"{memory.available / GIGABYTE:.1f} of {memory.total / GIGABYTE:.1f} GB free"
+    scarce = memory.available < LEAST_FREE_BYTES
+    yield Finding("memory", free, "seven workers need 5 GB" if scarce else "")
+
+
+def examine_java() -> Iterator[Finding]:
+    """Find the Java that TorchServe would run on."""
+    home = find_java_home()
+    release = java_release(str(Path(home, "bin", "java")))
+    old = release < FIRST_JAVA
+    yield Finding("java", f"{release}, {home}", f"expected {FIRST_JAVA} or later" if old else "")
+
+
+def examine_disk() -> Iterator[Finding]:
+    """Look for room where archives are built and unpacked."""
+    for folder in (MODEL_STORE, Path(tempfile.gettempdir())):
+        free = shutil.disk_usage(folder).free
+        scarce = free < LEAST_FREE_BYTES
+        problem = "TorchServe unpacks archives there, and logs fill it" if scarce else ""
+        yield Finding(f"disk of {folder}", f"{free / GIGABYTE:.1f} GB free", problem)
+
+
+def examine_ports(properties: Mapping[str, str], running: bool) -> Iterator[Finding]:
+    """Tell which ports of config.properties are free."""
+    for key, port in read_ports(properties).items():
+        try:
+            check_port(key, port)
+            yield Finding(f"port {port}", f"{key}: free")
+        except ServerError as error:
+            state = "in use by make serve" if running else "in use"
+            yield Finding(f"port {port}", f"{key}: {state}", "" if running else str(error))
+
+
+def examine_models(folder: Path, server: ServerRecord | None) -> Iterator[Finding]:
+    """Tell which archives are built, and how the workers of the server of `folder` are."""
+    for name in read_configs():
+        state = "built" if find_archive(name) else "not built"
+        if server is None:
+            yield Finding(name, f"{state}, not served")
+        else:
+            yield _examine_model(folder, server, name, state)
+
+
+def _examine_model(folder: Path, server: ServerRecord, name: str, state: str) -> Finding:
+    try:
+        workers = read_workers(folder, server, name)
+    except ServerError as error:
+        return Finding(name, state, str(error))
+    if workers is None:
+        return Finding(name, f"{state}, not served")
+    ready = sum(worker.is_ready for worker in workers)
+    problem = "" if workers and ready == len(workers) else WORKER_DOWN
+    return Finding(name, f"{state}, {ready} of {len(workers)} workers ready", problem)
