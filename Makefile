@@ -1,7 +1,7 @@
 # Two commands: `make serve` and `make test`. `make help` lists the rest.
 
-# The interpreter that makes .venv; 3.11 or 3.12.
-PYTHON ?= python3
+# The interpreter of .venv, 3.11 to 3.14; when empty, the first that uv finds.
+PYTHON ?=
 # Another package index for PyTorch, for example one with CPU-only builds.
 TORCH_INDEX ?=
 # What make serve and make archive work on; all when empty.
@@ -21,20 +21,31 @@ MINUTES ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-LM := $(VENV)/.lm
+# Extras and groups that were added to .venv leave a stamp each, and stay in it.
+ADDED = $(patsubst $(VENV)/.extra-%,--extra %,$(wildcard $(VENV)/.extra-*)) \
+	$(patsubst $(VENV)/.group-%,--group %,$(wildcard $(VENV)/.group-*))
+BOOTSTRAP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstrap.sh $(VENV)
 export PYTHONPATH := $(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lm serve stop archive test lint types demo-models demo-scores benchmark doctor \
+.PHONY: help setup lm model-parallel serve stop archive test lint types demo-models demo-scores benchmark doctor \
 	fuzz chaos soak docs lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv with the locked packages; the other targets do it by themselves
 
-$(READY): requirements.lock
-	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstrap.sh $(VENV)
+$(READY): uv.lock pyproject.toml
+	@$(BOOTSTRAP) $(ADDED)
+	@touch $@
+
+$(VENV)/.extra-%: $(READY)
+	@$(BOOTSTRAP) $(ADDED) --extra $*
+	@touch $@
+
+$(VENV)/.group-%: $(READY)
+	@$(BOOTSTRAP) $(ADDED) --group $*
 	@touch $@
 
 serve: $(READY)  ## serve the archives and try each; MODELS="wav2vec2 emformer_asr" for a choice
@@ -48,11 +59,9 @@ archive: $(READY)  ## build archives; MODEL= or NAME= with HANDLER=; SOURCE=, FO
 		$(if $(NAME),--name "$(NAME)") $(if $(HANDLER),--handler "$(HANDLER)") \
 		$(if $(SOURCE),--source "$(SOURCE)") $(if $(FORMAT),--format "$(FORMAT)")
 
-lm: $(LM)  ## add beam search with a language model for Wav2Vec2 (a C++ compiler needed)
+lm: $(VENV)/.extra-lm  ## add beam search with a language model for Wav2Vec2 (a C++ compiler needed)
 
-$(LM): requirements-lm.lock $(READY)
-	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-lm.lock
-	@touch $@
+model-parallel: $(VENV)/.extra-model-parallel  ## add text models spread over several GPUs
 
 test: lint types  ## lint, types, and the unit, handler and server tests
 	@$(MAKE) -s lm \
@@ -93,12 +102,11 @@ docs: $(VENV)/.group-docs  ## build the documentation as a site in .build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "The documentation is in .build/site/index.html."
 
-lock:  ## choose versions anew and write requirements.lock (uv needed)
-	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header \
-		--no-annotate --quiet --upgrade --output-file requirements.lock
-	printf 'flashlight-text\nkenlm\n' | uv pip compile - --constraint requirements.lock --universal \
-		--python-version 3.11 --generate-hashes --no-header --no-annotate --quiet --upgrade \
-		--output-file requirements-lm.lock
+lock:  ## choose versions anew and write uv.lock
+	@sh scripts/install_uv.sh .build/uv
+	@.build/uv/bin/uv lock --upgrade
+	@echo uv | .build/uv/bin/uv pip compile - --universal --generate-hashes --no-header --no-annotate \
+		--quiet --upgrade --output-file scripts/uv-requirements.txt
 
 clean:  ## stop the server and remove what was built, but not .venv
 	@test ! -e .build/server/server.json || $(BIN)/python scripts/serve.py stop

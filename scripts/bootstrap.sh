@@ -1,38 +1,51 @@
 #!/bin/sh
-# Make a virtual environment with the locked packages. Arguments: the folder of the environment.
-# PYTHON names the interpreter; TORCH_INDEX another package index for torch and torchaudio.
+# Make a virtual environment with exactly the packages that uv.lock names.
+# Arguments: the folder of the environment, then options of `uv sync` (--extra lm, --group docs).
+# PYTHON names an interpreter, otherwise uv finds one; TORCH_INDEX another index for PyTorch.
 set -eu
+cd "$(dirname "$0")/.."
 venv=$1
-python=${PYTHON:-python3}
+shift
 
-if ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
-    echo "error: expected Python 3.11 or 3.12 as $python; name another one with PYTHON=path/to/python3.11" >&2
+fail() {
+    echo "error: $1" >&2
     exit 1
-fi
-if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-    echo "error: expected $python with venv; on Debian and Ubuntu it is in the package python3-venv" >&2
-    exit 1
+}
+
+if [ -n "${PYTHON:-}" ]; then
+    "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
+        || fail "expected Python 3.11 to 3.14 as $PYTHON; name another one with PYTHON=path/to/python3.12"
+    export UV_PYTHON="$PYTHON"
 fi
 
 needed_gb=7
 free_gb=$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')
 if [ ! -d "$venv" ] && [ "$free_gb" -lt "$needed_gb" ]; then
-    echo "error: expected $needed_gb GB of free disk space for $venv, got $free_gb GB" >&2
-    exit 1
+    fail "expected $needed_gb GB of free disk space for $venv, got $free_gb GB"
 fi
 
-# Packages that --index-url for PyTorch replaces: PyTorch itself and its CUDA libraries.
+sh scripts/install_uv.sh .build/uv
+uv=.build/uv/bin/uv
+export UV_PROJECT_ENVIRONMENT="$venv"
+unset VIRTUAL_ENV
+
+# The project itself is not installed: archives carry it, and a copy here would hide what they lack.
+set -- --locked --no-install-project --extra torchserve "$@"
+
+# An environment keeps the index that its PyTorch came from, whatever is added to it later.
+torch_index_file=$venv/torch-index
+torch_index=${TORCH_INDEX:-$(cat "$torch_index_file" 2>/dev/null || true)}
+if [ -z "$torch_index" ]; then
+    exec "$uv" sync "$@"
+fi
+
+# PyTorch itself and its CUDA libraries; the builds of another index bring libraries of their own.
 pytorch='^(torch|torchaudio|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)=='
-
-echo "Setting up $venv (3 GB to download, some minutes) ..."
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-install="$venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar on"
-if [ -z "${TORCH_INDEX:-}" ]; then
-    $install --require-hashes -r requirements.lock
-else
-    # The builds of that index have other hashes, and other libraries beside them.
-    awk -v pytorch="$pytorch" '/^[a-z]/ {keep = $0 !~ pytorch} keep' requirements.lock > "$venv/rest.lock"
-    $install --require-hashes --no-deps -r "$venv/rest.lock"
-    # shellcheck disable=SC2046
-    $install --index-url "$TORCH_INDEX" $(grep -oE '^(torch|torchaudio)==[^ ]+' requirements.lock)
-fi
+locked=$("$uv" export --quiet --locked --no-emit-project --no-hashes --no-annotate --no-header)
+left_out=$(echo "$locked" | grep -oE "$pytorch" | sed 's/==$//; s/^/--no-install-package /')
+# shellcheck disable=SC2086
+"$uv" sync "$@" $left_out
+# shellcheck disable=SC2046
+"$uv" pip install --python "$venv/bin/python" --default-index "$torch_index" \
+    $(echo "$locked" | grep -oE '^(torch|torchaudio)==[^ ]+')
+echo "$torch_index" > "$torch_index_file"
