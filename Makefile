@@ -56,7 +56,7 @@ stop: $(READY)  ## stop the server that make serve left running
 
 archive: $(READY)  ## build archives; MODEL= or NAME= with HANDLER=; SOURCE=, FORMAT=
 	@$(BIN)/python scripts/build_archives.py $(MODEL) \
-		$(if $(NAME),--name "$(NAME)") $(if $(HANDLER),--handler "$(HANDLER)") \
+		$(if $(NAME),--name="$(NAME)") $(if $(HANDLER),--handler="$(HANDLER)") \
 		$(if $(SOURCE),--source "$(SOURCE)") $(if $(FORMAT),--format "$(FORMAT)")
 
 lm: $(VENV)/.extra-lm  ## add beam search with a language model for Wav2Vec2 (a C++ compiler needed)

@@ -32,7 +32,7 @@ from benchmarks.full_size_models import (
     write_speech_bundle,
 )
 from build_archives import main
-from repository import ROOT
+from repository import HANDLER_FOLDER, ROOT
 from serving.local import build_with_settings, load_archive
 from speechtext.speech.ctc.emissions import compute_emissions
 

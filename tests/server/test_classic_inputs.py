@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from build_archives import ROOT
+from repository import ROOT
 from support.common import EXAMPLES
 from trials.servers import run_server
 

@@ -1,0 +1,131 @@
+"""Models of one's own: a YAML and an archive under a name of their own."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from archives.configs import read_configs
+from archives.errors import BuildError
+from archives.own_configs import KINDS, own_config
+from build_archives import main
+from repository import CONFIG_FOLDER, ROOT
+
+DEMO = str(ROOT / "demo_models" / "bert_seq_classification")
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    """Return where the YAMLs and the archives of a test are."""
+    (tmp_path / "configs").mkdir()
+    return ["--configs", str(tmp_path / "configs"), "--model-store", str(tmp_path / "store")]
+
+
+def test_own_model_gets_an_archive_and_a_yaml(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--name", "support_calls", "--handler", "sequence_classification", "--source", DEMO]
+    assert main([*own, *options]) == 0
+    assert (tmp_path / "store" / "support_calls.mar").is_file()
+    assert "wrote" in capsys.readouterr().out
+    path = tmp_path / "configs" / "support_calls.yaml"
+    # From now on it is a model like the others, and its file its owner's.
+    path.write_text(path.read_text().replace("max_length: 150", "max_length: 99"))
+    kept = path.read_text()
+    assert main(["support_calls", *options]) == 0
+    assert f"building from {DEMO}" in capsys.readouterr().out
+    assert main([*own, *options]) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert path.read_text() == kept
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_yaml_of_each_kind_is_that_of_its_demo_model_but_for_the_machine(
+    kind: str, tmp_path: Path
+) -> None:
+    with own_config("mine", kind, "someone/a-model", tmp_path) as config:
+        found: Any = yaml.safe_load(config.path.read_text())
+    expected: Any = yaml.safe_load((CONFIG_FOLDER / f"{KINDS[kind]}.yaml").read_text())
+    handler = expected["handler"]
+    handler["dtype"] = "auto"
+    del handler["threads"]
+    handler.pop("num_labels", None)
+    if "model_name" in handler:
+        handler["model_name"] = "someone/a-model"
+    expected["archive"]["source"] = "someone/a-model"
+    assert found == expected
+
+
+@pytest.mark.parametrize("source", ["C:\\models\\one", "torchaudio:X # y", "a: b", "'", "yes"])
+def test_source_is_written_as_it_is(source: str, tmp_path: Path) -> None:
+    with own_config("mine", "wav2vec2", source, tmp_path) as config:
+        assert config.source == source
+
+
+def test_folder_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with own_config("mine", "wav2vec2", "model", tmp_path) as config:
+        assert config.source == str(tmp_path / "model")
+    with own_config("demo", "wav2vec2", "demo_models/wav2vec2", tmp_path) as config:
+        assert config.source == "demo_models/wav2vec2"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "support calls", "a/b", "../a", "-a", ".a", "a=b", "caf\u00e9", "a\n", "a" * 101, "All"],
+)
+def test_name_that_torchserve_cannot_take_gets_one_sentence(
+    name: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"--name={name}", "--handler", "wav2vec2", "--source", DEMO, *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: Expected NAME to have up to 100 letters")
+    assert error.count("\n") == 1
+    assert list((tmp_path / "configs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--name", "a", "--source", DEMO], "HANDLER as one of wav2vec2, emformer_asr"),
+        (["--name", "a", "--handler", "whisper", "--source", DEMO], "got whisper"),
+        (["--name", "a", "--handler", "wav2vec2"], "Expected SOURCE"),
+        (["--handler", "wav2vec2", "--source", DEMO], "Expected a NAME with HANDLER"),
+        (["wav2vec2", "--name", "a"], "got both"),
+        (["--name", "a", "--handler", "wav2vec2", "--source", "no/such/one"], "SOURCE=path/to"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_sentence_and_nothing_is_left(
+    arguments: list[str],
+    said: str,
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*arguments, *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert said in error
+    assert list((tmp_path / "configs").iterdir()) == []
+
+
+def test_name_of_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with own_config("mine", "question_answering", "someone/a-model", tmp_path):
+        pass
+    with (
+        pytest.raises(BuildError, match="not that of HANDLER=wav2vec2; choose another NAME"),
+        own_config("mine", "wav2vec2", "someone/a-model", tmp_path),
+    ):
+        pass
+    with own_config("mine", "bert_question_answering", None, tmp_path) as config:
+        assert config.source == "someone/a-model"
+    assert list(read_configs(tmp_path)) == ["mine"]
+
+
+def test_yaml_without_an_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("handler: {}\n")
+    with pytest.raises(BuildError, match=r"mine.yaml: expected archive: with example, handler"):
+        read_configs(tmp_path)
