@@ -55,13 +55,13 @@ class LiveAudio:
         self._rest = data[whole:]
         self._received_bytes += whole
         check_duration(self.duration_s, self._max_duration_s)
-        return self._resampler.push(self._decoder.decode(data[:whole]))
+        return torch.from_numpy(self._resampler.push(self._decoder.decode(data[:whole])))
 
     def end(self) -> torch.Tensor:
         """Return the last samples; raises `RequestError` 415 where not even the header arrived."""
         if self._pcm is None:
             raise _unsupported()
-        return self._resampler.end()
+        return torch.from_numpy(self._resampler.end())
 
     def _read_header(self, data: bytes) -> bytes:
         """Return what follows a WAV file's header, or all as long as the header is not whole."""

@@ -6,11 +6,11 @@ from email.message import Message
 from typing import Literal, cast
 
 import av
-import torch
+import numpy as np
 
 from speechtext.errors import MalformedRequestError
 from speechtext.speech.audio_limits import MAX_RATE_HZ, MIN_RATE_HZ
-from speechtext.speech.frames import Block, average_channels
+from speechtext.speech.frames import Block, Samples, average_channels
 
 BLOCK_S = 10
 # FFmpeg's decoders of whole numbers, by the bytes of a sample; eight bits have no sign in WAV.
@@ -74,10 +74,10 @@ class PcmDecoder:
         self._decoder.sample_rate = pcm.rate_hz
         self._decoder.layout = f"{pcm.channels}c"
 
-    def decode(self, data: bytes) -> torch.Tensor:
+    def decode(self, data: bytes) -> Samples:
         """Return whole samples, channels averaged, as a waveform of shape (samples,)."""
         frames = self._decoder.decode(av.Packet(data)) if data else []
-        return torch.cat([torch.empty(0), *(map(average_channels, frames))])
+        return np.concatenate([np.empty(0, np.float32), *map(average_channels, frames)])
 
 
 def pcm_duration_s(audio: bytes, pcm: PcmFormat) -> float:
