@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from ts.handler_utils.utils import send_intermediate_predict_response
 
 from device_io import Row, came_by_http
+from request_envelopes import open_envelopes
 from shutdown_gate import pass_gate
 from speechtext.batching import as_request_error, run_isolated
 from speechtext.errors import (
@@ -60,7 +61,7 @@ class Answer(NamedTuple):
 class Parts:
     """The parts of a request's answer that are sent before the rest of it, each once.
 
-    Where nobody listens, as in a handler that no worker calls, they are dropped.
+    What cannot be sent, as nobody listens, is kept for the end.
     """
 
     def __init__(self, context: Any, index: int, media_type: str) -> None:
@@ -68,51 +69,84 @@ class Parts:
         self._index = index
         self._media_type = media_type
         self._sent = 0
+        self._kept: dict[int, str] = {}
 
-    def send(self, number: int, part: str) -> None:
-        """Send a part, unless one of that number was sent: a batch that failed is run again."""
-        if number < self._sent or not self._context.request_ids:
+    def send(self, number: int, part: str, last: bool = False) -> None:
+        """Send a part, unless one of that number was sent: a batch that failed is run again.
+
+        Parts are numbered from 1. The `last` one is kept: it is the end of the answer.
+        """
+        if number <= self._sent:
             return
-        self._sent = number + 1
+        if last or self._context is None or not self._context.request_ids:
+            self._kept[number] = part
+            return
+        self._sent = number
         self._context.set_response_content_type(self._index, self._media_type)
         ids = {self._index: self._context.request_ids[self._index]}
         send_intermediate_predict_response(
             {self._index: part}, ids, "Part", HTTPStatus.OK.value, self._context
         )
 
+    def rest(self) -> str:
+        """Return the parts that were kept, the end of the answer."""
+        return "".join(self._kept[number] for number in sorted(self._kept))
+
 
 def answer_requests(
-    rows: Sequence[Row],
+    given: Sequence[Any],
     context: Any,
     parse: Callable[[int, Row], Request],
     run: Callable[[Sequence[Request]], Sequence[Any]],
 ) -> list[Any]:
     """Answer every row of a batch, in order, each on its own merits.
 
-    `parse(index, row)` turns a row into a request or raises `RequestError`; `run(requests)` answers
-    all good ones together, one answer each.
+    `parse(index, row)` turns a row of the request `index` into what `run` takes, or raises
+    `RequestError`; `run(requests)` answers all good ones together, one answer each.
     """
-    with pass_gate() as open_, measure_batch(len(rows)) as measurements:
+    rows = open_envelopes(given)
+    owners = [owner for owner, _ in rows]
+    with pass_gate() as open_, measure_batch(max(owners, default=-1) + 1) as measurements:
         outcomes = _answer_all(rows, parse, run) if open_ else [_stopping()] * len(rows)
         _memory.give_back()
     if context is not None and context.request_ids:
-        report(measurements, [status_of(outcome).value for outcome in outcomes], context)
-    return [_write(outcome, index, context) for index, outcome in enumerate(outcomes)]
+        report(measurements, _worst_statuses(owners, outcomes), context)
+    return [
+        _write(outcome, owner, context) for owner, outcome in zip(owners, outcomes, strict=True)
+    ]
 
 
 def _answer_all(
-    rows: Sequence[Row],
+    rows: Sequence[tuple[int, Row]],
     parse: Callable[[int, Row], Request],
     run: Callable[[Sequence[Request]], Sequence[Any]],
 ) -> list[Any]:
     with stage("parse"):
-        outcomes: list[Any] = [_parse_row(parse, index, row) for index, row in enumerate(rows)]
+        outcomes: list[Any] = [_parse_row(parse, owner, row) for owner, row in rows]
     good = [
         index for index, outcome in enumerate(outcomes) if not isinstance(outcome, RequestError)
     ]
     for index, answer in zip(good, run_isolated(run, [outcomes[i] for i in good]), strict=True):
         outcomes[index] = answer
     return outcomes
+
+
+def _worst_statuses(owners: Sequence[int], outcomes: Sequence[Any]) -> list[int]:
+    """Return the status of each request: an error, where one of its rows has one."""
+    statuses: dict[int, int] = {}
+    for owner, outcome in zip(owners, outcomes, strict=True):
+        statuses[owner] = max(statuses.get(owner, 0), status_of(outcome).value)
+    return [
+        statuses.get(owner, HTTPStatus.OK.value) for owner in range(max(owners, default=-1) + 1)
+    ]
+
+
+def _stopping() -> RequestError:
+    return UnavailableError(
+        "ServerStopping",
+        "Expected a server that goes on; this one is being stopped. Try again.",
+        retry_after_s=RESTART_S,
+    )
 
 
 def _parse_row(
@@ -122,14 +156,6 @@ def _parse_row(
         return parse(index, row)
     except Exception as error:
         return as_request_error(error)
-
-
-def _stopping() -> RequestError:
-    return UnavailableError(
-        "ServerStopping",
-        "Expected a server that goes on; this one is being stopped. Try again.",
-        retry_after_s=RESTART_S,
-    )
 
 
 def status_of(outcome: Any) -> HTTPStatus:

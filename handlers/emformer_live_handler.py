@@ -16,6 +16,7 @@ from device_io import (
 )
 from live_headers import read_idle_seconds, read_sequence_headers
 from load_errors import check_files_and_explain
+from speech_requests import write_live
 from speechtext.host_memory import keep_loaded
 from speechtext.measurements import note_gauge, note_size
 from speechtext.settings import read_settings
@@ -24,12 +25,10 @@ from speechtext.speech.live_sessions import (
     LiveRecognizer,
     LiveSession,
     LiveSettings,
-    LiveTranscript,
     Sessions,
 )
 from speechtext.speech.pcm import parse_pcm_format
 from speechtext.speech.rnnt.loading import SENTENCEPIECE_FILE
-from speechtext.speech.transcripts import write_segment
 
 
 class LiveHandler:
@@ -99,23 +98,4 @@ class LiveHandler:
         # Who does not wait for answers may have several chunks in a batch.
         sessions = {id(chunk.session): chunk.session for chunk in chunks}
         self.recognizer.recognize(list(sessions.values()))
-        return [
-            Answer(write_report(chunk.name, chunk.session.tell(chunk.ends)), "application/json")
-            for chunk in chunks
-        ]
-
-
-def write_report(name: str, said: LiveTranscript) -> dict[str, Any]:
-    """Return what a session said, with the times of what is final, else of what is partial."""
-    final = write_segment(said.final)
-    times = final if said.final.text else write_segment(said.partial)
-    report = {
-        "session": name,
-        "partial": said.partial.text,
-        "final": said.final.text,
-        "start": times["start"],
-        "end": times["end"],
-        "words": final["words"],
-        "duration": round(said.duration_s, 3),
-    }
-    return report if said.text is None else {**report, "text": said.text}
+        return [write_live(chunk.name, chunk.session.tell(chunk.ends)) for chunk in chunks]

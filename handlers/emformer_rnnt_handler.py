@@ -70,7 +70,7 @@ class ModelHandler:
 
         def send(index: int, number: int, segment: Segment) -> None:
             if parts := requests[index].parts:
-                parts.send(number, write_line(write_segment(segment)))
+                parts.send(number + 1, write_line(write_segment(segment)))
 
         streamed = any(request.parts for request in requests)
         aligned = [request.explain for request in requests]
@@ -82,7 +82,7 @@ class ModelHandler:
             return write_answer(request, found)
         transcript = found.transcript
         summary = {"text": transcript.text, "duration": round(transcript.duration_s, 3)}
-        return Answer(write_line(summary), NDJSON)
+        return Answer(request.parts.rest() + write_line(summary), NDJSON)
 
 
 def write_line(content: Any) -> str:

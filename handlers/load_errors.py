@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pickle
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,10 +10,22 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 
 Initialize = Callable[[Any, Any], None]
 # A library's message may be a report of many lines.
 MOST_CHARACTERS = 500
+TOKENIZER_FILE = "tokenizer.json"
+# What the handlers read of JSON, by name; an archive may hold other JSON for its owner.
+OBJECTS = {
+    "config.json",
+    "index_to_name.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "vocab.json",
+}
 
 
 class LoadError(ValueError):
@@ -53,15 +66,28 @@ def check_files(folder: Path, required: Sequence[str]) -> None:
             raise LoadError(f"{names.replace('|', ' or ')}: expected in the archive, got no file.")
     for path in sorted(folder.iterdir()):
         check = CHECKS.get(path.suffix)
-        if check:
+        if check and (path.suffix != ".bin" or path.name.startswith(PICKLED)):
             check(path)
 
 
 def _check_json(path: Path) -> None:
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LoadError(f"{path.name}: expected JSON, got a damaged file: {error}.") from error
+    if path.name in OBJECTS and not isinstance(content, dict):
+        raise LoadError(f"{path.name}: expected a JSON object, got a {type(content).__name__}.")
+    if path.name == TOKENIZER_FILE:
+        _check_tokenizer(path)
+
+
+def _check_tokenizer(path: Path) -> None:
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as error:  # that library raises no other class
+        raise LoadError(
+            f"{path.name}: expected a tokenizer of the tokenizers library, got another file."
+        ) from error
 
 
 def _check_safetensors(path: Path) -> None:
@@ -79,11 +105,28 @@ def _check_zip(path: Path) -> None:
         raise LoadError(f"{path.name}: expected TorchScript, got a damaged file.")
 
 
+def _check_pickle(path: Path) -> None:
+    """Read the names and sizes of weights that PyTorch pickled, and not the weights themselves."""
+    try:
+        # Files of before PyTorch 1.6 cannot be mapped.
+        weights = torch.load(path, "meta", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except (RuntimeError, LookupError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise LoadError(
+            f"{path.name}: expected pickled weights only, got a damaged file or code."
+        ) from error
+    if not isinstance(weights, dict):
+        kind = type(weights).__name__
+        raise LoadError(f"{path.name}: expected weights by name, got a {kind}.")
+
+
 CHECKS: dict[str, Callable[[Path], None]] = {
     ".json": _check_json,
     ".safetensors": _check_safetensors,
     ".pt": _check_zip,
+    ".bin": _check_pickle,
 }
+# A language model of KenLM has that ending too.
+PICKLED = "pytorch_model"
 
 
 def _sentence(error: Exception, context: Any) -> str:

@@ -19,9 +19,10 @@ from speechtext.payloads import as_text
 from speechtext.speech.alignment_picture import draw_alignment
 from speechtext.speech.alignments import Alignment, Recognition, describe_alignment
 from speechtext.speech.audio import decode_audio
+from speechtext.speech.live_sessions import LiveTranscript
 from speechtext.speech.pcm import parse_pcm_format
 from speechtext.speech.subtitles import write_srt, write_vtt
-from speechtext.speech.transcripts import Transcript, write_json, write_plain
+from speechtext.speech.transcripts import Transcript, write_json, write_plain, write_segment
 
 # What fits in a picture and in a person's patience.
 MAX_EXPLAINED_S = 60.0
@@ -123,3 +124,20 @@ def write_answer(request: SpeechRequest, recognition: Recognition) -> Answer:
 def write_transcript(request: SpeechRequest, transcript: Transcript) -> Answer:
     """Return a transcript in the form that a request asks for."""
     return Answer(TRANSCRIPT_WRITERS[request.media_type](transcript), request.media_type)
+
+
+def write_live(session: str, said: LiveTranscript) -> Answer:
+    """Return what a session said, with the times of what is final, else of what is partial."""
+    final = write_segment(said.final)
+    times = final if said.final.text else write_segment(said.partial)
+    report = {
+        "session": session,
+        "partial": said.partial.text,
+        "final": said.final.text,
+        "start": times["start"],
+        "end": times["end"],
+        "words": final["words"],
+        "duration": round(said.duration_s, 3),
+    }
+    whole = {} if said.text is None else {"text": said.text}
+    return Answer({**report, **whole}, JSON)

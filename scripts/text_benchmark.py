@@ -333,8 +333,8 @@ def _prediction_seconds(metrics_address: str) -> float:
 
 def _seconds_around_the_model(model: LocalModel, texts: list[str]) -> float:
     """Return what the handler does for a batch beside running its network."""
-    task = model.handler.task
-    batch = task.encode([task.parse(text) for text in texts])
+    task = model.handler.predictor.task
+    batch = task.encode([task.read(text) for text in texts])
     runs: dict[str, Callable[[], Any]] = {
         "all": partial(model.answer, [{"body": text} for text in texts]),
         "network": partial(task.score, batch),

@@ -64,9 +64,10 @@ def note_padding(computed: int, used: int) -> None:
 
 
 def note_size(index: int, name: str, value: float) -> None:
-    """Set a size of the batch's request of that number."""
+    """Add to a size of the batch's request of that number."""
     if measurements := _measured.get():
-        measurements.requests[index][name] = value
+        sizes = measurements.requests[index]
+        sizes[name] = sizes.get(name, 0) + value
 
 
 def note_gauge(name: str, value: float) -> None:

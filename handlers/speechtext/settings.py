@@ -29,26 +29,31 @@ def read_settings(
         return settings_class(**section)
     except ValidationError as error:
         choices = ", ".join(each.name for each in fields(settings_class))  # type: ignore[arg-type]
-        unknown = f"expected a key out of {choices}, got this one"
-        problems = describe_problems(error, unknown, repr)
-        raise ValueError(" ".join(f"{section_name}{each}." for each in problems)) from error
+        problems = describe_problems(
+            error, lambda name: f"{name}: expected a key out of {choices}, got this one", repr
+        )
+        raise ValueError(
+            " ".join(f"{section_name}{'.' * (each[0] != ':')}{each}." for each in problems)
+        ) from error
 
 
 def describe_problems(
-    error: ValidationError, unknown: str, show: Callable[[Any], str]
+    error: ValidationError, describe_unknown: Callable[[str], str], show: Callable[[Any], str]
 ) -> list[str]:
     """Return what is wrong with each value that a dataclass refused, under its name.
 
-    `unknown` is said of a name that there is none of; `show` tells as much of a value as may be
-    told.
+    `describe_unknown` is said of a name that there is none of; `show` tells as much of a value as
+    may be told.
     """
-    return [_describe(problem, unknown, show) for problem in error.errors()]
+    return [_describe(problem, describe_unknown, show) for problem in error.errors()]
 
 
-def _describe(problem: Mapping[str, Any], unknown: str, show: Callable[[Any], str]) -> str:
-    name = "".join(f".{part}" for part in problem["loc"])
+def _describe(
+    problem: Mapping[str, Any], describe_unknown: Callable[[str], str], show: Callable[[Any], str]
+) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "unexpected_keyword_argument":
-        return f"{name}: {unknown}"
+        return describe_unknown(name)
     said = str(problem["msg"])
     said = said[0].lower() + said[1:]
     return f"{name}: {said}, got {show(problem['input'])}" if name else f": {said}"

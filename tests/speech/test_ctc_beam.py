@@ -134,7 +134,7 @@ def test_hotwords_are_preferred(
     ],
 )
 def test_missing_file_stops_the_load(
-    settings: dict[str, str], said: str, load_model: LoadModel, tmp_path: Path
+    settings: dict[str, Any], said: str, load_model: LoadModel, tmp_path: Path
 ) -> None:
     (tmp_path / "lm.bin").write_bytes(b"")
     tokenizer = load_model("wav2vec2").handler.processor.tokenizer

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches import status_of
 from speechtext.errors import RequestError
 from speechtext.speech.audio import PcmFormat, decode_audio, parse_pcm_format
 from speechtext.speech.live_audio import MAX_HEADER_BYTES, LiveAudio
@@ -104,7 +105,7 @@ def test_what_follows_the_samples_is_no_audio() -> None:
 def test_other_beginnings_are_refused(start: bytes) -> None:
     with pytest.raises(RequestError, match="header of a WAV file") as refusal:
         receive(start, [2])
-    assert refusal.value.status == 415
+    assert status_of(refusal.value) == 415
 
 
 def test_header_without_end_is_refused() -> None:
@@ -126,6 +127,6 @@ def test_limits() -> None:
     assert audio.duration_s == 1.0
     with pytest.raises(RequestError, match="at most 1 s") as refusal:
         audio.push(bytes(2))
-    assert refusal.value.status == 413
+    assert status_of(refusal.value) == 413
     with pytest.raises(RequestError, match="sampling rate"):
         receive(wav("PCM_16", 1_000, 1), [])

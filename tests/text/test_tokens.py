@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from build_archives import ROOT
 from speechtext.text.tokens import (
-    Row,
     Tokens,
+    Window,
     adopt_tokens,
     cut_end,
     cut_windows,
@@ -44,7 +44,7 @@ def test_ends_are_cut_as_the_tokenizer_does(
     tokenizer.truncation_side = side = "left" if left else "right"
     expected = tokenizer(*joined, truncation="longest_first", max_length=most)["input_ids"]
     tokenizer.truncation_side = "right"
-    row = Row(tokens, cut_end(tokens, most, side), 0)
+    row = Window(tokens, cut_end(tokens, most, side), 0)
     assert row.pick(tokens.ids) == expected
 
 
@@ -64,7 +64,7 @@ def test_windows_are_those_of_the_tokenizer(
         stride=stride,
         return_overflowing_tokens=True,
     )
-    windows = [Row(tokens, places, 0) for places in cut_windows(tokens, 1, most, stride)]
+    windows = [Window(tokens, positions, 0) for positions in cut_windows(tokens, 1, most, stride)]
     assert [row.pick(tokens.ids) for row in windows] == expected["input_ids"]
     assert [row.pick(tokens.type_ids) for row in windows] == expected["token_type_ids"]
 
@@ -75,20 +75,20 @@ def test_each_token_is_taken_from_the_window_that_sees_most_around_it(
     tokenizer: Any, text: list[str], most: int, stride: int
 ) -> None:
     tokens = read(tokenizer, [" ".join(text * 2)])
-    rows = [Row(tokens, places, 0) for places in cut_windows(tokens, 0, most, stride)]
+    rows = [Window(tokens, positions, 0) for positions in cut_windows(tokens, 0, most, stride)]
     own = [place for place, each in enumerate(tokens.sequences) if each == 0]
     marked = [(row, torch.full((len(row),), float(index))) for index, row in enumerate(rows)]
     chosen = {place: int(value) for place, value in merge_windows(marked, 0).items()}
     assert list(chosen) == own
 
-    def seen_around(place: int, row: Row) -> int:
-        inside = [each for each in row.places if each in own]
+    def seen_around(place: int, row: Window) -> int:
+        inside = [each for each in row.positions if each in own]
         before = len(own) if inside[0] == own[0] else place - inside[0]
         behind = len(own) if inside[-1] == own[-1] else inside[-1] - place
         return min(before, behind)
 
     for place, index in chosen.items():
-        holding = [row for row in rows if place in row.places]
+        holding = [row for row in rows if place in row.positions]
         assert seen_around(place, rows[index]) == max(seen_around(place, row) for row in holding)
 
 

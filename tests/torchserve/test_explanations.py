@@ -299,7 +299,7 @@ def test_explanations_stay_in_float32_where_bfloat16_is_far_off(tmp_path: Path) 
     for one, other in zip(explain(model, *texts), explain(exact, *texts), strict=True):
         if one["target"] == other["target"]:
             assert_close(one["importances"], torch.tensor(other["importances"]))
-    assert next(model.handler._explainer._network.parameters()).dtype == torch.float32
+    assert next(model.handler.predictor._explainer._network.parameters()).dtype == torch.float32
 
 
 def show(model: LocalModel, payload: Any, media_type: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from local_serving import load_archive
 from support.common import LoadModel
@@ -49,6 +51,46 @@ def cut(name: str) -> Damage:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
     return halve
+
+
+def written(name: str, content: bytes) -> Damage:
+    """Return what puts something else into a file."""
+
+    def write(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+
+    return write
+
+
+def empty_zip(name: str) -> Damage:
+    """Return what replaces a file by a zip file with nothing of PyTorch in it."""
+
+    def replace(folder: Path) -> None:
+        with zipfile.ZipFile(folder / name, "w") as file:
+            file.writestr("note.txt", "nothing")
+
+    return replace
+
+
+def other_script(folder: Path) -> None:
+    """Replace a TorchScript file by that of another model."""
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(folder / "model.pt"))
+
+
+def pickled(damage: Damage) -> Damage:
+    """Return what makes safetensors a pickle, as archives packaged by hand may have, damaged."""
+
+    def change(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        torch.save(weights, folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        path = folder / "MAR-INF" / "MANIFEST.json"
+        manifest = json.loads(path.read_text())
+        manifest["model"]["serializedFile"] = "pytorch_model.bin"
+        path.write_text(json.dumps(manifest))
+        damage(folder)
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -121,6 +163,34 @@ def cut(name: str) -> Damage:
             cut("spm.model"),
             "spm.model: expected a SentencePiece model, got a damaged file.",
         ),
+        (
+            TEXT,
+            pickled(cut("pytorch_model.bin")),
+            "pytorch_model.bin: expected pickled weights only, got a damaged file or code.",
+        ),
+        (
+            TEXT,
+            pickled(written("pytorch_model.bin", b"junk" * 100)),
+            "pytorch_model.bin: expected pickled weights only, got .*",
+        ),
+        (
+            TEXT,
+            written("tokenizer.json", b"{}"),
+            "tokenizer.json: expected a tokenizer of the tokenizers library, got another file.",
+        ),
+        (
+            TEXT,
+            written("tokenizer_config.json", b"[]"),
+            "tokenizer_config.json: expected a JSON object, got a list.",
+        ),
+        (
+            WAV2VEC2,
+            written("config.json", b"{}"),
+            "config.json: expected the sizes of the weights beside it, got other ones.",
+        ),
+        (EMFORMER, empty_zip("model.pt"), "model.pt: expected TorchScript, got a damaged file."),
+        (EMFORMER, other_script, "model.pt: expected an Emformer RNN-T, got a Linear."),
+        (LIVE, other_script, "model.pt: expected an Emformer RNN-T, got a Linear."),
     ],
 )
 def test_mistake_stops_the_load_with_one_sentence(

@@ -122,4 +122,4 @@ def test_text_of_all_positions_is_read(family: str, tmp_path: Path) -> None:
     reply = model.answer([{"body": "kalo " * 1000}])[0]
     assert reply.status == 200
     positions = 130 if family == "bert" else 130 - tokenizer.pad_token_id - 1
-    assert model.handler.task.max_tokens == positions
+    assert model.handler.predictor.task.max_tokens == positions

@@ -14,7 +14,7 @@ from build_archives import ROOT
 from demo_training.catalogue import TEXT_MODELS
 from local_serving import LocalModel
 from random_text_models import write_random_model
-from speechtext.text.sampling import Continuation, GenerationParameters, WeighTokens
+from speechtext.text.sampling import Continuation, GenerationParameters, PerRowSampler
 from support.common import LoadModel, answers, lines, load_text_model, pipeline_rows
 
 ARCHIVE = "gpt2_text_generation"
@@ -247,7 +247,7 @@ def test_padding_is_not_a_rows_own_and_is_not_penalised() -> None:
     pad = 0
     input_ids = torch.tensor([[5, 6, 7], [pad, pad, 8]])
     scores = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
-    together = WeighTokens(rows, [0, 2])(input_ids, scores)
-    alone = WeighTokens(rows[1:], [0])(torch.tensor([[8]]), scores[1:])
+    together = PerRowSampler(rows, [0, 2])(input_ids, scores)
+    alone = PerRowSampler(rows[1:], [0])(torch.tensor([[8]]), scores[1:])
     assert torch.equal(together[1:], alone)
     assert together[1, pad] == scores[1, pad] != together[1, 8]

@@ -83,7 +83,9 @@ def test_generation_equals_the_pipeline(
     replies = model.answer(rows_of(prompts))
     for prompt, reply in zip(prompts, replies, strict=True):
         expected = reference(
-            prompt, max_new_tokens=model.handler.settings.max_new_tokens, do_sample=False
+            prompt,
+            max_new_tokens=model.handler.predictor.task.settings.max_new_tokens,
+            do_sample=False,
         )
         assert reply.answer == expected[0]["generated_text"]
 
@@ -108,7 +110,7 @@ def test_contract_methods_give_the_same_answers(archive: str, load_model: LoadMo
     assert answers == [reply.answer for reply in model.answer(rows)]
     assert len(model.handler.inference((input_ids, attention_mask))) == 3
     assert model.handler.initialized
-    assert model.handler.setup_config["mode"] == model.handler.settings.mode
+    assert model.handler.setup_config["mode"] == model.handler.predictor.task.settings.mode
 
 
 def test_predictions_and_explanations_mix(load_model: LoadModel) -> None:

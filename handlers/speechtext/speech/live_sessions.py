@@ -20,9 +20,13 @@ from speechtext.settings import STRICT
 from speechtext.speech.live_audio import LiveAudio
 from speechtext.speech.pcm import PcmFormat
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
-from speechtext.speech.rnnt.loading import MODEL_FILE, load_script, load_vocabulary
+from speechtext.speech.rnnt.loading import (
+    MODEL_FILE,
+    is_beam_search,
+    load_transducer,
+    load_vocabulary,
+)
 from speechtext.speech.rnnt.recordings import Recording
-from speechtext.speech.rnnt.scripted_beam_search import is_beam_search
 from speechtext.speech.rnnt.segments import find_segment_ends
 from speechtext.speech.rnnt.transducer import Transducer
 from speechtext.speech.rnnt.vocabulary import Vocabulary
@@ -89,7 +93,7 @@ class LiveRecognizer:
         Raises `ValueError` with one sentence for what does not fit together.
         """
         folder, settings = Path(folder), settings or LiveSettings()
-        vocabulary, model = load_vocabulary(folder), load_script(folder / file, device)
+        vocabulary, model = load_vocabulary(folder), load_transducer(folder / file, device)
         if is_beam_search(model):
             raise ValueError(
                 "Expected the TorchScript file that make archive writes, got an RNNTBeamSearch, "

@@ -13,7 +13,7 @@ PAUSE_S = 0.8
 
 
 def write_vtt(transcript: Transcript) -> str:
-    """Return subtitles as WebVTT: https://www.w3.org/TR/webvtt1/."""
+    """Return subtitles as WebVTT: W3C, "WebVTT: The Web Video Text Tracks Format"."""
     return "\n".join(["WEBVTT\n", *_write_cues(transcript.words, ".")])
 
 

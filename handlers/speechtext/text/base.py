@@ -1,4 +1,8 @@
-"""What all text tasks share: from a payload to rows of tokens, and from the model's heads back."""
+"""What all text tasks share: from a payload to windows of tokens, and back from the model's heads.
+
+A request's way: `read` makes an `Example` of a payload, `encode` cuts examples into windows,
+`answer` runs the model on them and gives each example its `Answer`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,9 +12,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from device_io import Answer
 from speechtext.errors import RequestError, RequestTooLargeError, explanation_unsupported
-from speechtext.measurements import note_size, stage
+from speechtext.measurements import stage
 from speechtext.text.explanation.targets import (
     EXPLANATION_KEYS,
     Explained,
@@ -18,9 +21,7 @@ from speechtext.text.explanation.targets import (
     Target,
 )
 from speechtext.text.payloads import (
-    NO_ENVELOPE,
     Content,
-    Envelope,
     Example,
     impossible,
     read_content,
@@ -28,22 +29,23 @@ from speechtext.text.payloads import (
     target_of,
     text_of,
 )
+from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
-from speechtext.text.tokens import Row, Tokens, adopt_tokens, cut_end, tokenize
-from speechtext.text.windows import EncodedBatch, Scored, score_rows
+from speechtext.text.tokens import Tokens, Window, adopt_tokens, cut_end, tokenize
+from speechtext.text.windows import EncodedBatch, Scored, pad_batch, score_windows
 
-EVENT_STREAM = "text/event-stream"
-TRUNCATED_HEADER = "X-Truncated-Tokens"
 # Windows over a text move on by this part of their room, or more.
 LEAST_ADVANCE = 4
+# Gets the number of an example, and what was added to its text.
+TokenListener = Callable[[int, TokenEvent], None]
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model of transformers or a TorchScript one, and what goes with it.
 
-    `labels` name the model's outputs; `positions` is the longest row that it takes, `input_names`
-    are those of the tokenizer's outputs that it takes.
+    `labels` name the model's outputs; `positions` is the longest window that it takes,
+    `input_names` are those of the tokenizer's outputs that it takes.
     """
 
     network: Any
@@ -53,6 +55,19 @@ class LoadedModel:
     device: torch.device
     positions: int
     input_names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to an example, in the form it asks for, and how many tokens it took.
+
+    `dropped_tokens` of the text were too many for the model.
+    """
+
+    content: Any
+    tokens_in: int
+    tokens_out: int = 0
+    dropped_tokens: int = 0
 
 
 class TextTask(ABC):
@@ -72,30 +87,40 @@ class TextTask(ABC):
         self.tokenizer = model.tokenizer
         self.settings = settings
 
-    def parse(self, payload: Any, envelope: Envelope = NO_ENVELOPE) -> Example:
-        """Return the example of a payload.
+    def read(
+        self, payload: str | Mapping[str, Any], explain: bool = False, hub_client: bool = False
+    ) -> Example:
+        """Return the example of a payload: a text, or the fields of an object.
 
-        Raises `RequestError` 400 for a missing field and 422 for parameters that cannot be, and for
-        an explanation that the archive is not configured for.
+        `hub_client` tells that it is of `huggingface_hub`. Raises `MalformedRequestError` for a
+        missing field and `ImpossibleRequestError` for parameters that cannot be, and for an
+        explanation that the settings do not allow.
         """
-        content = read_content(payload, envelope)
+        content = read_content(payload, hub_client)
         text, second = self.read_texts(content)
         asked = content.parameters
-        if not envelope.explain:
-            return Example(text, second, self._parameters(asked), content.form, envelope)
+        if not explain:
+            return Example(text, second, self._parameters(asked), content.form)
         own = {name: value for name, value in asked.items() if name not in EXPLANATION_KEYS}
         return Example(
             text,
             second,
             self._parameters(own),
             content.form,
-            envelope,
-            target_of(content),
+            self.read_target(target_of(content)),
             self.explanation({name: asked[name] for name in asked if name in EXPLANATION_KEYS}),
         )
 
+    def read_texts(self, content: Content) -> tuple[str, str | None]:
+        """Return the text of a payload, and the one that goes with it."""
+        return text_of(content), None
+
+    def read_target(self, target: Any) -> Any:
+        """Return what a payload names as the target to explain, None where that means nothing."""
+        return target
+
     def explanation(self, asked: Mapping[str, Any]) -> ExplanationParameters:
-        """Return how to explain; raises `RequestError` 422 where the archive does not allow it."""
+        """Return how to explain; raises `ImpossibleRequestError` where that is not allowed."""
         settings = self.settings
         if not settings.captum_explanation:
             raise explanation_unsupported()
@@ -108,54 +133,55 @@ class TextTask(ABC):
     def _parameters(self, given: Mapping[str, Any]) -> Any:
         return read_parameters(self.parameters, given, self.default_parameters(given))
 
-    def read_texts(self, content: Content) -> tuple[str, str | None]:
-        """Return the text of a payload, and the one that goes with it."""
-        return text_of(content), None
-
     def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what the YAML sets for a request with the parameters `given`."""
+        """Return what the settings say for a request with the parameters `given`."""
         return {}
+
+    def streams(self, example: Example) -> bool:
+        """Tell whether an example is to be answered token by token."""
+        return False
 
     @cached_property
     def max_tokens(self) -> int:
-        """Return the longest row that the model is given, special tokens included."""
+        """Return the longest window that the model is given, special tokens included."""
         return min(self.settings.max_length, self.model.positions)
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
-        """Tokenise examples, in one call, and cut them into rows, padded to the longest."""
+        """Tokenise examples, in one call, and cut them into windows, padded to the longest."""
         texts = [
             each.text if each.second is None else (each.text, each.second) for each in examples
         ]
-        rows: list[Row] = []
-        for owner, tokens in enumerate(tokenize(self.tokenizer, texts)):
-            own = self.cut(owner, tokens, examples[owner])
-            note_size(examples[owner].envelope.place, "tokens_in", sum(map(len, own)))
-            rows += own
-        return self._batch(rows, examples)
+        windows = [
+            window
+            for owner, tokens in enumerate(tokenize(self.tokenizer, texts))
+            for window in self.cut(owner, tokens, examples[owner])
+        ]
+        return self.pad(windows, examples)
 
-    def _batch(self, rows: Sequence[Row], examples: Sequence[Example]) -> EncodedBatch:
-        return EncodedBatch(rows, examples, self.tokenizer.pad_token_id, self.padding_side)
+    def pad(self, windows: Sequence[Window], examples: Sequence[Example]) -> EncodedBatch:
+        """Return windows as tensors, padded to the longest on the side that suits the model."""
+        return pad_batch(windows, examples, self.tokenizer.pad_token_id, self.padding_side)
 
-    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Row]:
-        """Return the rows of an example: one, without the end of a text that is too long.
+    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Window]:
+        """Return the windows of an example: one, without the end of a text that is too long.
 
-        Raises `RequestError` 413 for such a text where the YAML does not allow that.
+        Raises `RequestTooLargeError` for such a text where the settings do not allow that.
         """
         return [self._cut_end(owner, tokens, self.max_tokens)]
 
-    def _cut_end(self, owner: int, tokens: Tokens, most: int) -> Row:
+    def _cut_end(self, owner: int, tokens: Tokens, most: int) -> Window:
         dropped = max(0, len(tokens.ids) - most)
         if not dropped:
-            return Row(tokens, range(len(tokens.ids)), owner)
+            return Window(tokens, range(len(tokens.ids)), owner)
         if not self.settings.truncation:
             raise too_long("the text", most, len(tokens.ids))
-        return Row(tokens, cut_end(tokens, most, self.padding_side), owner, dropped)
+        return Window(tokens, cut_end(tokens, most, self.padding_side), owner, dropped)
 
     def choose_stride(self, asked: int | None, default: int, room: int) -> int:
         """Return how many of the `room` tokens of a window it shares with the next.
 
-        What the request asks for goes before the YAML's and the task's own. Raises `RequestError`
-        422 where windows would hardly move on.
+        What the request asks for goes before the settings' and the task's own. Raises
+        `ImpossibleRequestError` where windows would hardly move on.
         """
         most = room - room // LEAST_ADVANCE
         if asked is not None and asked > most:
@@ -166,15 +192,15 @@ class TextTask(ABC):
         return min(most, next(each for each in wanted if each is not None))
 
     def adopt(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> EncodedBatch:
-        """Return a batch of rows that were encoded elsewhere."""
-        rows = []
+        """Return a batch of windows that were encoded elsewhere, shape (windows, tokens)."""
+        windows = []
         for owner, (ids, used) in enumerate(
             zip(input_ids.tolist(), attention_mask.tolist(), strict=True)
         ):
             own = [token_id for token_id, here in zip(ids, used, strict=True) if here]
             tokens = adopt_tokens(own, self._special_ids(), self.tokenizer.sep_token_id)
-            rows.append(Row(tokens, range(len(own)), owner))
-        return self._batch(rows, [Example("", parameters=self._parameters({}))] * len(rows))
+            windows.append(Window(tokens, range(len(own)), owner))
+        return self.pad(windows, [Example("", parameters=self._parameters({}))] * len(windows))
 
     def _special_ids(self) -> set[int]:
         """Return the ids that frame a text and carry none of it (the unknown token does)."""
@@ -189,21 +215,24 @@ class TextTask(ABC):
         return {token_id for token_id in frame if token_id is not None}
 
     @abstractmethod
-    def answer(self, batch: EncodedBatch) -> list[Any]:
-        """Return the answer to each example of a batch."""
+    def answer(self, batch: EncodedBatch, on_token: TokenListener | None = None) -> list[Answer]:
+        """Return the answer to each example of a batch.
+
+        `on_token` gets each token of those that are answered token by token, as it is made.
+        """
 
     @abstractmethod
     def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
         """Return what to explain of each example of a batch, or why that cannot be."""
 
     def try_targets(self, choose: Callable[[], list[Target]]) -> list[Target] | RequestError:
-        """Return the targets chosen, or the error: 413 where a row would take too long."""
+        """Return the targets chosen, or the error: also where a window would take too long."""
         most = self.settings.max_explanation_tokens
         try:
             targets = choose()
             for target in targets:
-                if len(target.row) > most:
-                    raise too_long("a text to explain", most, len(target.row))
+                if len(target.window) > most:
+                    raise too_long("a text to explain", most, len(target.window))
         except RequestError as error:
             return error
         return targets
@@ -215,30 +244,37 @@ class TextTask(ABC):
 
 
 class UnderstandingTask(TextTask):
-    """A task whose model reads each row once."""
+    """A task whose model reads each window once."""
 
     scriptable = True
 
     # Whether the model says something about each token.
     per_token: ClassVar[bool] = False
 
-    def answer(self, batch: EncodedBatch) -> list[Any]:
-        """Return the answer to each example of a batch."""
+    def answer(self, batch: EncodedBatch, on_token: TokenListener | None = None) -> list[Answer]:
+        """Return the answer to each example of a batch, whole."""
         scored = list(self._score_examples(batch))
         with stage("decode"):
-            return [self.decode(*each) for each in scored]
+            return [
+                Answer(
+                    self.decode(example, windows),
+                    tokens_in=batch.count_tokens(owner),
+                    dropped_tokens=windows[0].window.dropped_tokens,
+                )
+                for owner, (example, windows) in enumerate(scored)
+            ]
 
     def _score_examples(self, batch: EncodedBatch) -> Iterator[tuple[Example, list[Scored]]]:
-        """Return each example with what the model says about its rows."""
+        """Return each example with what the model says about its windows."""
         owned: list[list[Scored]] = [[] for _ in batch.examples]
         for each in self.score(batch):
-            owned[each.row.owner].append(each)
+            owned[each.window.owner].append(each)
         return zip(batch.examples, owned, strict=True)
 
     @torch.inference_mode()
     def score(self, batch: EncodedBatch) -> list[Scored]:
-        """Return what the model says about each row."""
-        return score_rows(
+        """Return what the model says about each window."""
+        return score_windows(
             self.model.network,
             batch,
             self.model.input_names,
@@ -249,7 +285,7 @@ class UnderstandingTask(TextTask):
 
     @abstractmethod
     def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
-        """Return the answer to an example, of which the model scored these rows."""
+        """Return the answer to an example, of which the model scored these windows."""
 
     def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
         """Return what to explain of each example of a batch, or why that cannot be."""
@@ -263,21 +299,13 @@ class UnderstandingTask(TextTask):
         """Return what to explain of an example: what it asks for, else what the model answers."""
 
 
-def too_long(field: str, most: int, tokens: int) -> RequestError:
+def too_long(field: str, most: int, tokens: int) -> RequestTooLargeError:
     """Return the error of a text with more tokens than the model takes."""
     return RequestTooLargeError(
-        "TextTooLong",
-        f"Expected at most {most} tokens in {field}, got {tokens}.",
+        "TextTooLong", f"Expected at most {most} tokens in {field}, got {tokens}."
     )
 
 
-def answer_row(content: Any, row: Row) -> Any:
-    """Return an answer, with a header where tokens of its text were dropped."""
-    if not row.dropped:
-        return content
-    return Answer(content, headers={TRUNCATED_HEADER: str(row.dropped)})
-
-
-def own_tokens(row: Row) -> list[bool]:
-    """Return which tokens of a row are the texts' own, and not special ones."""
-    return [sequence is not None for sequence in row.pick(row.tokens.sequences)]
+def own_tokens(window: Window) -> list[bool]:
+    """Return which tokens of a window are the texts' own, and not special ones."""
+    return [sequence is not None for sequence in window.pick(window.tokens.sequences)]

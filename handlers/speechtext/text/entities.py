@@ -1,7 +1,7 @@
 """From scores of tokens to entities, by the five strategies of the pipeline "token-classification".
 
 The names are those of transformers: `simple` groups neighbouring tokens of the same kind; `first`,
-`average` and `max` first give the pieces of a word one label.
+`average` and `max` first give the tokens of a word one label.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 
 Join = Callable[[list[str]], str]
 # The scores of a word, of shape (labels,), from those of its
-# pieces, of shape (pieces, labels).
+# tokens, of shape (tokens, labels).
 WORD_SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "first": lambda scores: scores[0],
     "average": lambda scores: scores.mean(dim=0),
@@ -19,16 +19,16 @@ WORD_SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class Piece(NamedTuple):
-    """A token of a text: its characters, its place among all tokens, a probability for each label.
+class ScoredToken(NamedTuple):
+    """A token of a text: its characters, its position among all, a probability for each label.
 
-    `continues` tells that it belongs to the same word as the piece before it.
+    `continues` tells that it belongs to the same word as the token before it.
     """
 
     word: str
     start: int
     end: int
-    place: int
+    position: int
     continues: bool
     scores: torch.Tensor
 
@@ -41,35 +41,35 @@ class Labelled(NamedTuple):
     word: str
     start: int
     end: int
-    place: int
+    position: int
 
 
-def label_pieces(pieces: Iterable[Piece], labels: Mapping[int, str]) -> list[Labelled]:
-    """Return each piece with its most probable label."""
-    return [_label(each, each.word, each.end, each.scores, labels) for each in pieces]
+def label_tokens(tokens: Iterable[ScoredToken], labels: Mapping[int, str]) -> list[Labelled]:
+    """Return each token with its most probable label."""
+    return [_label(each, each.word, each.end, each.scores, labels) for each in tokens]
 
 
 def label_words(
-    pieces: Iterable[Piece], labels: Mapping[int, str], strategy: str, join: Join
+    tokens: Iterable[ScoredToken], labels: Mapping[int, str], strategy: str, join: Join
 ) -> list[Labelled]:
     """Return each word with the label that a strategy of `WORD_SCORES` gives it."""
     return [
         _label(
             word[0],
-            join([piece.word for piece in word]),
+            join([token.word for token in word]),
             word[-1].end,
-            WORD_SCORES[strategy](torch.stack([piece.scores for piece in word])),
+            WORD_SCORES[strategy](torch.stack([token.scores for token in word])),
             labels,
         )
-        for word in _split(pieces, lambda _, piece: not piece.continues)
+        for word in _split(tokens, lambda _, token: not token.continues)
     ]
 
 
 def _label(
-    first: Piece, word: str, end: int, scores: torch.Tensor, labels: Mapping[int, str]
+    first: ScoredToken, word: str, end: int, scores: torch.Tensor, labels: Mapping[int, str]
 ) -> Labelled:
     best = int(scores.argmax())
-    return Labelled(labels[best], float(scores[best]), word, first.start, end, first.place)
+    return Labelled(labels[best], float(scores[best]), word, first.start, end, first.position)
 
 
 def group_entities(labelled: Iterable[Labelled], join: Join) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ def _kind(label: str) -> str:
 
 
 def find_entities(
-    pieces: Sequence[Piece],
+    tokens: Sequence[ScoredToken],
     labels: Mapping[int, str],
     strategy: str,
     ignored: Collection[str],
@@ -108,10 +108,10 @@ def find_entities(
 ) -> list[dict[str, Any]]:
     """Return the entities of a text as the pipeline of transformers has them."""
     if strategy == "none":
-        named = label_pieces(pieces, labels)
+        named = label_tokens(tokens, labels)
         return [_as_token(each) for each in named if each.label not in ignored]
     words = strategy in WORD_SCORES
-    named = label_words(pieces, labels, strategy, join) if words else label_pieces(pieces, labels)
+    named = label_words(tokens, labels, strategy, join) if words else label_tokens(tokens, labels)
     groups = group_entities(named, join)
     return [each for each in groups if each["entity_group"] not in ignored]
 
@@ -120,7 +120,7 @@ def _as_token(each: Labelled) -> dict[str, Any]:
     return {
         "entity": each.label,
         "score": each.score,
-        "index": each.place,
+        "index": each.position,
         "word": each.word,
         "start": each.start,
         "end": each.end,

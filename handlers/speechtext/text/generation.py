@@ -1,7 +1,7 @@
 """A text that goes on from a prompt."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,16 +14,21 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from device_io import Answer
 from speechtext.batching import plan_groups
 from speechtext.errors import RequestError
-from speechtext.measurements import note_padding, note_size, stage
-from speechtext.text.base import EVENT_STREAM, LoadedModel, TextTask, answer_row, own_tokens
+from speechtext.measurements import note_padding, stage
+from speechtext.text.base import Answer, LoadedModel, TextTask, TokenListener, own_tokens
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Example, impossible, unknown_target
-from speechtext.text.sampling import Continuation, GenerationParameters, ReadTokens, WeighTokens
+from speechtext.text.sampling import (
+    Continuation,
+    GenerationParameters,
+    PerRowSampler,
+    PerRowStop,
+    TokenEvent,
+)
 from speechtext.text.settings import TextSettings
-from speechtext.text.tokens import Row, Tokens
+from speechtext.text.tokens import Tokens, Window
 from speechtext.text.windows import EncodedBatch
 
 # What asks for sampling where a request says neither that nor the contrary.
@@ -51,6 +56,14 @@ class TextGeneration(TextTask):
             **{name: getattr(given, name) for name in names}
         )
 
+    def read_target(self, target: Any) -> Any:
+        """Return the target, but for a number: it never meant anything of a continuation."""
+        return None if type(target) is int else target
+
+    def streams(self, example: Example) -> bool:
+        """Tell whether an example is to be answered token by token."""
+        return bool(example.parameters.stream)
+
     def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what the YAML sets, with a seed where the request has none."""
         settings = self.settings
@@ -64,11 +77,11 @@ class TextGeneration(TextTask):
             "seed": secrets.randbits(32),
         }
 
-    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Row]:
+    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Window]:
         """Return the prompt, so much of it as leaves room for the new tokens.
 
-        Raises `RequestError` 413 for a longer one where the YAML does not allow to cut it, and 422
-        for more new tokens than the model has positions or the YAML allows.
+        Raises `RequestTooLargeError` for a longer one where the settings do not allow to cut it,
+        and `ImpossibleRequestError` for more new tokens than the model or the settings allow.
         """
         wanted = example.parameters.max_new_tokens
         most = min(self.settings.max_new_tokens_limit, self.model.positions - 1)
@@ -76,78 +89,82 @@ class TextGeneration(TextTask):
             raise impossible("parameters.max_new_tokens", f"at most {most}", str(wanted))
         return [self._cut_end(owner, tokens, min(self.max_tokens, self.model.positions - wanted))]
 
-    def answer(self, batch: EncodedBatch) -> list[Any]:
+    def answer(self, batch: EncodedBatch, on_token: TokenListener | None = None) -> list[Answer]:
         """Return each prompt with what the model adds to it."""
-        found = self._continue_all(batch)
+        found = self._continue_all(batch.windows, batch.examples, on_token)
         with stage("decode"):
             return [
-                self._write(row, example, each)
-                for row, example, each in zip(batch.rows, batch.examples, found, strict=True)
+                Answer(
+                    self._write(example, each), len(window), len(each.ids), window.dropped_tokens
+                )
+                for window, example, each in zip(batch.windows, batch.examples, found, strict=True)
             ]
 
     @torch.inference_mode()
-    def _continue_all(self, batch: EncodedBatch) -> list[Continuation]:
+    def _continue_all(
+        self,
+        prompts: Sequence[Window],
+        examples: Sequence[Example],
+        on_token: TokenListener | None = None,
+    ) -> list[Continuation]:
         """Return the continuation of each prompt, those of like length made together."""
-        lengths = [
-            len(row) + example.parameters.max_new_tokens
-            for row, example in zip(batch.rows, batch.examples, strict=True)
+        continuations = [
+            self._begin(prompt, example, on_token and partial(on_token, index))
+            for index, (prompt, example) in enumerate(zip(prompts, examples, strict=True))
         ]
+        new_tokens = [example.parameters.max_new_tokens for example in examples]
+        lengths = [len(prompt) + new for prompt, new in zip(prompts, new_tokens, strict=True)]
         most = self.settings.max_batch_tokens or MOST_TOKENS
-        found: dict[int, Continuation] = {}
         for group in plan_groups(lengths, most, CALL_TOKENS):
-            rows = [batch.rows[index] for index in group]
-            examples = [batch.examples[index] for index in group]
-            found.update(zip(group, self._continue(rows, examples), strict=True))
-        return [found[index] for index in range(len(lengths))]
+            self._generate(
+                self.pad([prompts[index] for index in group], []),
+                [continuations[index] for index in group],
+                max(new_tokens[index] for index in group),
+            )
+        return continuations
 
-    def _continue(self, rows: Sequence[Row], examples: Sequence[Example]) -> list[Continuation]:
-        batch = self._batch(rows, examples)
+    def _begin(
+        self, prompt: Window, example: Example, on_token: Callable[[TokenEvent], None] | None
+    ) -> Continuation:
         end = self.model.network.generation_config.eos_token_id
         end_ids = [] if end is None else end if isinstance(end, list) else [end]
-        continuations = [
-            Continuation(
-                row.pick(row.tokens.ids),
-                example.parameters,
-                self.tokenizer,
-                end_ids,
-                example.envelope.send,
-            )
-            for row, example in zip(rows, examples, strict=True)
-        ]
-        width = batch[0].shape[1]
-        starts = [width - len(row) for row in rows]
-        note_padding(width * len(rows), sum(map(len, rows)))
+        ids = prompt.pick(prompt.tokens.ids)
+        return Continuation(ids, example.parameters, self.tokenizer, end_ids, on_token)
+
+    def _generate(
+        self, batch: EncodedBatch, continuations: Sequence[Continuation], new_tokens: int
+    ) -> None:
+        """Add up to `new_tokens` to the prompts of a batch, each until its continuation ends."""
+        width = batch.input_ids.shape[1]
+        starts = [width - len(prompt) for prompt in batch.windows]
+        note_padding(width * len(starts), sum(map(len, batch.windows)))
         config = GenerationConfig(
-            max_new_tokens=max(each.parameters.max_new_tokens for each in examples),
-            do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
+            max_new_tokens=new_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
         )
         with stage("model"):
             self.model.network.generate(
                 **batch.inputs(["input_ids", "attention_mask"], self.model.device),
                 generation_config=config,
-                logits_processor=LogitsProcessorList([WeighTokens(continuations, starts)]),
-                stopping_criteria=StoppingCriteriaList([ReadTokens(continuations)]),
+                logits_processor=LogitsProcessorList([PerRowSampler(continuations, starts)]),
+                stopping_criteria=StoppingCriteriaList([PerRowStop(continuations)]),
             )
-        for example, each in zip(examples, continuations, strict=True):
-            note_size(example.envelope.place, "tokens_out", len(each.ids))
-        return continuations
 
-    def _write(self, row: Row, example: Example, found: Continuation) -> Any:
-        if example.parameters.stream:
-            return Answer(found.unsent, EVENT_STREAM)
+    def _write(self, example: Example, found: Continuation) -> Any:
         before = example.text if example.parameters.return_full_text else ""
         text = before + found.read()
         if example.form is AnswerForm.PLAIN:
-            return answer_row(text, row)
-        details = {"details": found.details()} if example.parameters.details else {}
-        return answer_row([{"generated_text": text, **details}], row)
+            return text
+        if not example.parameters.details:
+            return [{"generated_text": text}]
+        tokens = [token._asdict() for token in found.tokens]
+        details = {**found.ending()._asdict(), "prefill": [], "tokens": tokens}
+        return [{"generated_text": text, "details": details}]
 
     def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
         """Return the tokens that the model adds to each prompt, the first of them."""
         # No more tokens than are explained, and no stream of them.
         most = self.settings.max_explanation_targets
-        batch.examples = [
+        examples = [
             replace(
                 each,
                 parameters=replace(
@@ -158,32 +175,35 @@ class TextGeneration(TextTask):
             )
             for each in batch.examples
         ]
-        found = zip(batch.rows, batch.examples, self._continue_all(batch), strict=True)
+        found = zip(
+            batch.windows, examples, self._continue_all(batch.windows, examples), strict=True
+        )
         return [
-            self.try_targets(partial(self._choose_targets, row, example, each.ids))
-            for row, example, each in found
+            self.try_targets(partial(self._choose_targets, prompt, example, each.ids))
+            for prompt, example, each in found
         ]
 
-    def _choose_targets(self, row: Row, example: Example, added: Sequence[int]) -> list[Target]:
+    def _choose_targets(
+        self, prompt: Window, example: Example, added: Sequence[int]
+    ) -> list[Target]:
         if example.target is not None:
             raise unknown_target("absent: each token that the model adds is explained")
-        whole = extend_row(row, added)
-        explained = [*own_tokens(row), *[False] * len(added)]
-        # The token at a place follows from the one before it.
+        whole = extend_window(prompt, added)
+        explained = [*own_tokens(prompt), *[False] * len(added)]
+        # The token at a position follows from the one before it.
         vocabulary = self.model.config.get_text_config().vocab_size
+        names = self.tokenizer.convert_ids_to_tokens(list(added))
         return [
             Target(
                 whole,
                 0,
-                (len(row) + place - 1) * vocabulary + token_id,
+                (len(prompt) + index - 1) * vocabulary + token_id,
                 name,
                 explained,
-                shown=len(row),
+                shown=len(prompt),
                 about={"text": self.tokenizer.decode([token_id])},
             )
-            for place, (token_id, name) in enumerate(
-                zip(added, self.tokenizer.convert_ids_to_tokens(list(added)), strict=True)
-            )
+            for index, (token_id, name) in enumerate(zip(added, names, strict=True))
         ]
 
     def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
@@ -196,15 +216,15 @@ class TextGeneration(TextTask):
         }
 
 
-def extend_row(row: Row, added: Sequence[int]) -> Row:
+def extend_window(prompt: Window, added: Sequence[int]) -> Window:
     """Return a prompt with the tokens that follow it, which are of no text."""
-    ids = [*row.pick(row.tokens.ids), *added]
+    ids = [*prompt.pick(prompt.tokens.ids), *added]
     rest = len(added)
     tokens = Tokens(
         ids,
         [0] * len(ids),
-        [*row.pick(row.tokens.sequences), *[None] * rest],
-        [*row.pick(row.tokens.words), *[None] * rest],
-        [*row.pick(row.tokens.offsets), *[(0, 0)] * rest],
+        [*prompt.pick(prompt.tokens.sequences), *[None] * rest],
+        [*prompt.pick(prompt.tokens.words), *[None] * rest],
+        [*prompt.pick(prompt.tokens.offsets), *[(0, 0)] * rest],
     )
-    return Row(tokens, range(len(ids)), row.owner)
+    return Window(tokens, range(len(ids)), prompt.owner)

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoConfig, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+from speechtext.checkpoints import load_checkpoint, load_script
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.settings import STRICT
 from speechtext.text.base import LoadedModel
@@ -23,6 +24,7 @@ from speechtext.text.windows import find_input_names
 logger = logging.getLogger(__name__)
 
 LABELS_FILE = "index_to_name.json"
+MODEL_FILE = "model.pt"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,7 +48,7 @@ def load_text_model(
     tokenizer = load_tokenizer(folder, settings)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if settings.save_mode == "torchscript":
-        network = torch.jit.load(str(folder / serialized_file), device).eval()
+        network = load_script(folder / serialized_file, device)
     else:
         network = load_network(folder, tokenizer, settings, device, settings.dtype)
         network = quantize(network) if settings.quantization else network
@@ -119,10 +121,10 @@ def load_network(
     if settings.model_parallel:
         options["device_map"] = "auto"
     try:
-        model, report = find_task(settings.mode).auto_model.from_pretrained(
+        model, report = load_checkpoint(
+            find_task(settings.mode).auto_model,
             folder,
             dtype=choose_dtype(dtype_name, device),
-            local_files_only=True,
             output_loading_info=True,
             **options,
         )
@@ -157,7 +159,7 @@ def use_linear_layers(model: Any) -> None:
 def quantize(model: Any) -> Any:
     """Return a model whose linear layers multiply in int8: weights now, activations as they come.
 
-    See https://docs.pytorch.org/docs/stable/generated/torch.ao.quantization.quantize_dynamic.html.
+    See `torch.ao.quantization.quantize_dynamic`.
     """
     if "onednn" in torch.backends.quantized.supported_engines:
         # About 1.4 times as fast as PyTorch's own choice, on an Intel Xeon with AMX.

@@ -1,14 +1,14 @@
 """From a payload to an example: its texts, its parameters, and the form in which to answer it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass
 from enum import Enum, auto
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from speechtext.errors import ImpossibleRequestError, MalformedRequestError, RequestError
-from speechtext.payloads import as_fields
+from speechtext.errors import ImpossibleRequestError, MalformedRequestError
+from speechtext.settings import describe_problems
 
 Parameters = TypeVar("Parameters")
 # Characters of a number or a parameter's name in an error.
@@ -26,25 +26,6 @@ class AnswerForm(Enum):
     HUB_CLIENT = auto()
 
 
-class Envelope(NamedTuple):
-    """What a request says beside its payload.
-
-    `place` is that in the batch, `declared_json` its content type, `explain` that it came to
-    /explanations and `media_type` how to show an explanation, `hub_client` that it is of
-    `huggingface_hub`; `send` sends a numbered part of the answer before the rest of it.
-    """
-
-    place: int = 0
-    declared_json: bool = False
-    explain: bool = False
-    hub_client: bool = False
-    send: Callable[[int, str], None] | None = None
-    media_type: str = "application/json"
-
-
-NO_ENVELOPE = Envelope()
-
-
 @dataclass(frozen=True)
 class Content:
     """What a payload says: a text or the fields of an object, and the parameters beside it."""
@@ -58,48 +39,49 @@ class Content:
 class Example:
     """One request: a text, the one that goes with it (a context, the other of a pair), and how.
 
-    `parameters` are the task's own; `target` is what to explain and `explanation` how, if that was
-    asked for.
+    `parameters` are the task's own; `target` is what to explain and `explanation` how, where an
+    explanation is asked for.
     """
 
     text: str
     second: str | None = None
     parameters: Any = None
     form: AnswerForm = AnswerForm.PLAIN
-    envelope: Envelope = NO_ENVELOPE
     target: Any = None
     explanation: Any = None
 
 
-def read_content(payload: Any, envelope: Envelope) -> Content:
+def read_content(payload: str | Mapping[str, Any], hub_client: bool) -> Content:
     """Return what a payload says, in the plain form or in that of Hugging Face.
 
     The latter is `{"inputs": ..., "parameters": {...}}`; `stream` may stand beside them, too.
-    Raises `RequestError` 400 or 422.
+    Raises `ImpossibleRequestError`.
     """
-    content = as_fields(payload, envelope.declared_json)
-    if isinstance(content, str):
-        return Content(content, {}, AnswerForm.PLAIN)
-    parameters = content.get("parameters") or {}
-    if not isinstance(parameters, Mapping):
-        raise impossible("parameters", "a JSON object", type(parameters).__name__)
-    if content.get("stream") is not None:
-        parameters = {**parameters, "stream": content["stream"]}
-    if "inputs" not in content:
-        return Content(content, parameters, AnswerForm.PLAIN)
-    inputs = content["inputs"]
+    if isinstance(payload, str):
+        return Content(payload, {}, AnswerForm.PLAIN)
+    parameters = _read_asked(payload)
+    if "inputs" not in payload:
+        return Content(payload, parameters, AnswerForm.PLAIN)
+    inputs = payload["inputs"]
     if not isinstance(inputs, str | Mapping):
         raise impossible("inputs", "one text or object in a request", type(inputs).__name__)
-    form = AnswerForm.HUB_CLIENT if envelope.hub_client else AnswerForm.PIPELINE
-    if isinstance(inputs, str):
-        inputs = {"text": inputs}
-    return Content(inputs, parameters, form)
+    form = AnswerForm.HUB_CLIENT if hub_client else AnswerForm.PIPELINE
+    return Content({"text": inputs} if isinstance(inputs, str) else inputs, parameters, form)
+
+
+def _read_asked(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    parameters = payload.get("parameters") or {}
+    if not isinstance(parameters, Mapping):
+        raise impossible("parameters", "a JSON object", type(parameters).__name__)
+    if payload.get("stream") is not None:
+        return {**parameters, "stream": payload["stream"]}
+    return parameters
 
 
 def text_of(content: Content, name: str = "text") -> str:
     """Return a text, from the field `name` where the payload is an object.
 
-    Raises `RequestError` 400 where there is none, or one that is not Unicode.
+    Raises `MalformedRequestError` where there is none, or one that is not Unicode.
     """
     if isinstance(content.fields, str) and name == "text":
         return _checked(content.fields, "body")
@@ -116,7 +98,7 @@ def text_of(content: Content, name: str = "text") -> str:
 
 
 def _checked(text: str, field: str) -> str:
-    """Return a text; raises `RequestError` 400 for one that JSON allows and Unicode does not."""
+    """Return a text; raises `MalformedRequestError` for one that is JSON's but not Unicode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -145,7 +127,7 @@ def read_parameters(
     """Return a request's parameters, checked; `defaults` stand for those that it does not name.
 
     A null means the default too, except where a parameter may be None and by default is not. Raises
-    `RequestError` 422, which names each parameter that is unknown or out of its range.
+    `ImpossibleRequestError`, which names each parameter that is unknown or out of its range.
     """
     known: dict[str, Field[Any]] = parameters_class.__dataclass_fields__  # type: ignore[attr-defined]
     named = {
@@ -156,7 +138,7 @@ def read_parameters(
     try:
         return parameters_class(**{**defaults, **named})
     except ValidationError as error:
-        problems = "; ".join(_describe(problem) for problem in error.errors())
+        problems = "; ".join(describe_problems(error, _describe_unknown, _show))
         raise ImpossibleRequestError(
             "InvalidParameter",
             f"Expected parameters among {', '.join(known)}, each in its range. {problems}.",
@@ -167,19 +149,18 @@ def _null_says_something(field: Field[Any]) -> bool:
     return field.default is not None and type(None) in get_args(field.type)
 
 
-def _describe(problem: Mapping[str, Any]) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    # Names and numbers tell what is wrong; texts may be a user's.
-    if problem["type"] == "unexpected_keyword_argument":
-        return f"{name[:MOST_SHOWN] if name.isidentifier() else 'a name'}: unknown"
-    value = problem["input"]
-    shown = (
+def _describe_unknown(name: str) -> str:
+    return f"{name[:MOST_SHOWN] if name.isidentifier() else 'a name'}: unknown"
+
+
+def _show(value: Any) -> str:
+    """Return what may be told of a value: numbers tell what is wrong, texts may be a user's."""
+    return (
         str(value)[:MOST_SHOWN] if isinstance(value, int | float) else f"a {type(value).__name__}"
     )
-    return f"{name}: {problem['msg']}, got {shown}"
 
 
-def impossible(name: str, expected: str, got: str) -> RequestError:
+def impossible(name: str, expected: str, got: str) -> ImpossibleRequestError:
     """Return the error of a value that cannot be, 422."""
     return ImpossibleRequestError(
         "InvalidParameter",
@@ -187,6 +168,6 @@ def impossible(name: str, expected: str, got: str) -> RequestError:
     )
 
 
-def unknown_target(expected: str) -> RequestError:
+def unknown_target(expected: str) -> ImpossibleRequestError:
     """Return the error of a target to explain that does not exist, 422."""
     return ImpossibleRequestError("UnknownTarget", f"Expected target to be {expected}.")

@@ -21,7 +21,7 @@ from speechtext.text.answer_spans import (
 from speechtext.text.base import UnderstandingTask, own_tokens, too_long
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Content, Example, text_of, unknown_target
-from speechtext.text.tokens import Row, Tokens, cut_windows
+from speechtext.text.tokens import Tokens, Window, cut_windows
 from speechtext.text.windows import Scored
 
 LONGEST_STRIDE = 128
@@ -51,6 +51,10 @@ class QuestionAnswering(UnderstandingTask):
         """Return the question and its context."""
         return text_of(content, "question"), text_of(content, "context")
 
+    def read_target(self, target: Any) -> Any:
+        """Return the target, but for a number: it never meant anything of an answer."""
+        return None if type(target) is int else target
+
     def default_parameters(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the parameters that the YAML sets."""
         return {
@@ -58,11 +62,11 @@ class QuestionAnswering(UnderstandingTask):
             "handle_impossible_answer": self.settings.handle_impossible_answer,
         }
 
-    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Row]:
+    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Window]:
         """Return the windows over a context, each with the whole question.
 
-        Raises `RequestError` 400 for a context without words and 413 for a question that leaves no
-        room for it.
+        Raises `MalformedRequestError` for a context without words and `RequestTooLargeError` for a
+        question that leaves no room for it.
         """
         wanted = example.parameters
         most = min(self.max_tokens, wanted.max_seq_len or self.max_tokens)
@@ -73,19 +77,21 @@ class QuestionAnswering(UnderstandingTask):
             raise MalformedRequestError("EmptyContext", "Expected words in context, got none.")
         room = most - tokens.count(0) - tokens.count(None)
         stride = self.choose_stride(wanted.doc_stride, min(most // 2, LONGEST_STRIDE), room)
-        return [Row(tokens, places, owner) for places in cut_windows(tokens, 1, most, stride)]
+        return [
+            Window(tokens, positions, owner) for positions in cut_windows(tokens, 1, most, stride)
+        ]
 
     def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
         """Return the answer's text, or what the pipeline "question-answering" gave."""
         wanted = example.parameters
         if example.second is None:
             best, span = find_best(scored, wanted.max_answer_len)
-            return self._spell(best.row, span)
-        scores = [score_row(each) for each in scored]
+            return self._spell(best.window, span)
+        scores = [score_window(each) for each in scored]
         # Spans of the same words become one answer.
         count = wanted.top_k * 2 + 10 if wanted.align_to_words else wanted.top_k
         spans = [
-            (span.score, *locate(each.row, span, wanted.align_to_words))
+            (span.score, *locate(each.window, span, wanted.align_to_words))
             for each, context in zip(scored, scores, strict=True)
             for span in find_spans(context, wanted.max_answer_len, count)
         ]
@@ -95,9 +101,11 @@ class QuestionAnswering(UnderstandingTask):
             return answers[0]["answer"]
         return answers[0] if len(answers) == 1 else answers
 
-    def _spell(self, row: Row, span: Span) -> str:
-        """Return the answer in a row that was encoded elsewhere, from its tokens alone."""
-        text: str = self.tokenizer.decode(row.pick(row.tokens.ids)[span.first : span.last + 1])
+    def _spell(self, window: Window, span: Span) -> str:
+        """Return the answer in a window that was encoded elsewhere, from its tokens alone."""
+        text: str = self.tokenizer.decode(
+            window.pick(window.tokens.ids)[span.first : span.last + 1]
+        )
         return text
 
     def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
@@ -106,22 +114,24 @@ class QuestionAnswering(UnderstandingTask):
             best, span = find_best(scored, example.parameters.max_answer_len)
         else:
             best, span = find_characters(scored, example)
-        explained, context = own_tokens(best.row), score_row(best)
-        start, end = locate(best.row, span, align_to_words=example.target is None)
+        explained, context = own_tokens(best.window), score_window(best)
+        start, end = locate(best.window, span, align_to_words=example.target is None)
         about = {"start": start, "end": end}
-        name = self._spell(best.row, span) if example.second is None else example.second[start:end]
+        name = (
+            self._spell(best.window, span) if example.second is None else example.second[start:end]
+        )
         sides = (("start", span.first, context.starts), ("end", span.last, context.ends))
         return [
             Target(
-                best.row,
+                best.window,
                 head,
-                place,
+                position,
                 name,
                 explained,
-                float(chances[place]),
+                float(chances[position]),
                 about={**about, "side": side},
             )
-            for head, (side, place, chances) in enumerate(sides)
+            for head, (side, position, chances) in enumerate(sides)
         ]
 
     def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
@@ -147,25 +157,25 @@ class QuestionAnswering(UnderstandingTask):
 
 
 def find_best(scored: Sequence[Scored], most_tokens: int) -> tuple[Scored, Span]:
-    """Return the most probable answer, and the row that it is in."""
-    found = ((each, find_spans(score_row(each), most_tokens, 1)[0]) for each in scored)
+    """Return the most probable answer, and the window that it is in."""
+    found = ((each, find_spans(score_window(each), most_tokens, 1)[0]) for each in scored)
     return max(found, key=lambda each: each[1].score)
 
 
 def find_characters(scored: Sequence[Scored], example: Example) -> tuple[Scored, Span]:
-    """Return the row and the tokens of the characters that a target names, end exclusive.
+    """Return the window and the tokens of the characters that a target names, end exclusive.
 
-    Raises `RequestError` 422 where the context has no such words.
+    Raises `ImpossibleRequestError` where the context has no such words.
     """
     target, context = example.target, example.second or ""
     known = isinstance(target, Mapping) and all(isinstance(each, int) for each in target.values())
     start, end = (target.get("start", 0), target.get("end", 0)) if known else (0, 0)
     for each in scored if 0 <= start < end <= len(context) else ():
-        offsets = each.row.pick(each.row.tokens.offsets)
+        offsets = each.window.pick(each.window.tokens.offsets)
         inside = [
-            place
-            for place, here in enumerate(each.row.content(1))
-            if here and offsets[place][0] < end and offsets[place][1] > start
+            position
+            for position, here in enumerate(each.window.content(1))
+            if here and offsets[position][0] < end and offsets[position][1] > start
         ]
         if inside:
             return each, Span(1.0, inside[0], inside[-1])
@@ -174,16 +184,16 @@ def find_characters(scored: Sequence[Scored], example: Example) -> tuple[Scored,
     )
 
 
-def score_row(scored: Scored) -> ContextScores:
-    """Return the probabilities of a row's tokens to begin and to end the answer."""
+def score_window(scored: Scored) -> ContextScores:
+    """Return the probabilities of a window's tokens to begin and to end the answer."""
     starts, ends = scored.heads[:2]
-    return score_context(starts, ends, torch.tensor(scored.row.content(1)))
+    return score_context(starts, ends, torch.tensor(scored.window.content(1)))
 
 
-def locate(row: Row, span: Span, align_to_words: bool) -> tuple[int, int]:
+def locate(window: Window, span: Span, align_to_words: bool) -> tuple[int, int]:
     """Return the characters of a span in the context, of whole words or of its tokens alone."""
     _, first, last = span
     if align_to_words:
-        first, last = whole_words(row.pick(row.tokens.words), span)
-    offsets = row.pick(row.tokens.offsets)
+        first, last = whole_words(window.pick(window.tokens.words), span)
+    offsets = window.pick(window.tokens.offsets)
     return offsets[first][0], offsets[last][1]

@@ -1,12 +1,12 @@
-"""What a model adds to a prompt: drawn token by token, read, stopped, and sent as it is made."""
+"""What a model adds to a prompt: drawn token by token, read, stopped, and told as it is made."""
 
-import json
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field as KeyOptions
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as settings_dataclass
 from transformers import (
     LogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
@@ -26,7 +26,7 @@ UNFINISHED = "\ufffd"
 StopText = Annotated[str, KeyOptions(min_length=1, max_length=100)]
 
 
-@dataclass(frozen=True, config=STRICT)
+@settings_dataclass(frozen=True, config=STRICT)
 class GenerationParameters:
     """What a request may ask for, under the names that transformers and its servers use."""
 
@@ -61,8 +61,39 @@ class GenerationParameters:
         return chosen
 
 
+class GeneratedToken(NamedTuple):
+    """A token that was added, the text it completes, and its log-probability."""
+
+    id: int
+    text: str
+    logprob: float
+    special: bool
+
+
+class Ending(NamedTuple):
+    """Why and after how many tokens a continuation ended, and its seed."""
+
+    finish_reason: str | None
+    generated_tokens: int
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """A token as it is made; with the last one all the text, and how it ended.
+
+    `index` counts the tokens from 1.
+    """
+
+    index: int
+    token: GeneratedToken
+    generated_text: str | None
+    ending: Ending | None
+    prompt_tokens: int
+
+
 class Continuation:
-    """What is added to one prompt, with its own parameters, its own chance and its own stream."""
+    """What is added to one prompt, with its own parameters and its own chance."""
 
     def __init__(
         self,
@@ -70,19 +101,18 @@ class Continuation:
         parameters: GenerationParameters,
         tokenizer: Any,
         end_ids: Sequence[int],
-        send: Callable[[int, str], None] | None,
+        on_token: Callable[[TokenEvent], None] | None = None,
     ) -> None:
         self.ids: list[int] = []
+        self.tokens: list[GeneratedToken] = []
         self.finish_reason: str | None = None
-        self.text = ""
+        self._text = ""
         self._parameters = parameters
         self._prompt_tokens = len(prompt)
         self._prompt_tail = list(prompt[-PROMPT_TAIL:])
         self._tokenizer = tokenizer
         self._end_ids = end_ids
-        self._send = send
-        self._tokens: list[dict[str, Any]] = []
-        self.unsent = ""
+        self._on_token = on_token
         self._processors = parameters.processors()
         self._generator = torch.Generator()
         if parameters.seed is not None:
@@ -121,16 +151,18 @@ class Continuation:
         self.ids.append(token_id)
         stops, watched = self._parameters.stop or (), self._parameters.watched
         text = self.read() if stops or watched else ""
-        if token_id in self._end_ids:
-            self.finish_reason = "eos_token"
-        elif any(stop in text for stop in stops):
-            self.finish_reason = "stop_sequence"
-        elif len(self.ids) == self._parameters.max_new_tokens:
-            self.finish_reason = "length"
+        self.finish_reason = self._find_end(token_id, text)
         if watched:
             self._note(token_id, text)
-        if self._parameters.stream:
-            self._tell()
+        if self._parameters.stream and self._on_token:
+            self._on_token(self._event())
+
+    def _find_end(self, token_id: int, text: str) -> str | None:
+        if token_id in self._end_ids:
+            return "eos_token"
+        if any(stop in text for stop in self._parameters.stop or ()):
+            return "stop_sequence"
+        return "length" if len(self.ids) == self._parameters.max_new_tokens else None
 
     def read(self) -> str:
         """Return the text that was added, up to what stops it."""
@@ -143,46 +175,24 @@ class Continuation:
         return text
 
     def _note(self, token_id: int, text: str) -> None:
-        new = "" if text.endswith(UNFINISHED) and not self.finish_reason else text[len(self.text) :]
-        self.text += new
-        self._tokens.append(
-            {
-                "id": token_id,
-                "text": new,
-                "logprob": round(self._log_probability, 6),
-                "special": token_id in self._tokenizer.all_special_ids,
-            }
-        )
+        unfinished = text.endswith(UNFINISHED) and not self.finish_reason
+        new = "" if unfinished else text[len(self._text) :]
+        self._text += new
+        special = token_id in self._tokenizer.all_special_ids
+        self.tokens.append(GeneratedToken(token_id, new, round(self._log_probability, 6), special))
 
-    def _tell(self) -> None:
-        """Send the last token as an event; that of the last of all is kept for the answer's end."""
-        number = len(self.ids)
-        ended = self.finish_reason is not None
-        event = {
-            "index": number,
-            "token": self._tokens[-1],
-            "generated_text": self.text if ended else None,
-            "details": self._summary() | {"input_length": self._prompt_tokens} if ended else None,
-        }
-        line = f"data:{json.dumps(event, ensure_ascii=False)}\n\n"
-        if self._send and not ended:
-            self._send(number, line)
-        else:
-            self.unsent += line
+    def _event(self) -> TokenEvent:
+        last = self.tokens[-1]
+        if self.finish_reason is None:
+            return TokenEvent(len(self.ids), last, None, None, self._prompt_tokens)
+        return TokenEvent(len(self.ids), last, self._text, self.ending(), self._prompt_tokens)
 
-    def _summary(self) -> dict[str, Any]:
-        return {
-            "finish_reason": self.finish_reason,
-            "generated_tokens": len(self.ids),
-            "seed": self._parameters.seed,
-        }
-
-    def details(self) -> dict[str, Any]:
-        """Return each token of the continuation, and why it ended."""
-        return self._summary() | {"prefill": [], "tokens": self._tokens}
+    def ending(self) -> Ending:
+        """Return why the continuation ended."""
+        return Ending(self.finish_reason, len(self.ids), self._parameters.seed)
 
 
-class WeighTokens(LogitsProcessor):
+class PerRowSampler(LogitsProcessor):
     """Lets each row of a batch weigh its own next token."""
 
     def __init__(self, rows: Sequence[Continuation], starts: Sequence[int]) -> None:
@@ -201,7 +211,7 @@ class WeighTokens(LogitsProcessor):
         return weights
 
 
-class ReadTokens(StoppingCriteria):
+class PerRowStop(StoppingCriteria):
     """Gives each row its new token, and tells which rows are done."""
 
     def __init__(self, rows: Sequence[Continuation]) -> None:

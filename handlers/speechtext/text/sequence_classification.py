@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoModelForSequenceClassification
 
 from speechtext.settings import STRICT
-from speechtext.text.base import UnderstandingTask, answer_row, own_tokens
+from speechtext.text.base import UnderstandingTask, own_tokens
 from speechtext.text.explanation.targets import Target
 from speechtext.text.payloads import (
     AnswerForm,
@@ -65,13 +65,13 @@ class SequenceClassification(UnderstandingTask):
 
     def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
         """Return the plain label, or what the pipeline "text-classification" gives."""
-        (row, (logits, *_)) = scored[0]
+        logits = scored[0].heads[0]
         if example.form is AnswerForm.PLAIN:
-            return answer_row(self._plain(logits), row)
+            return self._plain(logits)
         function = example.parameters.function_to_apply or self._function(len(logits))
         scores = to_scores(logits, function)
         found = rank_labels(scores, self.model.labels, example.parameters.top_k)
-        return answer_row([found] if example.form is AnswerForm.HUB_CLIENT else found, row)
+        return [found] if example.form is AnswerForm.HUB_CLIENT else found
 
     def _plain(self, logits: torch.Tensor) -> str | float | list[str]:
         problem, labels = self.model.config.problem_type, self.model.labels
@@ -91,7 +91,7 @@ class SequenceClassification(UnderstandingTask):
 
     def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
         """Return the label asked for, by index or name, else the predicted one."""
-        row, (logits, *_) = scored[0]
+        window, (logits, *_) = scored[0]
         labels, asked = self.model.labels, example.target
         index = predicted = int(logits.argmax())
         if asked is not None:
@@ -102,4 +102,6 @@ class SequenceClassification(UnderstandingTask):
         scores = to_scores(logits, self._function(len(logits)))
         probability = None if self.model.config.problem_type == REGRESSION else float(scores[index])
         about = {"prediction": labels[predicted]} if asked is not None else {}
-        return [Target(row, 0, index, labels[index], own_tokens(row), probability, about=about)]
+        return [
+            Target(window, 0, index, labels[index], own_tokens(window), probability, about=about)
+        ]

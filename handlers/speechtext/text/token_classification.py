@@ -12,15 +12,15 @@ from speechtext.settings import STRICT
 from speechtext.text.base import UnderstandingTask, own_tokens, too_long
 from speechtext.text.entities import (
     Labelled,
-    Piece,
+    ScoredToken,
     entity_runs,
     find_entities,
-    label_pieces,
+    label_tokens,
     resolve_overlaps,
 )
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Example, impossible, unknown_target
-from speechtext.text.tokens import Row, Tokens, cut_windows, merge_windows
+from speechtext.text.tokens import Tokens, Window, cut_windows, merge_windows
 from speechtext.text.windows import Scored
 
 # Neighbouring windows share this part of their room, unless the YAML or the request says more.
@@ -50,19 +50,21 @@ class TokenClassification(UnderstandingTask):
     has_labels = True
     per_token = True
 
-    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Row]:
+    def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Window]:
         """Return the windows over a text."""
         room = self.max_tokens - tokens.count(None)
         stride = self.choose_stride(example.parameters.stride, room // SHARED_PART, room)
         windows = cut_windows(tokens, 0, self.max_tokens, stride)
-        return [Row(tokens, places, owner) for places in windows]
+        return [Window(tokens, positions, owner) for positions in windows]
 
     def decode(self, example: Example, scored: Sequence[Scored]) -> list[Any]:
         """Return the pairs, or what the pipeline "token-classification" gives."""
-        tokens = scored[0].row.tokens
+        tokens = scored[0].window.tokens
         if example.form is AnswerForm.PLAIN:
-            logits = merge_windows([(each.row, each.heads[0]) for each in scored], 0)
-            names = self.tokenizer.convert_ids_to_tokens([tokens.ids[place] for place in logits])
+            logits = merge_windows([(each.window, each.heads[0]) for each in scored], 0)
+            names = self.tokenizer.convert_ids_to_tokens(
+                [tokens.ids[position] for position in logits]
+            )
             best = torch.stack([*logits.values()]).argmax(dim=1).tolist() if logits else []
             labels = [self.model.labels[index] for index in best]
             return [list(pair) for pair in zip(names, labels, strict=True)]
@@ -77,7 +79,7 @@ class TokenClassification(UnderstandingTask):
         wanted = example.parameters
         ignored = [NO_ENTITY] if wanted.ignore_labels is None else wanted.ignore_labels
         return find_entities(
-            self._pieces(example.text, tokens, scored),
+            self._score_tokens(example.text, tokens, scored),
             self.model.labels,
             wanted.aggregation_strategy,
             ignored,
@@ -85,38 +87,66 @@ class TokenClassification(UnderstandingTask):
         )
 
     def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
-        """Return a `[token, label]` pair or the label of a word, as asked for, else each entity.
+        """Return the token and label asked for, else each entity.
 
         An entity is explained by the label of its first token.
         """
         if len(scored) > 1:
-            raise too_long("a text to explain", self.max_tokens, len(scored[0].row.tokens.ids))
-        row, (logits, *_) = scored[0]
-        labelled = label_pieces(self._pieces(example.text, row.tokens, scored), self.model.labels)
+            raise too_long("a text to explain", self.max_tokens, len(scored[0].window.tokens.ids))
+        window, (logits, *_) = scored[0]
+        tokens = self._score_tokens(example.text, window.tokens, scored)
+        labelled = label_tokens(tokens, self.model.labels)
         if example.target is not None:
-            place, label = self._find_asked(example, labelled)
-            return [self._target(row, logits, [labelled[place]._replace(label=label)])]
+            return [self._target(window, logits, [self._find_asked(example, window, labelled)])]
         runs = [run for run in entity_runs(labelled) if run[0].label != NO_ENTITY]
         return [
-            self._target(row, logits, run) for run in runs[: self.settings.max_explanation_targets]
+            self._target(window, logits, run)
+            for run in runs[: self.settings.max_explanation_targets]
         ]
 
-    def _find_asked(self, example: Example, labelled: Sequence[Labelled]) -> tuple[int, str]:
-        target, labels = example.target, self.model.labels.values()
-        if isinstance(target, list) and len(target) == 2 and target[1] in labels:
-            for index, each in enumerate(labelled):
-                if target[0] in (each.word, example.text[each.start : each.end]):
-                    return index, target[1]
-        if isinstance(target, str) and target in example.text:
-            first = example.text.index(target)
-            for index, each in enumerate(labelled):
-                if each.end > first:
-                    return index, each.label
-        raise unknown_target(
-            f"a word of the text, or a pair of one of its tokens and one of {', '.join(labels)}"
-        )
+    def _find_asked(
+        self, example: Example, window: Window, labelled: Sequence[Labelled]
+    ) -> Labelled:
+        """Return the token and label that a target names, in one of three ways."""
+        target, labels = example.target, self.model.labels
+        if isinstance(target, str):
+            found = self._find_word(example.text, target, labelled)
+        elif not isinstance(target, list | tuple) or len(target) != 2:
+            found = None
+        elif all(type(each) is int for each in target):
+            found = self._find_indices(window, *target)
+        else:
+            found = self._find_pair(example.text, target, labelled)
+        if found is None:
+            raise unknown_target(
+                "a word of the text, a pair of one of its tokens and one of "
+                f"{', '.join(labels.values())}, or a pair of the index of a token below "
+                f"{len(window)} and that of a label below {len(labels)}"
+            )
+        return found
 
-    def _target(self, row: Row, logits: torch.Tensor, run: Sequence[Labelled]) -> Target:
+    def _find_word(self, text: str, target: str, labelled: Sequence[Labelled]) -> Labelled | None:
+        first = text.find(target)
+        return next((each for each in labelled if 0 <= first < each.end), None)
+
+    def _find_pair(
+        self, text: str, target: Sequence[Any], labelled: Sequence[Labelled]
+    ) -> Labelled | None:
+        name, label = target
+        if label not in self.model.labels.values():
+            return None
+        named = (each for each in labelled if name in (each.word, text[each.start : each.end]))
+        return next((each._replace(label=label) for each in named), None)
+
+    def _find_indices(self, window: Window, position: int, label: int) -> Labelled | None:
+        """Return the token at a position of the model's input, special tokens counted."""
+        if not 0 <= position < len(window) or label not in self.model.labels:
+            return None
+        tokens = window.tokens
+        name = self.tokenizer.convert_ids_to_tokens(tokens.ids[position])
+        return Labelled(self.model.labels[label], 0.0, name, *tokens.offsets[position], position)
+
+    def _target(self, window: Window, logits: torch.Tensor, run: Sequence[Labelled]) -> Target:
         first = run[0]
         label = next(index for index, name in self.model.labels.items() if name == first.label)
         about = {
@@ -124,9 +154,10 @@ class TokenClassification(UnderstandingTask):
             "start": first.start,
             "end": run[-1].end,
         }
-        probability = float(logits[first.place].softmax(dim=-1)[label])
-        place = first.place * logits.shape[1] + label
-        return Target(row, 0, place, first.label, own_tokens(row), probability, about=about)
+        probability = float(logits[first.position].softmax(dim=-1)[label])
+        logit_index = first.position * logits.shape[1] + label
+        own = own_tokens(window)
+        return Target(window, 0, logit_index, first.label, own, probability, about=about)
 
     def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
         """Return what an answer tells about the target asked for, or about each entity."""
@@ -139,23 +170,25 @@ class TokenClassification(UnderstandingTask):
             ]
         }
 
-    def _pieces(self, text: str, tokens: Tokens, scored: Sequence[Scored]) -> list[Piece]:
-        logits = merge_windows([(each.row, each.heads[0]) for each in scored], 0)
+    def _score_tokens(
+        self, text: str, tokens: Tokens, scored: Sequence[Scored]
+    ) -> list[ScoredToken]:
+        logits = merge_windows([(each.window, each.heads[0]) for each in scored], 0)
         names = self.tokenizer.convert_ids_to_tokens(tokens.ids)
         return [
-            self._piece(text, names[place], tokens, place, each.softmax(dim=-1))
-            for place, each in logits.items()
+            self._score_token(text, names[position], tokens, position, each.softmax(dim=-1))
+            for position, each in logits.items()
         ]
 
-    def _piece(
-        self, text: str, name: str, tokens: Tokens, place: int, scores: torch.Tensor
-    ) -> Piece:
-        start, end = tokens.offsets[place]
-        if tokens.ids[place] == self.tokenizer.unk_token_id:
-            return Piece(text[start:end], start, end, place, False, scores)
+    def _score_token(
+        self, text: str, name: str, tokens: Tokens, position: int, scores: torch.Tensor
+    ) -> ScoredToken:
+        start, end = tokens.offsets[position]
+        if tokens.ids[position] == self.tokenizer.unk_token_id:
+            return ScoredToken(text[start:end], start, end, position, False, scores)
         if getattr(self.tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None):
             continues = len(name) != end - start
         else:
             # Without a mark of its own, a piece continues a word where no space is before it.
             continues = start > 0 and " " not in text[start - 1 : start + 1]
-        return Piece(name, start, end, place, continues, scores)
+        return ScoredToken(name, start, end, position, continues, scores)

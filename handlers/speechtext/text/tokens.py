@@ -1,4 +1,4 @@
-"""The tokens of a text, and how those of a long one are cut into rows for the model."""
+"""The tokens of a text, and how those of a long one are cut into windows for the model."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -34,27 +34,27 @@ class Tokens(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
-    """Tokens that go to the model together: those at `places` of all tokens of example `owner`.
+class Window:
+    """Tokens that go to the model together: those at `positions` of all tokens of example `owner`.
 
-    `dropped` tokens of the text are in no row. Rows that were encoded elsewhere know only the ids
-    of their tokens, no words and no characters.
+    `dropped_tokens` of the text are in no window. Windows that were encoded elsewhere know only the
+    ids of their tokens, no words and no characters.
     """
 
     tokens: Tokens
-    places: Sequence[int]
+    positions: Sequence[int]
     owner: int
-    dropped: int = 0
+    dropped_tokens: int = 0
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
     def pick(self, values: Sequence[Any]) -> list[Any]:
-        """Return those of a value for each token that belong to this row."""
-        return [values[place] for place in self.places]
+        """Return those of a value for each token that belong to this window."""
+        return [values[position] for position in self.positions]
 
     def content(self, sequence: int) -> list[bool]:
-        """Return which of the row's tokens are of one of the two texts."""
+        """Return which of the window's tokens are of one of the two texts."""
         return [each == sequence for each in self.pick(self.tokens.sequences)]
 
 
@@ -90,13 +90,13 @@ def adopt_tokens(
         sequences.append(None if token_id in special_ids else int(second))
     # The second text's own tokens, and the separator behind it.
     first = sequences.index(1) if 1 in sequences else len(sequences)
-    types = [int(place >= first) for place in range(len(sequences))]
+    types = [int(position >= first) for position in range(len(sequences))]
     unknown: list[int | None] = [None] * len(sequences)
     return Tokens(list(ids), types, sequences, unknown, [(0, 0)] * len(sequences))
 
 
 def cut_end(tokens: Tokens, most: int, side: str = "right") -> list[int]:
-    """Return the places of at most `most` tokens: all special ones, and each text's first.
+    """Return the positions of at most `most` tokens: all special ones, and each text's first.
 
     Of two texts the longer loses its tokens first, as `longest_first` of the tokenizers library
     has it. Where `side` is left, each text's last tokens stay.
@@ -105,47 +105,49 @@ def cut_end(tokens: Tokens, most: int, side: str = "right") -> list[int]:
     shorter, longer = sorted((0, 1), key=tokens.count)
     kept = {shorter: min(tokens.count(shorter), room // 2)}
     kept[longer] = min(tokens.count(longer), room - kept[shorter])
-    places: list[int] = []
+    positions: list[int] = []
     for sequence in (0, 1):
-        own = [place for place, each in enumerate(tokens.sequences) if each == sequence]
+        own = [position for position, each in enumerate(tokens.sequences) if each == sequence]
         first = len(own) - kept[sequence] if side == "left" else 0
-        places += own[first : first + kept[sequence]]
-    special = (place for place, each in enumerate(tokens.sequences) if each is None)
-    return sorted([*places, *special])
+        positions += own[first : first + kept[sequence]]
+    special = (position for position, each in enumerate(tokens.sequences) if each is None)
+    return sorted([*positions, *special])
 
 
 def cut_windows(tokens: Tokens, sequence: int, most: int, stride: int) -> list[list[int]]:
-    """Return the places of the tokens of each window over one of the texts.
+    """Return the positions of the tokens of each window over one of the texts.
 
     Each has at most `most` tokens: all of the other text, the special ones, and so many of this one
     that neighbours share `stride` of them. Raises `ValueError` where there is no room to move on.
     """
-    own = [place for place, each in enumerate(tokens.sequences) if each == sequence]
-    other = [place for place, each in enumerate(tokens.sequences) if each != sequence]
+    own = [position for position, each in enumerate(tokens.sequences) if each == sequence]
+    other = [position for position, each in enumerate(tokens.sequences) if each != sequence]
     room = most - len(other)
     if room <= stride:
         raise ValueError(f"no room for more than {stride} tokens")
     starts = range(0, max(1, len(own) - stride), room - stride)
-    before = len(list(takewhile(lambda place: not own or place < own[0], other)))
+    before = len(list(takewhile(lambda position: not own or position < own[0], other)))
     return [[*other[:before], *own[start : start + room], *other[before:]] for start in starts]
 
 
 def merge_windows(
-    windows: Sequence[tuple[Row, torch.Tensor]], sequence: int
+    windows: Sequence[tuple[Window, torch.Tensor]], sequence: int
 ) -> dict[int, torch.Tensor]:
-    """Return what each token of a text got, by its place, from the window that sees most around it.
+    """Return what each token of a text got, by its position, from the window that sees most of it.
 
-    Each window comes with values of shape (tokens, ...), one for each token of its row.
+    Each window comes with values of shape (tokens, ...), one for each token of it.
     """
-    own = [place for place, each in enumerate(windows[0][0].tokens.sequences) if each == sequence]
+    own = [
+        position for position, each in enumerate(windows[0][0].tokens.sequences) if each == sequence
+    ]
     best: dict[int, tuple[float, torch.Tensor]] = {}
-    for row, values in windows:
-        pairs = zip(row.places, values, row.content(sequence), strict=True)
-        inside = {place: value for place, value, here in pairs if here}
+    for window, values in windows:
+        pairs = zip(window.positions, values, window.content(sequence), strict=True)
+        inside = {position: value for position, value, here in pairs if here}
         first, last = min(inside, default=0), max(inside, default=0)
-        for place, value in inside.items():
-            before = math.inf if own[0] in inside else place - first
-            behind = math.inf if own[-1] in inside else last - place
-            if place not in best or min(before, behind) > best[place][0]:
-                best[place] = min(before, behind), value
-    return {place: value for place, (_, value) in sorted(best.items())}
+        for position, value in inside.items():
+            before = math.inf if own[0] in inside else position - first
+            behind = math.inf if own[-1] in inside else last - position
+            if position not in best or min(before, behind) > best[position][0]:
+                best[position] = min(before, behind), value
+    return {position: value for position, (_, value) in sorted(best.items())}

@@ -1,7 +1,8 @@
-"""Rows of tokens as tensors: run by the model in groups of like length, given back one by one."""
+"""Windows of tokens as tensors: run by the model in groups of like length, and given back."""
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from speechtext.batching import plan_groups
 from speechtext.measurements import note_padding, stage
 from speechtext.text.payloads import Example
-from speechtext.text.tokens import Row
+from speechtext.text.tokens import Window
 
 # Tokens in a call of the model, at most, and what a call costs beside them, counted in tokens: so
 # many may be padding before another call is cheaper. A processor is fastest while what it computes
@@ -21,40 +22,45 @@ GPU_TOKENS, GPU_CALL_TOKENS = 16_384, 1024
 
 
 class Scored(NamedTuple):
-    """A row and the model's output heads for it, float32, on the CPU, without padding."""
+    """A window and the model's output heads for it, float32, on the CPU, without padding."""
 
-    row: Row
+    window: Window
     heads: tuple[torch.Tensor, ...]
 
 
-class EncodedBatch(tuple[torch.Tensor, torch.Tensor]):
-    """`(input_ids, attention_mask)`, each of shape (rows, tokens), with what they were made of.
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Windows and the examples that they were cut from, as tensors of shape (windows, tokens).
 
-    Rows that were encoded elsewhere have no `examples`.
+    Windows that were encoded elsewhere are of examples without a text.
     """
 
-    rows: Sequence[Row]
+    windows: Sequence[Window]
     examples: Sequence[Example]
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
     token_type_ids: torch.Tensor
-
-    def __new__(
-        cls, rows: Sequence[Row], examples: Sequence[Example], pad_id: int, side: str
-    ) -> "EncodedBatch":
-        """Pad rows to the longest of them, on one side."""
-        ids = pad_rows([row.pick(row.tokens.ids) for row in rows], pad_id, side)
-        batch = super().__new__(cls, (ids, pad_rows([[1] * len(row) for row in rows], 0, side)))
-        batch.token_type_ids = pad_rows([row.pick(row.tokens.type_ids) for row in rows], 0, side)
-        batch.rows, batch.examples = rows, examples
-        return batch
 
     def inputs(self, names: Sequence[str], device: torch.device) -> dict[str, torch.Tensor]:
         """Return the model's inputs, those that it has a name for, on its device."""
-        tensors = {
-            "input_ids": self[0],
-            "attention_mask": self[1],
-            "token_type_ids": self.token_type_ids,
-        }
-        return {name: tensors[name].to(device) for name in names}
+        return {name: getattr(self, name).to(device) for name in names}
+
+    def count_tokens(self, owner: int) -> int:
+        """Return how many tokens the model reads of an example, in all of its windows."""
+        return sum(len(window) for window in self.windows if window.owner == owner)
+
+
+def pad_batch(
+    windows: Sequence[Window], examples: Sequence[Example], pad_id: int, side: str = "right"
+) -> EncodedBatch:
+    """Return windows as tensors, padded to the longest of them, on one side."""
+    return EncodedBatch(
+        windows,
+        examples,
+        input_ids=pad_rows([window.pick(window.tokens.ids) for window in windows], pad_id, side),
+        attention_mask=pad_rows([[1] * len(window) for window in windows], 0, side),
+        token_type_ids=pad_rows([w.pick(w.tokens.type_ids) for w in windows], 0, side),
+    )
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> torch.Tensor:
@@ -74,7 +80,7 @@ def find_input_names(model: Any, tokenizer: Any) -> list[str]:
     return [name for name in arguments if name in made]
 
 
-def score_rows(
+def score_windows(
     model: Any,
     batch: EncodedBatch,
     input_names: Sequence[str],
@@ -82,11 +88,12 @@ def score_rows(
     most_tokens: int | None,
     per_token: bool,
 ) -> list[Scored]:
-    """Run the model on rows in groups of like length; return each row's heads, in their order.
+    """Run the model on windows in groups of like length; return each one's heads, in their order.
 
-    The rows are padded on the right. `per_token` says that the heads have a value for each token.
+    The windows are padded on the right. `per_token` says that the heads have a value for each
+    token.
     """
-    lengths = [len(row) for row in batch.rows]
+    lengths = [len(window) for window in batch.windows]
     on_cpu = device.type == "cpu"
     most_tokens = most_tokens or (CPU_TOKENS if on_cpu else GPU_TOKENS)
     call_tokens = CPU_CALL_TOKENS if on_cpu else GPU_CALL_TOKENS
@@ -99,9 +106,9 @@ def score_rows(
             heads = run_heads(
                 model, {name: each[group, :width].to(device) for name, each in inputs.items()}
             )
-        for place, index in enumerate(group):
-            own = (head[place, : lengths[index]] if per_token else head[place] for head in heads)
-            scored[index] = Scored(batch.rows[index], tuple(own))
+        for row, index in enumerate(group):
+            own = (head[row, : lengths[index]] if per_token else head[row] for head in heads)
+            scored[index] = Scored(batch.windows[index], tuple(own))
     return [scored[index] for index in range(len(lengths))]
 
 

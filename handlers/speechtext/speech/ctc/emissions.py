@@ -102,7 +102,7 @@ def compute_emissions(
     waveforms: Sequence[torch.Tensor],
     chunk_s: float,
     stride_s: float,
-    epsilon: float | None = NORMALIZATION_EPSILON,
+    epsilon: float | None = None,
 ) -> list[torch.Tensor]:
     """Return the logits of each waveform, shape (frames, labels), float32, on the CPU.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC, Wav2Vec2Processor
 
+from speechtext.checkpoints import load_checkpoint
 from speechtext.devices import choose_dtype
 from speechtext.speech.ctc.cpu_convolutions import speed_up_convolutions
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
@@ -19,8 +20,8 @@ def load_model(
     """
     dtype = choose_dtype(settings.dtype, device)
     processor = Wav2Vec2Processor.from_pretrained(folder)
-    model = Wav2Vec2ForCTC.from_pretrained(
-        folder, dtype=dtype, attn_implementation=settings.attn_implementation
+    model = load_checkpoint(
+        Wav2Vec2ForCTC, folder, dtype=dtype, attn_implementation=settings.attn_implementation
     )
     check_architecture(model)
     if settings.target_lang:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from sentencepiece import SentencePieceProcessor
 
+from speechtext.checkpoints import load_script
 from speechtext.speech.rnnt.vocabulary import Vocabulary
 
 MODEL_FILE = "model.pt"
@@ -18,14 +19,19 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         pieces = SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE_FILE))
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"{SENTENCEPIECE_FILE}: expected a SentencePiece model, got a missing or damaged file."
+            f"{SENTENCEPIECE_FILE}: expected a SentencePiece model, got a damaged file."
         ) from error
     return Vocabulary(pieces)
 
 
-def load_script(path: Path, device: torch.device) -> Any:
-    """Return a TorchScript file on its device; raises `ValueError` for a damaged one."""
-    try:
-        return torch.jit.load(str(path), device).eval()
-    except RuntimeError as error:
-        raise ValueError(f"{path.name}: expected TorchScript, got a damaged file.") from error
+def load_transducer(path: Path, device: torch.device) -> Any:
+    """Return a TorchScript file on its device; raises `ValueError` for another kind of model."""
+    model = load_script(path, device)
+    if not (is_beam_search(model) or hasattr(model, "encoder")):
+        raise ValueError(f"{path.name}: expected an Emformer RNN-T, got a {model.original_name}.")
+    return model
+
+
+def is_beam_search(model: Any) -> bool:
+    """Tell whether a TorchScript module is `torchaudio.models.RNNTBeamSearch`."""
+    return bool(model.original_name == "RNNTBeamSearch")

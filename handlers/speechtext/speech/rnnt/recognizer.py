@@ -13,11 +13,15 @@ from speechtext.devices import DtypeName
 from speechtext.settings import STRICT
 from speechtext.speech.alignments import Alignment, Recognition
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
-from speechtext.speech.rnnt.loading import MODEL_FILE, load_script, load_vocabulary
+from speechtext.speech.rnnt.loading import (
+    MODEL_FILE,
+    is_beam_search,
+    load_transducer,
+    load_vocabulary,
+)
 from speechtext.speech.rnnt.recordings import Recording
 from speechtext.speech.rnnt.scripted_beam_search import (
     ScriptedBeamSearch,
-    is_beam_search,
 )
 from speechtext.speech.rnnt.segments import SegmentTracker
 from speechtext.speech.rnnt.transducer import Transducer
@@ -150,7 +154,7 @@ def load_recognizer(
 ) -> EmformerRecognizer | ScriptedBeamSearch:
     """Return what recognises with a TorchScript file, whichever of the two kinds it is, run."""
     vocabulary = load_vocabulary(folder)
-    model = load_script(folder / file, device)
+    model = load_transducer(folder / file, device)
     if is_beam_search(model):
         search = ScriptedBeamSearch(model, vocabulary, folder, settings.beam_width)
         search.transcribe([torch.zeros(SAMPLE_RATE_HZ)])

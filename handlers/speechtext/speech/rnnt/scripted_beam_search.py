@@ -48,8 +48,3 @@ class ScriptedBeamSearch:
         length = torch.tensor([len(features)], device=self._device)
         blank_and_labels: list[int] = self.model(features, length, self._beam_width)[0][0]
         return blank_and_labels[1:]
-
-
-def is_beam_search(model: Any) -> bool:
-    """Tell whether a TorchScript module is one of those."""
-    return bool(model.original_name == "RNNTBeamSearch")

@@ -20,7 +20,7 @@ class Question(NamedTuple):
 
     `input_ids`, `baseline` and `words` have the shape (rows, tokens): `baseline` is `input_ids`
     without what is to be explained, `words` number the word of each token. `others` are the model's
-    further inputs. The number is the output head `heads[row]`, flattened, at `places[row]`.
+    further inputs. The number is the output head `heads[row]`, flattened, at `logit_indices[row]`.
     """
 
     input_ids: torch.Tensor
@@ -28,7 +28,7 @@ class Question(NamedTuple):
     words: torch.Tensor
     others: dict[str, torch.Tensor]
     heads: torch.Tensor
-    places: torch.Tensor
+    logit_indices: torch.Tensor
 
     def pick(self, rows: Sequence[int]) -> "Question":
         """Return some of the rows."""
@@ -39,12 +39,12 @@ class Question(NamedTuple):
             self.words[index],
             {name: each[index] for name, each in self.others.items()},
             self.heads[index],
-            self.places[index],
+            self.logit_indices[index],
         )
 
     def arguments(self) -> tuple[torch.Tensor, ...]:
         """Return what the value depends on beside `input_ids`."""
-        return (*self.others.values(), self.heads, self.places)
+        return (*self.others.values(), self.heads, self.logit_indices)
 
 
 class Attribution(NamedTuple):
@@ -64,13 +64,13 @@ def value_of(model: Any, names: Sequence[str]) -> Value:
     """Return the numbers to explain, shape (rows,), as a function of `input_ids` and arguments."""
 
     def value(input_ids: torch.Tensor, *arguments: torch.Tensor) -> torch.Tensor:
-        *others, heads, places = arguments
+        *others, heads, logit_indices = arguments
         output = model(input_ids=input_ids, **dict(zip(names, others, strict=True)))
         numbers = torch.zeros(len(input_ids), device=input_ids.device)
         for index, head in enumerate(heads_of(output)):
             own = heads == index
             if own.any():
-                picked = head.flatten(1)[own].gather(1, places[own, None])[:, 0]
+                picked = head.flatten(1)[own].gather(1, logit_indices[own, None])[:, 0]
                 numbers = numbers.masked_scatter(own, picked.float())
         return numbers
 

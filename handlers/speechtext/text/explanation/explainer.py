@@ -4,15 +4,15 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from device_io import Answer
 from speechtext.batching import plan_groups
 from speechtext.errors import RequestError
-from speechtext.measurements import note_gauge, note_size, stage
+from speechtext.measurements import stage
 from speechtext.text.base import TextTask
 from speechtext.text.explanation.attribution import (
     METHODS,
@@ -21,20 +21,19 @@ from speechtext.text.explanation.attribution import (
     find_embeddings,
     value_of,
 )
-from speechtext.text.explanation.pages import PICTURES, View
+from speechtext.text.explanation.explanation import Explanation
 from speechtext.text.explanation.targets import (
     Explained,
     ExplanationParameters,
     Target,
-    describe_pieces,
-    sum_pieces,
-    token_pieces,
-    word_pieces,
+    sum_spans,
+    token_spans,
+    word_spans,
 )
 from speechtext.text.payloads import Example
 from speechtext.text.settings import TextSettings
-from speechtext.text.tokens import Row, adopt_tokens
-from speechtext.text.windows import EncodedBatch, pad_rows
+from speechtext.text.tokens import Window, adopt_tokens
+from speechtext.text.windows import EncodedBatch, pad_batch, pad_rows
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class Explainer:
         self._others = [name for name in task.model.input_names if name != "input_ids"]
         self._value = value_of(network, self._others)
 
-    def explain(self, batch: EncodedBatch) -> list[Any]:
+    def explain(self, batch: EncodedBatch) -> list[Explanation | RequestError]:
         """Return the explanation of each example of a batch, or the error of one without."""
         targets = self._task.find_targets(batch)
         jobs = [
@@ -81,9 +80,7 @@ class Explainer:
         for job, found in zip(jobs, self._explain_jobs(batch.examples, jobs), strict=True):
             explained[job.owner].append(found)
         return [
-            each
-            if isinstance(each, RequestError)
-            else self._describe(batch, owner, explained[owner])
+            each if isinstance(each, RequestError) else self._gather(batch, owner, explained[owner])
             for owner, each in enumerate(targets)
         ]
 
@@ -93,9 +90,9 @@ class Explainer:
         asked = [(examples[job.owner].explanation, job.target) for job in jobs]
         for parameters in dict.fromkeys(each for each, _ in asked):
             same = [index for index, (each, _) in enumerate(asked) if each == parameters]
-            lengths = [len(asked[index][1].row) for index in same]
+            lengths = [len(asked[index][1].window) for index in same]
             for group in plan_groups(lengths, self._most_tokens, call_tokens=0):
-                indices = [same[place] for place in group]
+                indices = [same[each] for each in group]
                 targets = [jobs[index].target for index in indices]
                 found.update(zip(indices, self._attribute(parameters, targets), strict=True))
         return [found[index] for index in range(len(jobs))]
@@ -108,27 +105,31 @@ class Explainer:
     def _attribute(
         self, parameters: ExplanationParameters, targets: Sequence[Target]
     ) -> list[Explained]:
-        question = self._ask(targets)
-        pending, n_steps = list(range(len(targets))), parameters.n_steps
-        found: dict[int, Explained] = {}
-        while pending:
-            given = self._run(parameters.method, question.pick(pending), n_steps)
-            most = self._settings.max_explanation_steps
-            unsure = []
-            for place, index in enumerate(pending):
-                delta, change = float(given.deltas[place]), float(given.changes[place])
-                width = len(targets[index].row)
-                importances = given.importances[place, :width].tolist()
-                found[index] = Explained(targets[index], importances, delta, given.n_steps)
-                allowed = abs(change) * (parameters.tolerance or 1)
-                if parameters.tolerance and abs(delta) > allowed and given.n_steps == n_steps:
-                    unsure.append(index)
-            pending = unsure if n_steps < most else []
-            n_steps = min(most, n_steps * 2)
-        results = [found[index] for index in range(len(targets))]
+        results = self._refine_steps(parameters, targets)
         if not parameters.metrics:
             return results
         return [each._replace(metrics=self._measure(each)) for each in results]
+
+    def _refine_steps(
+        self, parameters: ExplanationParameters, targets: Sequence[Target]
+    ) -> list[Explained]:
+        """Attribute to each target; with a tolerance in twice the steps, until it is kept."""
+        question = self._ask(targets)
+        found: dict[int, Explained] = {}
+        pending, n_steps = list(range(len(targets))), parameters.n_steps
+        while pending:
+            given = self._run(parameters.method, question.pick(pending), n_steps)
+            for row, index in enumerate(pending):
+                found[index] = _explained(targets[index], given, row)
+            at_limit = n_steps >= self._settings.max_explanation_steps
+            # A method without steps is as exact as it gets.
+            final = parameters.tolerance is None or at_limit or given.n_steps != n_steps
+            kept = [] if final else _within(given, parameters.tolerance or 0)
+            pending = (
+                [] if final else [i for i, sure in zip(pending, kept, strict=True) if not sure]
+            )
+            n_steps = min(self._settings.max_explanation_steps, n_steps * 2)
+        return [found[index] for index in range(len(targets))]
 
     def _run(self, method: str, question: Question, n_steps: int) -> Attribution:
         most_rows = max(1, self._most_tokens // question.input_ids.shape[1])
@@ -148,19 +149,19 @@ class Explainer:
         return nullcontext()
 
     def _ask(self, targets: Sequence[Target]) -> Question:
-        """Return the rows of targets as tensors, padded to the longest."""
+        """Return the windows of targets as tensors, padded to the longest."""
         device, pad_id = self._task.model.device, self._task.tokenizer.pad_token_id
-        rows = [target.row for target in targets]
-        batch = EncodedBatch(rows, [], pad_id, "right")
+        windows = [target.window for target in targets]
+        batch = pad_batch(windows, [], pad_id)
         explained = pad_rows([target.explained for target in targets], False).to(device)
-        input_ids = batch[0].to(device)
+        input_ids = batch.input_ids.to(device)
         return Question(
             input_ids,
             torch.where(explained, pad_id, input_ids),
-            pad_rows([_number_words(row) for row in rows], 0).to(device),
+            pad_rows([_number_words(window) for window in windows], 0).to(device),
             batch.inputs(self._others, device),
             torch.tensor([target.head for target in targets], device=device),
-            torch.tensor([target.place for target in targets], device=device),
+            torch.tensor([target.logit_index for target in targets], device=device),
         )
 
     @torch.inference_mode()
@@ -170,13 +171,9 @@ class Explainer:
         DeYoung et al. 2020, "ERASER", of the number itself: what it loses without these words, and
         what it lacks with no others.
         """
-        question, row = self._ask([explained.target]), explained.target.row
-        pieces = word_pieces(row, [""] * len(row), ["", ""])
-        sums = sum_pieces(explained.importances, pieces)
-        count = max(1, round(TOP_WORDS * len(pieces)))
-        order = sorted(range(len(pieces)), key=lambda each: -sums[each])[:count]
+        question = self._ask([explained.target])
         top = torch.zeros_like(question.input_ids, dtype=torch.bool)
-        top[0, [place for each in order for place in pieces[each].places]] = True
+        top[0, _find_top_positions(explained)] = True
         whole, without, alone = (
             float(self._value(input_ids, *question.arguments()))
             for input_ids in (
@@ -187,43 +184,62 @@ class Explainer:
         )
         return {"comprehensiveness": whole - without, "sufficiency": whole - alone}
 
-    def _describe(self, batch: EncodedBatch, owner: int, explained: Sequence[Explained]) -> Any:
-        """Return the answer: the words of the text and what each adds to each target, or a picture.
-
-        A picture is always of words.
-        """
+    def _gather(
+        self, batch: EncodedBatch, owner: int, explained: Sequence[Explained]
+    ) -> Explanation:
+        """Return the explanation of an example from those of its targets."""
         example = batch.examples[owner]
-        note_size(
-            example.envelope.place, "explanation_steps", sum(each.n_steps for each in explained)
-        )
-        note_gauge("ExplanationDelta", max((abs(each.delta) for each in explained), default=0.0))
-        parameters: ExplanationParameters = example.explanation
-        own = next(row for row in batch.rows if row.owner == owner)
-        row = explained[0].target.row if explained else own
-        if explained and explained[0].target.shown is not None:
-            row = replace(row, places=row.places[: explained[0].target.shown])
-        names = self._task.tokenizer.convert_ids_to_tokens(row.pick(row.tokens.ids))
+        own = next(window for window in batch.windows if window.owner == owner)
+        window = _crop_window(explained[0].target) if explained else own
+        names = self._task.tokenizer.convert_ids_to_tokens(window.pick(window.tokens.ids))
         texts = [example.text] if example.second is None else [example.text, example.second]
-        draw = PICTURES.get(example.envelope.media_type)
-        by_word = draw or parameters.granularity == "word"
-        pieces = word_pieces(row, names, texts) if by_word else token_pieces(row, names)
-        summed = [
-            each._replace(importances=sum_pieces(each.importances, pieces)) for each in explained
-        ]
-        if draw:
-            view = View(texts, pieces, summed, parameters.method, self._task.as_matrix)
-            return Answer(draw(view), example.envelope.media_type)
-        answer = dict(describe_pieces(pieces, parameters.granularity))
-        return answer | self._task.describe(example, summed) | {"method": parameters.method}
+        return Explanation(
+            texts=texts,
+            tokens=token_spans(window, names),
+            words=word_spans(window, names, texts),
+            explained=explained,
+            parameters=example.explanation,
+            as_matrix=self._task.as_matrix,
+            describe=partial(self._task.describe, example),
+        )
 
 
-def _number_words(row: Row) -> list[int]:
+def _explained(target: Target, given: Attribution, row: int) -> Explained:
+    importances = given.importances[row, : len(target.window)].tolist()
+    return Explained(target, importances, float(given.deltas[row]), given.n_steps)
+
+
+def _within(given: Attribution, tolerance: float) -> list[bool]:
+    """Tell of each row whether what is unexplained is at most that share of the change."""
+    kept: list[bool] = (given.deltas.abs() <= given.changes.abs() * tolerance).tolist()
+    return kept
+
+
+def _crop_window(target: Target) -> Window:
+    """Return what is told of a target's window."""
+    window = target.window
+    if target.shown is None:
+        return window
+    return replace(window, positions=window.positions[: target.shown])
+
+
+def _find_top_positions(explained: Explained) -> list[int]:
+    """Return the positions of the tokens of the words that count most."""
+    window = explained.target.window
+    spans = word_spans(window, [""] * len(window), ["", ""])
+    sums = sum_spans(explained.importances, spans)
+    count = max(1, round(TOP_WORDS * len(spans)))
+    order = sorted(range(len(spans)), key=lambda each: -sums[each])[:count]
+    return [position for each in order for position in spans[each].positions]
+
+
+def _number_words(window: Window) -> list[int]:
     """Return a number for each token that the tokens of a word have in common."""
-    numbers = [-1 - place for place in range(len(row))]
-    names = [""] * len(row)
-    for number, piece in enumerate(word_pieces(row, names, ["", ""])):
-        for place in piece.places:
-            numbers[place] = number
+    numbers = [-1 - position for position in range(len(window))]
+    names = [""] * len(window)
+    for number, span in enumerate(word_spans(window, names, ["", ""])):
+        for position in span.positions:
+            numbers[position] = number
     return numbers
 
 
@@ -250,7 +266,7 @@ def choose_network(
 def _probe(task: TextTask, settings: TextSettings, network: Any, ids: torch.Tensor) -> torch.Tensor:
     explainer = Explainer(task, network, settings)
     tokens = adopt_tokens(ids[0].tolist(), (), None)
-    row = Row(tokens, range(PROBE_TOKENS), 0)
-    target = Target(row, 0, 0, "", [True] * PROBE_TOKENS)
+    window = Window(tokens, range(PROBE_TOKENS), 0)
+    target = Target(window, 0, 0, "", [True] * PROBE_TOKENS)
     (found,) = explainer._attribute(ExplanationParameters(n_steps=PROBE_STEPS), [target])
     return torch.tensor(found.importances)

@@ -1,12 +1,13 @@
 """Explanations to look at: a page with the text shaded by importance, and a chart of its words."""
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from speechtext.text.explanation.targets import Explained, Piece
+from speechtext.text.explanation.explanation import View
+from speechtext.text.explanation.targets import Explained, WordSpan
 
 # Of the palette of Okabe and Ito, which people of any colour vision tell apart.
 FOR, AGAINST = (230, 159, 0), (0, 114, 178)
@@ -15,69 +16,8 @@ STRONGEST = 0.75
 CHARTED_WORDS, CHARTED_TARGETS = 15, 6
 
 
-@dataclass(frozen=True)
-class View:
-    """What there is to look at: texts, their words, and what each adds to each target.
-
-    `as_matrix` says that the targets follow one another, as the tokens of a continuation do.
-    """
-
-    texts: Sequence[str]
-    pieces: Sequence[Piece]
-    explained: Sequence[Explained]
-    method: str
-    as_matrix: bool
-
-
-PAGE = """<!doctype html>
-<html>
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Explanation</title>
-<style>
-body { font: 16px/1.7 system-ui, sans-serif; margin: 1.5rem auto; max-width: 46rem;
-  padding: 0 1rem; color: #111; background: #fff; }
-h1 { font-size: 1.3rem; margin: 0 0 .5rem; }
-h2 { font-size: 1.05rem; margin: 1.6rem 0 .2rem; }
-p.text { margin: .3rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-p.facts, .legend { color: #444; font-size: .9rem; margin: 0; }
-.word { border-radius: .2rem; padding: .1rem 0; color: #111; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; }
-th, td { padding: .15rem .45rem; text-align: right; font-weight: normal; white-space: pre; }
-th { background: #f3f3f3; text-align: left; }
-</style>
-</head>
-<body>
-<h1>What the answer hangs on</h1>
-<p class="legend"><span class="word" style="background: {{ shade(1) }}">speaks for it</span>
-<span class="word" style="background: {{ shade(-1) }}">speaks against it</span>
-&ndash; the stronger, the more; {{ view.method.replace("_", " ") }}</p>
-{% if not view.explained %}<p class="text" dir="auto">{{ view.texts[0] }}</p>
-<p>There is nothing to explain: the model finds no entity.</p>{% endif %}
-{% if view.as_matrix and view.explained %}
-<h2>What each token of the prompt adds to each token that follows</h2>
-<div class="scroll"><table>
-<tr><th></th>{% for piece in view.pieces %}<th>{{ piece.word }}</th>{% endfor %}<th>delta</th></tr>
-{% for each in view.explained %}<tr><th>{{ each.target.about.text }}</th>
-{% for value in each.importances %}<td style="background: {{ shade(value / strongest(each)) }}">
-{{- "%.2f"|format(value) }}</td>{% endfor %}<td>{{ "%.2g"|format(each.delta) }}</td></tr>
-{% endfor %}</table></div>
-{% elif not view.as_matrix %}{% for each in view.explained %}
-<h2 dir="auto">{{ each.target.name }}</h2>
-<p class="facts">{% for name, value in facts(each) %}{{ name }} {{ value }}
-{%- if not loop.last %}, {% endif %}{% endfor %}</p>
-{% for parts in shaded(each) %}<p class="text" dir="auto">
-{%- for text, value in parts %}{% if value is none %}{{ text }}{% else -%}
-<span class="word" title="{{ "%+.3f"|format(value) }}"
- style="background: {{ shade(value / strongest(each)) }}">
-{{- text }}</span>{% endif %}{% endfor %}</p>
-{% endfor %}{% endfor %}{% endif %}
-</body>
-</html>
-"""
+# Beside this file, wherever it was unpacked.
+TEMPLATES = Path(__file__).parent
 
 
 def draw_page(view: View) -> str:
@@ -89,7 +29,7 @@ def draw_page(view: View) -> str:
             strongest=strongest,
             facts=page_facts,
             shaded=lambda each: [
-                shade_text(text, index, view.pieces, each.importances)
+                shade_text(text, index, view.spans, each.importances)
                 for index, text in enumerate(view.texts)
             ],
         )
@@ -99,9 +39,10 @@ def draw_page(view: View) -> str:
 @cache
 def _template() -> Any:
     # Here, not above: predictions need none of it.
-    from jinja2 import Environment
+    from jinja2 import Environment, FileSystemLoader
 
-    return Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
+    environment = Environment(autoescape=True, trim_blocks=True, loader=FileSystemLoader(TEMPLATES))
+    return environment.get_template("page.html.j2")
 
 
 def shade(weight: float) -> str:
@@ -131,17 +72,17 @@ def page_facts(explained: Explained) -> list[tuple[str, str]]:
 
 
 def shade_text(
-    text: str, number: int, pieces: Sequence[Piece], importances: Sequence[float]
+    text: str, number: int, spans: Sequence[WordSpan], importances: Sequence[float]
 ) -> list[tuple[str, float | None]]:
     """Return one of the texts in stretches: words, with their importance, and what is between."""
     parts: list[tuple[str, float | None]] = []
     written = 0
-    for piece, importance in zip(pieces, importances, strict=True):
-        if piece.text != number or piece.end <= written:
+    for span, importance in zip(spans, importances, strict=True):
+        if span.text != number or span.end <= written:
             continue
-        start = max(piece.start, written)
-        parts += [(text[written:start], None), (text[start : piece.end], importance)]
-        written = piece.end
+        start = max(span.start, written)
+        parts += [(text[written:start], None), (text[start : span.end], importance)]
+        written = span.end
     return [*parts, (text[written:], None)]
 
 
@@ -153,9 +94,9 @@ def draw_chart(view: View) -> bytes:
     shown = view.explained[:CHARTED_TARGETS]
     if view.as_matrix:
         shown = view.explained
-        size = (2 + 0.45 * len(view.pieces), 1.5 + 0.35 * len(shown))
+        size = (2 + 0.45 * len(view.spans), 1.5 + 0.35 * len(shown))
     else:
-        size = (7.0, max(1.5, len(shown) * (1 + 0.26 * min(CHARTED_WORDS, len(view.pieces)))))
+        size = (7.0, max(1.5, len(shown) * (1 + 0.26 * min(CHARTED_WORDS, len(view.spans)))))
     figure = Figure(figsize=size, layout="constrained")
     if not shown:
         figure.text(0.5, 0.5, "nothing to explain", ha="center")
@@ -163,19 +104,19 @@ def draw_chart(view: View) -> bytes:
         _draw_matrix(figure, view)
     else:
         for axis, each in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
-            _draw_bars(axis, view.pieces, each)
+            _draw_bars(axis, view.spans, each)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     return file.getvalue()
 
 
-def _draw_bars(axis: Any, pieces: Sequence[Piece], explained: Explained) -> None:
-    order = sorted(range(len(pieces)), key=lambda each: -abs(explained.importances[each]))
+def _draw_bars(axis: Any, spans: Sequence[WordSpan], explained: Explained) -> None:
+    order = sorted(range(len(spans)), key=lambda each: -abs(explained.importances[each]))
     chosen = sorted(order[:CHARTED_WORDS], reverse=True)
     values = [explained.importances[each] for each in chosen]
     colours = [[part / 255 for part in (FOR if value > 0 else AGAINST)] for value in values]
     axis.barh(range(len(chosen)), values, color=colours)
-    axis.set_yticks(range(len(chosen)), [plain(pieces[each].word) for each in chosen])
+    axis.set_yticks(range(len(chosen)), [plain(spans[each].word) for each in chosen])
     axis.axvline(0, color="#444", linewidth=0.8)
     facts = ", ".join(f"{name} {value}" for name, value in page_facts(explained))
     axis.set_title(f"{plain(explained.target.name)}: {plain(facts)}", fontsize=9, loc="left")
@@ -185,9 +126,7 @@ def _draw_matrix(figure: Any, view: View) -> None:
     axis = figure.subplots()
     rows = [[value / strongest(each) for value in each.importances] for each in view.explained]
     image = axis.imshow(rows, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
-    axis.set_xticks(
-        range(len(view.pieces)), [plain(each.word) for each in view.pieces], rotation=60
-    )
+    axis.set_xticks(range(len(view.spans)), [plain(each.word) for each in view.spans], rotation=60)
     axis.set_yticks(range(len(rows)), [plain(each.target.about["text"]) for each in view.explained])
     figure.colorbar(image, ax=axis, label="share of the row's largest")
 
@@ -195,9 +134,3 @@ def _draw_matrix(figure: Any, view: View) -> None:
 def plain(text: str) -> str:
     """Return a text for a picture: dollar signs would be read as formulas."""
     return text.replace("$", r"\$")
-
-
-PICTURES: dict[str, Callable[[View], Any]] = {
-    "text/html": draw_page,
-    "image/png": draw_chart,
-}

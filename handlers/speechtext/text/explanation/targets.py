@@ -9,12 +9,12 @@ from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass as settings_dataclass
 
 from speechtext.settings import STRICT
-from speechtext.text.tokens import Row
+from speechtext.text.tokens import Window
 
 
 @settings_dataclass(frozen=True, config=STRICT)
 class ExplanationParameters:
-    """What a request to /explanations may ask for, beside its task's own parameters."""
+    """What a request for an explanation may ask for, beside its task's own parameters."""
 
     method: Literal["layer_integrated_gradients", "layer_gradient_x_activation", "occlusion"] = (
         "layer_integrated_gradients"
@@ -30,16 +30,17 @@ EXPLANATION_KEYS = frozenset(each.name for each in fields_of(ExplanationParamete
 
 @dataclass(frozen=True)
 class Target:
-    """One number to explain: that of the model's output `head`, flattened, at `place`, for a row.
+    """One number to explain, and what is told of it.
 
+    The number is that of the model's output `head`, flattened, at `logit_index`, for a window.
     `name` is the label or the token that it speaks for and `probability` what the model gives it;
     `about` are further fields of the answer. Tokens that are not `explained` stay as they are, and
-    an answer tells the first `shown` tokens of the row, by default all.
+    an answer tells the first `shown` tokens of the window, by default all.
     """
 
-    row: Row
+    window: Window
     head: int
-    place: int
+    logit_index: int
     name: str
     explained: Sequence[bool]
     probability: float | None = None
@@ -48,7 +49,7 @@ class Target:
 
 
 class Explained(NamedTuple):
-    """A target, what each token of its row adds to it, and what that leaves unexplained."""
+    """A target, what each token of its window adds to it, and what that leaves unexplained."""
 
     target: Target
     importances: list[float]
@@ -68,8 +69,8 @@ class Explained(NamedTuple):
         }
 
 
-class Piece(NamedTuple):
-    """A token, or a word of a text: its characters there, and which tokens of the row it is.
+class WordSpan(NamedTuple):
+    """A token, or a word of a text: its characters there, and which tokens of the window it is.
 
     `text` is the number of the text, of a pair; special tokens are of none.
     """
@@ -78,47 +79,49 @@ class Piece(NamedTuple):
     text: int | None
     start: int
     end: int
-    places: list[int]
+    positions: list[int]
 
 
-def token_pieces(row: Row, names: Sequence[str]) -> list[Piece]:
-    """Return each token of a row, under its own name."""
-    offsets, sequences = row.pick(row.tokens.offsets), row.pick(row.tokens.sequences)
+def token_spans(window: Window, names: Sequence[str]) -> list[WordSpan]:
+    """Return each token of a window, under its own name."""
+    offsets, sequences = window.pick(window.tokens.offsets), window.pick(window.tokens.sequences)
     return [
-        Piece(name, text, span[0], span[1], [place])
-        for place, (name, text, span) in enumerate(zip(names, sequences, offsets, strict=True))
+        WordSpan(name, text, span[0], span[1], [position])
+        for position, (name, text, span) in enumerate(zip(names, sequences, offsets, strict=True))
     ]
 
 
-def word_pieces(row: Row, names: Sequence[str], texts: Sequence[str]) -> list[Piece]:
-    """Return the words of a row's texts, without special tokens; of tokens alone where unknown."""
-    words = row.pick(row.tokens.words)
-    merged: list[Piece] = []
+def word_spans(window: Window, names: Sequence[str], texts: Sequence[str]) -> list[WordSpan]:
+    """Return the words of a window's texts, without special tokens; tokens where unknown."""
+    words = window.pick(window.tokens.words)
+    merged: list[WordSpan] = []
     last: tuple[int | None, int | None] | None = None
-    for place, piece in enumerate(token_pieces(row, names)):
-        key = (piece.text, words[place])
-        if piece.text is None:
+    for position, span in enumerate(token_spans(window, names)):
+        key = (span.text, words[position])
+        if span.text is None:
             last = None
-        elif merged and key == last and words[place] is not None:
+        elif merged and key == last and words[position] is not None:
             first = merged[-1]
-            word = texts[piece.text][first.start : piece.end]
-            merged[-1] = Piece(word, piece.text, first.start, piece.end, [*first.places, place])
+            word = texts[span.text][first.start : span.end]
+            merged[-1] = WordSpan(
+                word, span.text, first.start, span.end, [*first.positions, position]
+            )
         else:
-            word = texts[piece.text][piece.start : piece.end] if piece.end else piece.word
-            merged.append(piece._replace(word=word))
+            word = texts[span.text][span.start : span.end] if span.end else span.word
+            merged.append(span._replace(word=word))
             last = key
     return merged
 
 
-def sum_pieces(importances: Sequence[float], pieces: Sequence[Piece]) -> list[float]:
-    """Return the importance of each piece, the sum of its tokens'."""
-    return [sum(importances[place] for place in piece.places) for piece in pieces]
+def sum_spans(importances: Sequence[float], spans: Sequence[WordSpan]) -> list[float]:
+    """Return the importance of each span, the sum of its tokens'."""
+    return [sum(importances[position] for position in span.positions) for span in spans]
 
 
-def describe_pieces(pieces: Sequence[Piece], granularity: str) -> Iterator[tuple[str, Any]]:
+def describe_spans(spans: Sequence[WordSpan], granularity: str) -> Iterator[tuple[str, Any]]:
     """Yield the fields of an answer that tell its words, and where they are in the text."""
-    yield "words", [piece.word for piece in pieces]
+    yield "words", [span.word for span in spans]
     if granularity == "word":
-        yield "offsets", [[piece.start, piece.end] for piece in pieces]
-        if any(piece.text for piece in pieces):
-            yield "texts", [piece.text for piece in pieces]
+        yield "offsets", [[span.start, span.end] for span in spans]
+        if any(span.text for span in spans):
+            yield "texts", [span.text for span in spans]

@@ -1,0 +1,126 @@
+"""From a row of a batch to an example, and from a result of the library to the answer asked for."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from batches import Answer, Parts
+from device_io import (
+    Row,
+    preferred_media_type,
+    request_body,
+    request_header,
+    wants_explanation,
+)
+from speechtext.errors import RequestError
+from speechtext.measurements import note_gauge, note_size
+from speechtext.payloads import as_fields
+from speechtext.text.base import Answer as TextAnswer
+from speechtext.text.explanation.explanation import Explanation, View
+from speechtext.text.explanation.pages import draw_chart, draw_page
+from speechtext.text.payloads import Example
+from speechtext.text.predictor import TextPredictor
+from speechtext.text.sampling import TokenEvent
+from speechtext.text.windows import EncodedBatch
+
+JSON, EVENT_STREAM = "application/json", "text/event-stream"
+TRUNCATED_HEADER = "X-Truncated-Tokens"
+# How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
+HUB_CLIENT = "hf_hub/"
+PICTURES: dict[str, Callable[[View], Any]] = {"text/html": draw_page, "image/png": draw_chart}
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """An example, its row in the batch, and the media type in which to explain it.
+
+    `parts` sends the tokens of an answer as they are made, where that is asked for.
+    """
+
+    example: Example
+    index: int
+    explain: bool
+    media_type: str
+    parts: Parts | None
+
+
+class EncodedPair(tuple[torch.Tensor, torch.Tensor]):
+    """`(input_ids, attention_mask)`, as TorchServe's handlers hand them on, with their batch."""
+
+    batch: EncodedBatch
+
+    def __new__(cls, batch: EncodedBatch) -> "EncodedPair":
+        """Return the two tensors of a batch, each of shape (windows, tokens)."""
+        pair = super().__new__(cls, (batch.input_ids, batch.attention_mask))
+        pair.batch = batch
+        return pair
+
+
+def read_request(
+    predictor: TextPredictor, row: Row, context: Any = None, index: int = 0
+) -> TextRequest:
+    """Return what a row of a batch asks for; raises `RequestError`."""
+    content_type = request_header(context, index, "content-type") or ""
+    user_agent = request_header(context, index, "user-agent") or ""
+    accept = request_header(context, index, "accept") or ""
+    explain = wants_explanation(context, index)
+    # What TorchServe could not parse is in the body; other fields are a form's or an instance's.
+    declared_json = content_type.startswith(JSON) and "data" not in row
+    payload = as_fields(request_body(row), declared_json)
+    example = predictor.read(payload, explain, HUB_CLIENT in user_agent)
+    streams = not explain and predictor.task.streams(example)
+    return TextRequest(
+        example,
+        index,
+        explain,
+        preferred_media_type(accept, (JSON, *PICTURES)),
+        Parts(context, index, EVENT_STREAM) if streams else None,
+    )
+
+
+def send_token(requests: Sequence[TextRequest], number: int, event: TokenEvent) -> None:
+    """Send a token of one of the requests; the last of all is kept for its answer's end."""
+    parts = requests[number].parts
+    if parts is not None:
+        parts.send(event.index, write_event(event), last=event.ending is not None)
+
+
+def write_event(event: TokenEvent) -> str:
+    """Return a token as a server-sent event, as text-generation-inference writes it."""
+    details = event.ending and {**event.ending._asdict(), "input_length": event.prompt_tokens}
+    content = {
+        "index": event.index,
+        "token": event.token._asdict(),
+        "generated_text": event.generated_text,
+        "details": details,
+    }
+    return f"data:{json.dumps(content, ensure_ascii=False)}\n\n"
+
+
+def write_answer(request: TextRequest, found: TextAnswer) -> Answer:
+    """Return an answer, with a header where tokens of its text were dropped."""
+    note_size(request.index, "tokens_in", found.tokens_in)
+    if found.tokens_out:
+        note_size(request.index, "tokens_out", found.tokens_out)
+    if request.parts is not None:
+        return Answer(request.parts.rest(), EVENT_STREAM)
+    dropped = found.dropped_tokens
+    return Answer(found.content, headers={TRUNCATED_HEADER: str(dropped)} if dropped else {})
+
+
+def write_explanation(
+    request: TextRequest, found: Explanation | RequestError
+) -> Answer | RequestError:
+    """Return an explanation as JSON or as a picture; an error stays what it is."""
+    if isinstance(found, RequestError):
+        return found
+    note_size(request.index, "explanation_steps", found.n_steps)
+    note_gauge("ExplanationDelta", found.largest_delta)
+    draw = PICTURES.get(request.media_type)
+    if draw is None:
+        return Answer(found.content())
+    return Answer(draw(found.view()), request.media_type)
