@@ -7,7 +7,7 @@ import torch
 
 from speechtext.errors import RequestError, UnsupportedMediaError
 from speechtext.speech.audio_limits import check_duration, check_rate
-from speechtext.speech.pcm import CODECS, PcmDecoder, PcmFormat
+from speechtext.speech.pcm import CODECS, MAX_CHANNELS, PcmDecoder, PcmFormat
 from speechtext.speech.resampling import Resampler
 
 # More than any header of a WAV file that people send.
@@ -75,7 +75,7 @@ class LiveAudio:
                 data_bytes = header.getnframes() * pcm.frame_bytes
         except (wave.Error, EOFError):
             raise _unsupported() from None
-        if pcm.sample_bytes not in CODECS:
+        if pcm.sample_bytes not in CODECS or pcm.channels > MAX_CHANNELS:
             raise _unsupported()
         self._begin(pcm)
         if 0 < data_bytes < UNKNOWN_DATA_BYTES:

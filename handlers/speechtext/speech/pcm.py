@@ -13,6 +13,8 @@ from speechtext.speech.audio_limits import MAX_RATE_HZ, MIN_RATE_HZ
 from speechtext.speech.frames import Block, Samples, average_channels
 
 BLOCK_S = 10
+# FFmpeg's own limit.
+MAX_CHANNELS = 512
 # FFmpeg's decoders of whole numbers, by the bytes of a sample; eight bits have no sign in WAV.
 CODECS = {1: "pcm_u8", 2: "pcm_s16", 3: "pcm_s24", 4: "pcm_s32"}
 
