@@ -32,12 +32,15 @@ SPEECH = soundfile.read(EXAMPLES / "turn_on_the_kitchen_lights.wav", dtype="floa
 def remux(recording: bytes, container: str) -> bytes:
     """Return a recording's packets, as they are, in another container."""
     file = io.BytesIO()
-    with av.open(io.BytesIO(recording)) as source, av.open(file, "w", format=container) as output:
+    with (
+        av.open(io.BytesIO(recording), "r") as source,
+        av.open(file, "w", format=container) as output,
+    ):
         from_stream = source.streams.audio[0]
         to_stream = output.add_stream_from_template(from_stream)
         for packet in source.demux(from_stream):
             if packet.dts is not None:
-                packet.stream = cast(av.AudioStream, to_stream)
+                packet.stream = to_stream
                 output.mux(packet)
     return file.getvalue()
 
@@ -50,7 +53,7 @@ def piped_mp3() -> bytes:
     frame.sample_rate = RATE_HZ
     options = {"write_xing": "0", "id3v2_version": "0"}
     with av.open(file, "w", format="mp3", container_options=options) as output:
-        stream = cast(av.AudioStream, output.add_stream("libmp3lame", rate=RATE_HZ, layout="mono"))
+        stream = output.add_stream("libmp3lame", rate=RATE_HZ, layout="mono")
         stream.codec_context.flags |= 2  # quality instead of a bit rate
         stream.codec_context.options = {"global_quality": "900"}
         for each in (frame, None):
@@ -186,7 +189,7 @@ WHOLE: dict[str, Callable[[], bytes]] = PHONES | {
     "webm": lambda: encode_by_ffmpeg(SPEECH, RATE_HZ, "webm", "libopus"),
 }
 # Frames that stand alone, or links of a chain: they go on where another file begins.
-JOINABLE = ["flac", "ogg_vorbis", "ogg_opus", "mp3", "adts", "webm_opus", "webm_vorbis"]
+JOINABLE = ["flac", "ogg_vorbis", "ogg_opus", "mp3", "adts"]
 
 
 @pytest.mark.parametrize("name", JOINABLE)
@@ -196,14 +199,15 @@ def test_joined_recordings_are_read_to_the_end_of_the_last(name: str) -> None:
     assert_sounds_like_speech(waveform[-len(SPEECH) :])
 
 
-def test_chain_of_other_rates_and_channels() -> None:
+def test_chain_of_another_rate_is_refused() -> None:
     stereo = np.repeat(np.repeat(SPEECH, 2)[:, None], 2, axis=1)
     links = [encode(SPEECH, RATE_HZ, "OGG", "VORBIS"), encode(stereo, 32_000, "OGG", "VORBIS")]
-    waveform = decode_audio(b"".join(links), RATE_HZ, 60)
-    assert len(waveform) / RATE_HZ == pytest.approx(2 * len(SPEECH) / RATE_HZ, abs=0.1)
+    with pytest.raises(RequestError, match="damaged") as refusal:
+        decode_audio(b"".join(links), RATE_HZ, 60)
+    assert status_of(refusal.value) == 400
 
 
-@pytest.mark.parametrize("name", ["wav", "aiff", "caf", "m4a", "mp4"])
+@pytest.mark.parametrize("name", ["wav", "aiff", "caf", "m4a", "mp4", "webm_opus"])
 def test_header_of_one_does_not_answer_for_two(name: str) -> None:
     with pytest.raises(RequestError, match="Expected one recording") as refusal:
         decode_audio(WHOLE[name]() * 2, RATE_HZ, 60)
@@ -276,7 +280,7 @@ def test_several_at_once_are_as_one_alone() -> None:
 def playlists(address: str) -> dict[str, bytes]:
     """Return files that name another one, by FFmpeg's name of the format."""
     return {
-        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{address}\n#EXT-X-ENDLIST\n".encode(),
+        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{address}\n".encode(),
         "concat": f"ffconcat version 1.0\nfile '{address}'\n".encode(),
         "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n",
         "dash": f'<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet '
@@ -290,7 +294,7 @@ def in_another_file(path: Path) -> bytes:
     name = str(path).encode()
     name += b"\0" * (len(name) % 2)
     alias = bytes(10) + b"\4disk" + bytes(23) + bytes(12) + b"\4name" + bytes(59) + bytes(16)
-    alias += struct.pack(">hh", 1, 1) + bytes(16) + struct.pack(">hH", 2, len(name)) + name
+    alias += struct.pack(">hh", 0, 0) + bytes(16) + struct.pack(">hH", 2, len(name)) + name
     entry = b"alis" + bytes(4) + alias + struct.pack(">hH", -1, 0)
     dref = bytes(4) + struct.pack(">II", 1, len(entry) + 4) + entry
     recording = encode_by_ffmpeg(SPEECH, RATE_HZ, "mov", "pcm_s16le")
@@ -319,7 +323,7 @@ def test_samples_in_another_file_are_not_read(tmp_path: Path) -> None:
     recording[start : start + 2 * len(SPEECH)] = bytes(2 * len(SPEECH))
     # Allowed to, FFmpeg reads the other file: the record is right.
     allowed = {"enable_drefs": "1", "use_absolute_path": "1"}
-    with av.open(io.BytesIO(bytes(recording)), options=allowed) as container:
+    with av.open(io.BytesIO(bytes(recording)), "r", options=allowed) as container:
         assert max(frame.to_ndarray().max() for frame in container.decode(audio=0)) > 0
     with contextlib.suppress(RequestError):
         assert not decode_audio(bytes(recording), RATE_HZ, 60).any()

@@ -43,7 +43,7 @@ def receive(recording: bytes, cuts: list[int], pcm: PcmFormat | None = None) -> 
 @given(
     st.sampled_from(["PCM_U8", "PCM_16", "PCM_24", "PCM_32"]),
     st.sampled_from([8_000, 16_000, 44_100, 48_000]),
-    st.sampled_from([1, 2]),
+    st.sampled_from([1, 2, 8]),
     st.lists(st.integers(0, 20_000), max_size=30),
 )
 def test_wav_in_pieces_is_the_wav(
@@ -52,6 +52,18 @@ def test_wav_in_pieces_is_the_wav(
     recording = wav(subtype, rate_hz, channels)
     expected = decode_audio(recording, RATE_HZ, 60)
     assert torch.equal(receive(recording, cuts), expected)
+
+
+@pytest.mark.parametrize("channels", [9, 512])
+def test_many_channels(channels: int) -> None:
+    recording = wav("PCM_16", RATE_HZ, channels, frames=50)
+    expected = decode_audio(recording, RATE_HZ, 60)
+    torch.testing.assert_close(receive(recording, [999, 9_999]), expected, atol=1e-6, rtol=0)
+
+
+def test_more_channels_than_ffmpeg_has_are_refused() -> None:
+    with pytest.raises(RequestError, match="header of a WAV file"):
+        receive(wav("PCM_16", RATE_HZ, 513, frames=5), [])
 
 
 def test_pieces_of_one_byte() -> None:

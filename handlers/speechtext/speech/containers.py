@@ -32,6 +32,7 @@ HEADERS = {
     "wav": re.compile(rb"RIFF....WAVE", re.DOTALL),
     "aiff": re.compile(rb"FORM....AIF[FC]", re.DOTALL),
     "caf": re.compile(rb"caff\x00\x01\x00\x00desc"),
+    "matroska,webm": re.compile(rb"\x1aE\xdf\xa3.{1,60}?(?:webm|matroska)", re.DOTALL),
     "mov,mp4,m4a,3gp,3g2,mj2": re.compile(rb"\x00\x00\x00.ftyp[a-zA-Z0-9]{3}", re.DOTALL),
 }
 PCM_CODECS = (

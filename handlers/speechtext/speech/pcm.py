@@ -74,7 +74,7 @@ class PcmDecoder:
     def __init__(self, pcm: PcmFormat) -> None:
         self._decoder = cast(av.AudioCodecContext, av.CodecContext.create(pcm.codec, "r"))
         self._decoder.sample_rate = pcm.rate_hz
-        self._decoder.layout = f"{pcm.channels}c"
+        self._decoder.layout = f"{pcm.channels} channels"
 
     def decode(self, data: bytes) -> Samples:
         """Return whole samples, channels averaged, as a waveform of shape (samples,)."""
