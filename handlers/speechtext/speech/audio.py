@@ -13,7 +13,7 @@ import torch
 from speechtext.errors import MalformedRequestError
 from speechtext.speech.audio_limits import check_duration, check_samples
 from speechtext.speech.containers import read_recording
-from speechtext.speech.frames import Block
+from speechtext.speech.frames import Block, Samples
 from speechtext.speech.pcm import PcmFormat, pcm_duration_s, read_pcm
 from speechtext.speech.resampling import Resampler
 
@@ -42,7 +42,7 @@ def decode_audio(
     return waveform
 
 
-def _resample(blocks: Iterable[Block], to_hz: int) -> Iterator[torch.Tensor]:
+def _resample(blocks: Iterable[Block], to_hz: int) -> Iterator[Samples]:
     # Recordings that were joined, as Ogg files can be, may change their rate on the way.
     for rate_hz, same in itertools.groupby(blocks, key=lambda block: block.rate_hz):
         resampler = Resampler(rate_hz, to_hz)
@@ -51,7 +51,7 @@ def _resample(blocks: Iterable[Block], to_hz: int) -> Iterator[torch.Tensor]:
         yield resampler.end()
 
 
-def _join(blocks: Iterable[torch.Tensor]) -> torch.Tensor:
+def _join(blocks: Iterable[Samples]) -> torch.Tensor:
     """Return blocks as one, with little more memory on the way than in the end."""
     waveform, samples = np.empty(0, np.float32), 0
     for block in blocks:
@@ -59,7 +59,7 @@ def _join(blocks: Iterable[torch.Tensor]) -> torch.Tensor:
         end = samples + len(block)
         if end > len(waveform):
             waveform.resize(end + end // 8, refcheck=False)
-        waveform[samples:end] = block.numpy()
+        waveform[samples:end] = block
         samples = end
     waveform.resize(samples, refcheck=False)
     return torch.from_numpy(waveform)

@@ -1,12 +1,13 @@
 """What a recording may be: its sampling rate, its length and its samples."""
 
-import torch
+import numpy as np
 
 from speechtext.errors import (
     ImpossibleRequestError,
     MalformedRequestError,
     RequestTooLargeError,
 )
+from speechtext.speech.frames import Samples
 
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 
@@ -32,9 +33,9 @@ def check_duration(duration_s: float, max_duration_s: float, more: bool = False)
         )
 
 
-def check_samples(waveform: torch.Tensor) -> None:
+def check_samples(waveform: Samples) -> None:
     """Raise `RequestError` 400 for samples that are no numbers."""
-    if not bool(torch.isfinite(waveform).all()):
+    if not np.isfinite(waveform).all():
         raise MalformedRequestError(
             "InvalidAudio", "Expected finite samples in body, got NaN or infinite ones."
         )

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import av
-import torch
+import numpy as np
 from av.codec.context import Flags2
 from av.container import InputContainer
 from av.stream import Discard
 
 from speechtext.errors import MalformedRequestError, RequestError, UnsupportedMediaError
 from speechtext.speech.audio_limits import check_duration, check_rate
-from speechtext.speech.frames import Block, average_channels
+from speechtext.speech.frames import Block, Samples, average_channels
 
 CONTAINERS = (
     *("wav", "w64", "aiff", "au", "caf", "flac", "ogg", "mp3", "aac", "mov", "matroska", "amr"),
@@ -29,9 +29,10 @@ WITHOUT_LENGTH = {"mp3", "aac", "amr"}
 LENGTH_TOLERANCE_S = 1e-3
 # Where a second recording begins that was joined to one, of which the header covers only the first.
 HEADERS = {
-    "wav": re.compile(rb"(RIFF|RF64|BW64)....WAVE", re.DOTALL),
+    "wav": re.compile(rb"RIFF....WAVE", re.DOTALL),
     "aiff": re.compile(rb"FORM....AIF[FC]", re.DOTALL),
     "caf": re.compile(rb"caff\x00\x01\x00\x00desc"),
+    "matroska,webm": re.compile(rb"\x1aE\xdf\xa3.{1,60}?(?:webm|matroska)", re.DOTALL),
     "mov,mp4,m4a,3gp,3g2,mj2": re.compile(rb"\x00\x00\x00.ftyp[a-zA-Z0-9]{3}", re.DOTALL),
 }
 PCM_CODECS = (
@@ -54,6 +55,8 @@ DEMUXER_OPTIONS = {
     # Samples of PCM are not searched for what might be another codec.
     "max_probe_packets": "0",
     "max_streams": "32",
+    # Packets of WAV, of 4,096 bytes otherwise: fewer are faster, larger ones slower to open.
+    "max_size": "16384",
 }
 DECODER_OPTIONS = {
     "codec_whitelist": ",".join(CODECS),
@@ -178,16 +181,16 @@ def _decode(container: InputContainer, stream: av.AudioStream) -> Iterator[Block
 def _gather(blocks: Iterable[Block]) -> Iterator[Block]:
     """Join short blocks of one rate to longer ones."""
     for rate_hz, same in itertools.groupby(blocks, key=lambda block: block.rate_hz):
-        parts: list[torch.Tensor] = []
+        parts: list[Samples] = []
         missing = BLOCK_SAMPLES
         for block in same:
             parts.append(block.samples)
             missing -= len(block.samples)
             if missing <= 0:
-                yield Block(torch.cat(parts), rate_hz)
+                yield Block(np.concatenate(parts), rate_hz)
                 parts, missing = [], BLOCK_SAMPLES
         if parts:
-            yield Block(torch.cat(parts), rate_hz)
+            yield Block(np.concatenate(parts), rate_hz)
 
 
 def _damaged(read_s: float) -> RequestError:

@@ -1,12 +1,13 @@
 """What FFmpeg decodes: frames of samples of several kinds, to blocks of one."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
-import torch
 from av.audio.plane import AudioPlane
+from numpy.typing import NDArray
 
+Samples = NDArray[np.float32]
 # Of a kind of sample: its type, where zero is, and the largest value.
 KINDS = {
     "u8": (np.uint8, 128, 2**7),
@@ -20,26 +21,27 @@ KINDS = {
 class Block(NamedTuple):
     """Part of a recording: samples, channels averaged, of shape (samples,), at their rate."""
 
-    samples: torch.Tensor
+    samples: Samples
     rate_hz: int
 
 
-def average_channels(frame: av.AudioFrame) -> torch.Tensor:
+def average_channels(frame: av.AudioFrame) -> Samples:
     """Return the mean of a frame's channels, shape (samples,), full scale from -1 to 1."""
     kind, zero, largest = KINDS[frame.format.packed.name]
     channels = frame.layout.nb_channels
-    planes = channels if frame.format.is_planar else 1
-    count = frame.samples * channels // planes
-    # Not frame.planes: of eight channels and more, each in a plane, it reads past the last.
-    values = [
-        np.frombuffer(memoryview(AudioPlane(frame, plane)), kind, count) for plane in range(planes)
-    ]
-    samples = np.array(values, np.float32)
+    if frame.format.is_planar and channels > 1:
+        by_channel = np.stack([_plane(frame, each, kind, 1) for each in range(channels)], axis=1)
+    else:
+        by_channel = _plane(frame, 0, kind, channels).reshape(-1, channels)
+    samples = by_channel.astype(np.float32, copy=False)
     if zero:
         samples -= zero
-    if largest != 1:
-        samples *= np.float32(1 / largest)
     if channels == 1:
-        return torch.from_numpy(samples[0])
-    by_channel = samples if planes > 1 else samples.reshape(-1, channels).T
-    return torch.from_numpy(by_channel.mean(axis=0))
+        return samples[:, 0] if largest == 1 else samples[:, 0] * np.float32(1 / largest)
+    return samples @ np.full(channels, 1 / largest / channels, np.float32)
+
+
+def _plane(frame: av.AudioFrame, index: int, kind: Any, channels: int) -> NDArray[Any]:
+    # Not frame.planes: of eight channels and more, each in a plane, it reads past the last.
+    plane = memoryview(AudioPlane(frame, index))
+    return np.frombuffer(plane, kind, frame.samples * channels)

@@ -7,7 +7,7 @@ import torch
 
 from speechtext.errors import RequestError, UnsupportedMediaError
 from speechtext.speech.audio_limits import check_duration, check_rate
-from speechtext.speech.pcm import CODECS, PcmDecoder, PcmFormat
+from speechtext.speech.pcm import CODECS, MAX_CHANNELS, PcmDecoder, PcmFormat
 from speechtext.speech.resampling import Resampler
 
 # More than any header of a WAV file that people send.
@@ -55,13 +55,13 @@ class LiveAudio:
         self._rest = data[whole:]
         self._received_bytes += whole
         check_duration(self.duration_s, self._max_duration_s)
-        return self._resampler.push(self._decoder.decode(data[:whole]))
+        return torch.from_numpy(self._resampler.push(self._decoder.decode(data[:whole])))
 
     def end(self) -> torch.Tensor:
         """Return the last samples; raises `RequestError` 415 where not even the header arrived."""
         if self._pcm is None:
             raise _unsupported()
-        return self._resampler.end()
+        return torch.from_numpy(self._resampler.end())
 
     def _read_header(self, data: bytes) -> bytes:
         """Return what follows a WAV file's header, or all as long as the header is not whole."""
@@ -75,7 +75,7 @@ class LiveAudio:
                 data_bytes = header.getnframes() * pcm.frame_bytes
         except (wave.Error, EOFError):
             raise _unsupported() from None
-        if pcm.sample_bytes not in CODECS:
+        if pcm.sample_bytes not in CODECS or pcm.channels > MAX_CHANNELS:
             raise _unsupported()
         self._begin(pcm)
         if 0 < data_bytes < UNKNOWN_DATA_BYTES:

@@ -6,13 +6,15 @@ from email.message import Message
 from typing import Literal, cast
 
 import av
-import torch
+import numpy as np
 
 from speechtext.errors import MalformedRequestError
 from speechtext.speech.audio_limits import MAX_RATE_HZ, MIN_RATE_HZ
-from speechtext.speech.frames import Block, average_channels
+from speechtext.speech.frames import Block, Samples, average_channels
 
 BLOCK_S = 10
+# FFmpeg's own limit.
+MAX_CHANNELS = 512
 # FFmpeg's decoders of whole numbers, by the bytes of a sample; eight bits have no sign in WAV.
 CODECS = {1: "pcm_u8", 2: "pcm_s16", 3: "pcm_s24", 4: "pcm_s32"}
 
@@ -72,12 +74,12 @@ class PcmDecoder:
     def __init__(self, pcm: PcmFormat) -> None:
         self._decoder = cast(av.AudioCodecContext, av.CodecContext.create(pcm.codec, "r"))
         self._decoder.sample_rate = pcm.rate_hz
-        self._decoder.layout = f"{pcm.channels}c"
+        self._decoder.layout = f"{pcm.channels} channels"
 
-    def decode(self, data: bytes) -> torch.Tensor:
+    def decode(self, data: bytes) -> Samples:
         """Return whole samples, channels averaged, as a waveform of shape (samples,)."""
         frames = self._decoder.decode(av.Packet(data)) if data else []
-        return torch.cat([torch.empty(0), *(map(average_channels, frames))])
+        return np.concatenate([np.empty(0, np.float32), *map(average_channels, frames)])
 
 
 def pcm_duration_s(audio: bytes, pcm: PcmFormat) -> float:

@@ -4,10 +4,9 @@ from typing import cast
 
 import av
 import numpy as np
-import torch
 from av.filter import Graph
 
-from speechtext.speech.frames import average_channels
+from speechtext.speech.frames import Samples, average_channels
 
 
 class Resampler:
@@ -21,20 +20,19 @@ class Resampler:
         self._from_hz = from_hz
         self._graph = None if from_hz == to_hz else _build_graph(from_hz, to_hz)
 
-    def push(self, block: torch.Tensor) -> torch.Tensor:
+    def push(self, block: Samples) -> Samples:
         """Return the samples that can be told after another block of shape (samples,)."""
         if self._graph is None or not len(block):
             return block
-        samples = np.ascontiguousarray(block.numpy())[None]
-        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+        frame = av.AudioFrame.from_ndarray(block[None], format="flt", layout="mono")
         frame.sample_rate = self._from_hz
         self._graph.push(frame)
         return _pull(self._graph)
 
-    def end(self) -> torch.Tensor:
+    def end(self) -> Samples:
         """Return the last samples, once there are no more blocks."""
         if self._graph is None:
-            return torch.empty(0)
+            return np.empty(0, np.float32)
         self._graph.push(None)
         return _pull(self._graph)
 
@@ -51,11 +49,11 @@ def _build_graph(from_hz: int, to_hz: int) -> Graph:
     return graph
 
 
-def _pull(graph: Graph) -> torch.Tensor:
-    blocks = [torch.empty(0)]
+def _pull(graph: Graph) -> Samples:
+    blocks = [np.empty(0, np.float32)]
     while True:
         try:
             frame = cast(av.AudioFrame, graph.pull())
         except (BlockingIOError, EOFError):
-            return torch.cat(blocks)
+            return np.concatenate(blocks)
         blocks.append(average_channels(frame))
