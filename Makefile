@@ -28,8 +28,8 @@ BOOTSTRAP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstra
 export PYTHONPATH := $(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lm model-parallel serve stop archive test lint types demo-models demo-scores benchmark doctor \
-	fuzz chaos soak docs lock clean
+.PHONY: help setup lm model-parallel serve stop archive test lint types demo-models demo-scores \
+	benchmark doctor fuzz chaos soak docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

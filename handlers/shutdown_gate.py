@@ -3,15 +3,21 @@
 Whoever starts a server names a file in the environment variable `SHUTDOWN_GATE`. A worker holds a
 shared lock on it while it answers a batch. Whoever stops the server writes into the file, which
 closes the gate for the batches that come then, and waits for a lock of its own: when it has that,
-nothing runs any more.
+nothing runs any more. Where the system has no `flock`, as on Windows, the gate closes all the same,
+but nobody can tell when the batches behind it have ended.
 """
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 VARIABLE = "SHUTDOWN_GATE"
 ASK_EVERY_S = 0.05
@@ -25,21 +31,28 @@ def pass_gate() -> Iterator[bool]:
         yield True
         return
     with Path(path).open("rb") as gate:
-        fcntl.flock(gate, fcntl.LOCK_SH)
+        if fcntl:
+            fcntl.flock(gate, fcntl.LOCK_SH)
         yield not os.fstat(gate.fileno()).st_size
 
 
 def close_gate(path: Path, timeout_s: float) -> bool:
-    """Close the gate, and tell whether all that ran behind it ended in time."""
-    deadline_s = time.monotonic() + timeout_s
+    """Close the gate, and tell whether all that ran behind it is known to have ended in time."""
     with path.open("ab") as gate:
         gate.write(b"closed\n")
         gate.flush()
-        while True:
-            try:
-                fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                if time.monotonic() > deadline_s:
-                    return False
-            time.sleep(ASK_EVERY_S)
+        return _wait_for_lock(gate, timeout_s)
+
+
+def _wait_for_lock(gate: BinaryIO, timeout_s: float) -> bool:
+    if not fcntl:
+        return False
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                return False
+        time.sleep(ASK_EVERY_S)

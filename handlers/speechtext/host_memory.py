@@ -12,6 +12,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 # Giving back takes up to two milliseconds; what is needed again costs more.
 LEAST_INTERVAL_S = 5.0
@@ -33,7 +34,7 @@ class HostMemory:
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        self._trim = find_trim()
         self._given_back_s = clock_s()
 
     def give_back(self) -> None:
@@ -42,7 +43,24 @@ class HostMemory:
         if now_s - self._given_back_s < LEAST_INTERVAL_S:
             return
         gc.collect()
-        sys._clear_type_cache()
+        _clear_caches()
         if self._trim is not None:
             self._trim(0)
         self._given_back_s = now_s
+
+
+def find_trim() -> Callable[[int], Any] | None:
+    """Return glibc's `malloc_trim`, or None where the C library is another one."""
+    try:
+        trim: Callable[[int], Any] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    except TypeError:  # Windows has no library of the process itself
+        return None
+    return trim
+
+
+def _clear_caches() -> None:
+    """Let Python forget the methods that it looked up, by the name that its release has for it."""
+    if sys.version_info >= (3, 13):
+        sys._clear_internal_caches()
+    else:
+        sys._clear_type_cache()

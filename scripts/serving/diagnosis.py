@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -50,8 +51,8 @@ def examine() -> Iterator[Finding]:
 def examine_packages() -> Iterator[Finding]:
     """Compare the packages that are installed with the locked ones."""
     yield Finding("python", platform.python_version())
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    locked = dict(line.split(" ")[0].split("==") for line in lock if "==" in line.split(" ")[0])
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    locked = {package["name"]: package["version"] for package in lock["package"]}
     for name in PACKAGES:
         try:
             found = importlib.metadata.version(name)
@@ -60,7 +61,7 @@ def examine_packages() -> Iterator[Finding]:
             continue
         # Builds of PyTorch for one kind of hardware say so behind a plus.
         same = found.partition("+")[0] == locked[name]
-        yield Finding(name, found, "" if same else f"requirements.lock has {locked[name]}")
+        yield Finding(name, found, "" if same else f"uv.lock has {locked[name]}")
     for name in TOOLS:
         yield Finding(name, shutil.which(name) or "not found", "")
 

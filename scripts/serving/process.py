@@ -170,7 +170,7 @@ def stop_server(folder: Path, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
 def _drain(record: ServerRecord, timeout_s: float) -> None:
     """Let the batches that run end, and TorchServe send their answers."""
     if not close_gate(_gate_path(record.temporary_folder), timeout_s):
-        print(f"Requests that still ran after {timeout_s:g} s are lost.", flush=True)
+        print("Requests that still run are lost.", flush=True)
     time.sleep(SETTLE_S)
 
 
