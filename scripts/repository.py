@@ -3,6 +3,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
 HANDLER_FOLDER = ROOT / "handlers"
 CONFIG_FOLDER = ROOT / "model_configs"
 MODEL_STORE = ROOT / "model_store"

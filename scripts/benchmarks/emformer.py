@@ -17,11 +17,11 @@ from benchmarks.blank_bias import BlankBias
 from benchmarks.full_size_models import BUNDLE_PIECES, write_bundle
 from benchmarks.recordings import CLIP_S, SAMPLE_RATE_HZ, noise, time_long, time_on_gpu
 from benchmarks.side_by_side import time_side_by_side
-from benchmarks.tables import print_table
 from serving.local import LocalModel, build_with_settings, load_archive
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.rnnt.features import MEL_BINS, RIGHT_CONTEXT_FRAMES
 from speechtext.speech.rnnt.transducer import CPU_SEGMENTS
+from tables import print_table
 
 FRAMES_PER_S = 100
 REDUCTION = 4
@@ -174,7 +174,7 @@ def _time_requests(folder: Path, models: Mapping[str, LocalModel]) -> None:
     competitor, competitors_bias = straightforward_handler(folder)
     biases = {"straightforward": competitors_bias}
     biases |= {dtype: our_bias(model) for dtype, model in models.items()}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for duration_s, batch, repeats in REQUESTS:
         clips = [noise(duration_s, seed) for seed in range(batch)]
         encodings = {dtype: _encode(model, clips) for dtype, model in models.items()}
@@ -187,17 +187,22 @@ def _time_requests(folder: Path, models: Mapping[str, LocalModel]) -> None:
         }
         for dtype, model in models.items():
             runs[dtype] = partial(model.answer, [{"body": clip} for clip in clips])
-        medians = time_side_by_side(runs, repeats)
-        slowest = medians["straightforward"]
-        rows += [
-            (
-                f"{duration_s} s, batch {batch}, {name}",
-                f"{share[name]:.1f}",
-                f"{each * 1000:.0f}",
-                f"{each / duration_s / batch:.4f}",
-                f"{slowest / each:.2f}",
-            )
-            for name, each in medians.items()
-        ]
+        rows += _request_rows(duration_s, batch, share, time_side_by_side(runs, repeats))
     print(f"\nRequests, Emformer of full size, {torch.get_num_threads()} thread(s):\n")
     print_table(("", "frames per token", "ms", "real-time factor", "times as fast"), rows)
+
+
+def _request_rows(
+    duration_s: int, batch: int, frames_per_token: Mapping[str, float], medians: Mapping[str, float]
+) -> list[tuple[str, ...]]:
+    slowest = medians["straightforward"]
+    return [
+        (
+            f"{duration_s} s, batch {batch}, {name}",
+            f"{frames_per_token[name]:.1f}",
+            f"{each * 1000:.0f}",
+            f"{each / duration_s / batch:.4f}",
+            f"{slowest / each:.2f}",
+        )
+        for name, each in medians.items()
+    ]

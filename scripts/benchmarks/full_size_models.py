@@ -19,9 +19,8 @@ from transformers import (
 )
 
 from archives.emformer import BUNDLE_FILES
+from archives.layout import BASE_960H_LABELS
 
-# The labels of facebook/wav2vec2-base-960h, in its order.
-LABELS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK", "'", *"XJQZ"]
 # The published file uses the older names of the weight-normalised convolution.
 PUBLISHED_NAMES = {
     "parametrizations.weight.original0": "weight_g",
@@ -33,7 +32,7 @@ BUNDLE_PIECES = 4096
 def write_base_960h(folder: Path) -> Wav2Vec2ForCTC:
     """Write a model laid out as facebook/wav2vec2-base-960h on the hub, and return it."""
     torch.manual_seed(0)
-    model: Wav2Vec2ForCTC = Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=len(LABELS))).eval()
+    model: Wav2Vec2ForCTC = Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=len(BASE_960H_LABELS))).eval()
     model.config.architectures = ["Wav2Vec2ForCTC"]
     model.config.save_pretrained(folder)
     save_file(_published_weights(model), folder / "model.safetensors", {"format": "pt"})
@@ -63,7 +62,7 @@ def write_processor(folder: Path) -> None:
             "return_attention_mask": False,
             "sampling_rate": 16000,
         },
-        "vocab.json": {label: index for index, label in enumerate(LABELS)},
+        "vocab.json": {label: index for index, label in enumerate(BASE_960H_LABELS)},
         "tokenizer_config.json": {
             "unk_token": "<unk>",
             "bos_token": "<s>",

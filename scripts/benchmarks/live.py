@@ -16,11 +16,11 @@ import soundfile
 
 from archives.configs import read_configs
 from benchmarks.full_size_models import write_bundle
-from benchmarks.tables import print_table
 from clients.live_session import PIECE_S, LiveSession
-from repository import ROOT
+from repository import EXAMPLES, ROOT
 from serving.local import build_with_settings
 from speechtext.devices import count_cores
+from tables import print_table
 from trials.servers import run_server
 
 RATE_HZ = 16_000
@@ -55,7 +55,7 @@ def live_server(source: Path, workspace: Path, dtype: str, threads: int) -> Iter
 
 def speech() -> list[bytes]:
     """Return 20 s of the examples' sentences, in pieces of 16-bit samples."""
-    paths = sorted((ROOT / "examples").glob("*.wav"))
+    paths = sorted(EXAMPLES.glob("*.wav"))
     recordings = [soundfile.read(path, dtype="int16") for path in paths]
     said = [samples for samples, rate_hz in recordings if rate_hz == RATE_HZ]
     endless = itertools.chain.from_iterable(itertools.cycle(said))

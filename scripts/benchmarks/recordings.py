@@ -11,8 +11,8 @@ import soundfile
 
 from benchmarks.peak_memory import peak_mb, reset_peak_mb
 from benchmarks.side_by_side import time_side_by_side
-from benchmarks.tables import print_table
 from serving.local import LocalModel, load_archive
+from tables import print_table
 
 SAMPLE_RATE_HZ = 16_000
 CLIP_S = 10

@@ -12,9 +12,9 @@ import httpx2
 
 from archives.configs import read_configs
 from benchmarks.side_by_side import time_side_by_side
-from benchmarks.tables import print_table
 from benchmarks.text_models import BATCH, full_size_bert, texts_of
 from serving.local import LocalModel, build_with_settings, load_archive
+from tables import print_table
 from trials.servers import run_server
 
 # A server is saturated by twice as many clients as fit in a batch and one in the making.

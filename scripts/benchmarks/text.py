@@ -14,7 +14,6 @@ from benchmarks.peak_memory import peak_mb, reset_peak_mb
 from benchmarks.random_text_models import write_random_model
 from benchmarks.saturated_server import time_saturated_server
 from benchmarks.side_by_side import time_side_by_side
-from benchmarks.tables import print_table
 from benchmarks.text_baselines import (
     straightforward_classifier,
     straightforward_explainer,
@@ -22,6 +21,7 @@ from benchmarks.text_baselines import (
 )
 from benchmarks.text_models import BATCH, VARIANTS, full_size_bert, load_variants, texts_of
 from serving.local import LocalModel, build_with_settings, load_archive
+from tables import print_table
 
 # Tokens in each text, and how often its batch is timed.
 LENGTHS = {16: 15, 150: 7}

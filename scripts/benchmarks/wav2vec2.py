@@ -15,8 +15,8 @@ from archives.configs import read_configs
 from benchmarks.full_size_models import write_base_960h
 from benchmarks.recordings import CLIP_S, REPEATS, noise, time_long, time_on_gpu
 from benchmarks.side_by_side import time_side_by_side
-from benchmarks.tables import print_table
 from serving.local import LocalModel, build_with_settings, load_archive
+from tables import print_table
 
 
 def plain_loop(folder: Path) -> Callable[[bytes], str]:

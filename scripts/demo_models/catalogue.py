@@ -1,6 +1,5 @@
 """The demo models: which module trains and scores each."""
 
-from pathlib import Path
 from typing import Any
 
 from demo_models import (
@@ -11,8 +10,9 @@ from demo_models import (
     text_tokens,
     wav2vec2,
 )
+from repository import ROOT
 
-WORKSPACE = Path(__file__).resolve().parents[2] / ".build" / "demo_training"
+WORKSPACE = ROOT / ".build" / "demo_training"
 """Where spoken sentences and checkpoints of a training are kept."""
 
 SPEECH_MODELS: dict[str, Any] = {"wav2vec2": wav2vec2, "emformer_asr": emformer}

@@ -180,6 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = parser.parse_args(arguments).models
     try:
         for config in choose_configs(names):
+            print(f"{config.name}: scoring, some minutes ...", file=sys.stderr, flush=True)
             for label, value in score(config).items():
                 print(f"{config.name}: {label}: {value:.2f}", flush=True)
     except (BuildError, EspeakMissingError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from demo_models import speech_examples
 from demo_models.catalogue import MODELS, WORKSPACE
 from demo_models.espeak import EspeakMissingError
-from repository import ROOT
+from repository import EXAMPLES, ROOT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"expected models among {', '.join(MODELS)}; got {', '.join(unknown)}")
     try:
         if options.examples:
-            speech_examples.write(ROOT / "examples", WORKSPACE)
+            speech_examples.write(EXAMPLES, WORKSPACE)
         else:
             train(options.models or list(MODELS), options.output)
     except EspeakMissingError as error:

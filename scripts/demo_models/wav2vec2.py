@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from archives.layout import BASE_960H_LABELS
 from demo_models import speech_corpus
 from demo_models.augmentation import augment
 from demo_models.espeak import SAMPLE_RATE_HZ, Waveform, to_float
@@ -36,15 +37,23 @@ BATCH_DURATION_S = 44.0
 PADDED_LENGTH_STEP = SAMPLE_RATE_HZ // 2
 SHORTEST_FIRST_BATCHES = 100
 
-# The labels of facebook/wav2vec2-base-960h, in its order.
-LABELS = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
+LABELS = BASE_960H_LABELS
 BLANK = LABELS.index("<pad>")
 LABEL_IDS = {label: index for index, label in enumerate(LABELS)}
 
 
 def build_network() -> Wav2Vec2ForCTC:
     """Return a new network of 1.5 million parameters."""
-    config = Wav2Vec2Config(
+    network = Wav2Vec2ForCTC(_config())
+    # With heads of 36 numbers, plain attention trains faster on a CPU than fused kernels.
+    network.set_attn_implementation("eager")
+    first_convolution = network.get_submodule("wav2vec2.feature_extractor.conv_layers.0.conv")
+    _start_as_gabor_filters(first_convolution)
+    return network
+
+
+def _config() -> Wav2Vec2Config:
+    return Wav2Vec2Config(
         vocab_size=len(LABELS),
         hidden_size=144,
         num_hidden_layers=4,
@@ -71,12 +80,6 @@ def build_network() -> Wav2Vec2ForCTC:
         bos_token_id=LABEL_IDS["<s>"],
         eos_token_id=LABEL_IDS["</s>"],
     )
-    network = Wav2Vec2ForCTC(config)
-    # With heads of 36 numbers, plain attention trains faster on a CPU than fused kernels.
-    network.set_attn_implementation("eager")
-    first_convolution = network.get_submodule("wav2vec2.feature_extractor.conv_layers.0.conv")
-    _start_as_gabor_filters(first_convolution)
-    return network
 
 
 @torch.no_grad()

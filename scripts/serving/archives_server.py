@@ -14,9 +14,8 @@ from serving.configuration import CONFIG_FILE, read_properties
 from serving.examples import try_example
 from serving.logs import log_path
 from serving.process import find_server, start_server, stop_server
-from serving.status import authorization, wait_until_ready
+from serving.status import START_TIMEOUT_S, authorization, wait_until_ready
 
-START_TIMEOUT_S = 300.0
 UNPACKED_GROWTH = 2
 report = functools.partial(print, flush=True)
 

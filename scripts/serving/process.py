@@ -66,9 +66,23 @@ def start_server(
         *("--models", *archives),
     ]
     process = _run_detached(command, folder, server_environment(folder, temporary_folder))
-    created_s = psutil.Process(process.pid).create_time()
-    urls = (properties["inference_address"], properties["management_address"])
-    record = ServerRecord(process.pid, created_s, temporary_folder, *urls)
+    return _record(folder, process, temporary_folder, properties)
+
+
+def _record(
+    folder: Path,
+    process: subprocess.Popen[bytes],
+    temporary_folder: str,
+    properties: Mapping[str, str],
+) -> ServerRecord:
+    """Write down which server runs in `folder`."""
+    record = ServerRecord(
+        process.pid,
+        psutil.Process(process.pid).create_time(),
+        temporary_folder,
+        properties["inference_address"],
+        properties["management_address"],
+    )
     _record_path(folder).write_text(json.dumps(asdict(record)), encoding="utf-8")
     return record
 

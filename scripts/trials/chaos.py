@@ -22,11 +22,11 @@ import yaml
 
 from archives.building import build_archive
 from archives.configs import ArchiveConfig, read_configs
-from benchmarks.tables import print_table
 from repository import ROOT
 from serving.errors import ServerError
 from serving.logs import log_path
 from serving.process import stop_server
+from tables import print_table
 from trials.good_traffic import LIVE_MODEL, REVIEWS, TEXT, TIMEOUT_S, learn_script, post
 from trials.http_client import send_alone
 from trials.load import Load, Sample, Traffic, Verdict, learn_traffic, wait_for

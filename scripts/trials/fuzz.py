@@ -10,8 +10,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from benchmarks.tables import print_table
 from serving.errors import ServerError
+from tables import print_table
 from trials.corpus import make_cases
 from trials.fuzzing import FuzzReport, fuzz, fuzz_grpc, learn_answers
 from trials.good_traffic import TIMEOUT_S, Script, pictures
@@ -61,29 +61,11 @@ def settled_bytes(server: TrialServer, learned: Script) -> Mapping[str, int]:
 
 def show(results: FuzzReport, before: Mapping[str, int], after: Mapping[str, int]) -> int:
     """Print the tables; return how many things went wrong."""
-    print()
-    print_table(
-        ("broken requests", "sent", "answers"),
-        [
-            (
-                family,
-                str(sum(found.values())),
-                ", ".join(f"{k}: {n}" for k, n in sorted(found.items())),
-            )
-            for family, found in sorted(results.by_family.items())
-        ],
-    )
-    growth = {name: after[name] / before[name] - 1 for name in before if name in after}
-    print()
-    print_table(
-        ("worker", "MB before", "MB after", "growth"),
-        [
-            (name, f"{before[name] / 1e6:.0f}", f"{after[name] / 1e6:.0f}", f"{grown:+.1%}")
-            for name, grown in growth.items()
-        ],
-    )
     faults = list(results.faults)
     wrong = sum(fault.startswith("good") for fault in faults)
+    _show_answers(results)
+    growth = {name: after[name] / before[name] - 1 for name in before if name in after}
+    _show_growth(growth, before, after)
     faults += [
         f"{name} grew by {grown:.1%}" for name, grown in growth.items() if grown > MOST_GROWTH
     ]
@@ -94,6 +76,28 @@ def show(results: FuzzReport, before: Mapping[str, int], after: Mapping[str, int
         report(f"fault: {fault}")
     report(f"{len(faults)} faults.")
     return len(faults)
+
+
+def _show_answers(results: FuzzReport) -> None:
+    """Print how the broken requests of each family were answered."""
+    rows = [
+        (family, str(found.total()), ", ".join(f"{k}: {n}" for k, n in sorted(found.items())))
+        for family, found in sorted(results.by_family.items())
+    ]
+    report()
+    print_table(("broken requests", "sent", "answers"), rows)
+
+
+def _show_growth(
+    growth: Mapping[str, float], before: Mapping[str, int], after: Mapping[str, int]
+) -> None:
+    """Print what each worker's memory was and is."""
+    rows = [
+        (name, f"{before[name] / 1e6:.0f}", f"{after[name] / 1e6:.0f}", f"{grown:+.1%}")
+        for name, grown in growth.items()
+    ]
+    report()
+    print_table(("worker", "MB before", "MB after", "growth"), rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

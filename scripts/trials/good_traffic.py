@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from repository import ROOT
+from repository import EXAMPLES
 from trials.http_client import Outcome, Request, send_alone
 
-EXAMPLES = ROOT / "examples"
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
 REVIEWS = (
     (EXAMPLES / "review_accepted.txt").read_text(encoding="utf-8"),

@@ -15,9 +15,7 @@ from repository import MODEL_STORE
 from serving.configuration import LOG_CONFIG, free_properties
 from serving.errors import ServerError
 from serving.process import ServerRecord, find_server, server_processes, start_server, stop_server
-from serving.status import read_workers, wait_until_ready
-
-START_TIMEOUT_S = 300.0
+from serving.status import START_TIMEOUT_S, read_workers, wait_until_ready
 
 
 @dataclass(frozen=True)

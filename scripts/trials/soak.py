@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.tables import print_table
 from serving.errors import ServerError
+from tables import print_table
 from trials.load import LIVE_TARGET, Load, Sample, Traffic, Verdict, learn_traffic, percentile
 from trials.servers import TrialServer, run_server
 
 CONNECTIONS, LIVE_CONNECTIONS = 64, 6
 WARM_UP_S, CAPACITY_S = 20.0, 30.0
 SHARE = 0.8
-MEMORY_EVERY_S, REPORT_EVERY_S = 5.0, 60.0
+MEMORY_EVERY_S, REPORT_EVERY_S = 5.0, 30.0
 # Memory is compared from here on, and latency between the first and the last minutes.
 SETTLED_S, COMPARED_S = 120.0, 300.0
 MOST_GROWTH, MOST_SLOWDOWN = 0.03, 1.3
@@ -71,6 +71,7 @@ class Watch:
 
 def measure_capacity(server: TrialServer, traffic: Traffic) -> float:
     """Return how many requests a second are answered when all connections always ask."""
+    report(f"Measuring the capacity for {WARM_UP_S + CAPACITY_S:.0f} s ...")
     with Load(server.address, traffic, CONNECTIONS, LIVE_CONNECTIONS).running() as load:
         time.sleep(WARM_UP_S)
         before = _count_singles(load)
@@ -99,7 +100,7 @@ def soak(
             watch.take(server, load, started_s)
             if now_s - reported_s >= REPORT_EVERY_S:
                 reported_s = now_s
-                report(f"  {now_s / 60:.0f} min: {len(load.samples)} answers")
+                report(f"  {now_s / 60:.1f} min: {len(load.samples)} answers")
             time.sleep(min(MEMORY_EVERY_S, max(0.1, length_s - now_s)))
     return started_s, load.samples, watch
 

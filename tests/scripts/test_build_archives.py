@@ -32,7 +32,7 @@ from benchmarks.full_size_models import (
     write_speech_bundle,
 )
 from build_archives import main
-from repository import HANDLER_FOLDER, ROOT
+from repository import EXAMPLES, HANDLER_FOLDER, ROOT
 from serving.local import build_with_settings, load_archive
 from speechtext.speech.ctc.emissions import compute_emissions
 
@@ -45,7 +45,7 @@ NAMES = [
     "gpt2_text_generation",
     "wav2vec2",
 ]
-SPEECH = ROOT / "examples" / "turn_on_the_kitchen_lights.wav"
+SPEECH = EXAMPLES / "turn_on_the_kitchen_lights.wav"
 
 
 def member_bytes(archive: Path) -> dict[str, bytes]:
