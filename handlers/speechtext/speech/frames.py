@@ -1,5 +1,6 @@
 """What FFmpeg decodes: frames of samples of several kinds, to blocks of one."""
 
+import functools
 from typing import Any, NamedTuple
 
 import av
@@ -29,16 +30,16 @@ def average_channels(frame: av.AudioFrame) -> Samples:
     """Return the mean of a frame's channels, shape (samples,), full scale from -1 to 1."""
     kind, zero, largest = KINDS[frame.format.packed.name]
     channels = frame.layout.nb_channels
-    if frame.format.is_planar and channels > 1:
-        by_channel = np.stack([_plane(frame, each, kind, 1) for each in range(channels)], axis=1)
+    if frame.format.is_planar:
+        columns = [_plane(frame, each, kind, 1) for each in range(channels)]
     else:
-        by_channel = _plane(frame, 0, kind, channels).reshape(-1, channels)
-    samples = by_channel.astype(np.float32, copy=False)
+        columns = list(_plane(frame, 0, kind, channels).reshape(-1, channels).T)
+    # One after the other: the sum of a product of matrices would depend on where frames are cut.
+    total = functools.reduce(np.add, (column.astype(np.float32, copy=False) for column in columns))
     if zero:
-        samples -= zero
-    if channels == 1:
-        return samples[:, 0] if largest == 1 else samples[:, 0] * np.float32(1 / largest)
-    return samples @ np.full(channels, 1 / largest / channels, np.float32)
+        total = total - np.float32(channels * zero)
+    scale = np.float32(1 / largest / channels)
+    return total if scale == 1 else total * scale
 
 
 def _plane(frame: av.AudioFrame, index: int, kind: Any, channels: int) -> NDArray[Any]:
