@@ -28,7 +28,7 @@ sh scripts/install_uv.sh .build/uv
 uv=.build/uv/bin/uv
 export UV_PROJECT_ENVIRONMENT="$venv"
 # Seven workers import the same packages at once when a server starts.
-export UV_COMPILE_BYTECODE=1
+export UV_COMPILE_BYTECODE="${UV_COMPILE_BYTECODE:-1}"
 unset VIRTUAL_ENV
 
 # The project itself is not installed: archives carry it, and a copy here would hide what they lack.
