@@ -13,8 +13,8 @@ fail() {
 }
 
 if [ -n "${PYTHON:-}" ]; then
-    "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
-        || fail "expected Python 3.11 to 3.14 as $PYTHON; name another one with PYTHON=path/to/python3.12"
+    "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+        || fail "expected Python 3.11 to 3.13 as $PYTHON; name another one with PYTHON=path/to/python3.12"
     export UV_PYTHON="$PYTHON"
 fi
 
