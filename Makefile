@@ -1,6 +1,6 @@
 # Two commands: `make serve` and `make test`. `make help` lists the rest.
 
-# The interpreter of .venv, 3.11 to 3.14; when empty, the first that uv finds.
+# The interpreter of .venv, 3.11 to 3.13; when empty, the first that uv finds.
 PYTHON ?=
 # Another package index for PyTorch, for example one with CPU-only builds.
 TORCH_INDEX ?=

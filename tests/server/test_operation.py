@@ -192,5 +192,5 @@ def test_make_names_an_unsuitable_python(tmp_path: Path) -> None:
         text=True,
     )
     assert result.returncode == 1
-    assert "expected Python 3.11 to 3.14" in result.stderr
+    assert "expected Python 3.11 to 3.13" in result.stderr
     assert not (tmp_path / "venv").exists()
