@@ -39,9 +39,11 @@ def packaged_by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ROOT / "model_configs" / "bert_seq_classification.yaml", folder / "model-config.yaml"
     )
     write_beam_search(ROOT / "demo_models" / "emformer_asr", folder)
+    # The archiver deletes the folder of the model's name in the temporary folder.
+    temporary = tmp_path_factory.mktemp("archiver")
     for command in PACKAGING:
-        path = f"PATH={Path(sys.executable).parent}:$PATH"
-        subprocess.run(f"{path} {command}", shell=True, cwd=folder, check=True)  # noqa: S602
+        variables = f"PATH={Path(sys.executable).parent}:$PATH TMPDIR={temporary}"
+        subprocess.run(f"{variables} {command}", shell=True, cwd=folder, check=True)  # noqa: S602
     return folder
 
 
