@@ -1,6 +1,6 @@
 # Two commands: `make serve` and `make test`. `make help` lists the rest.
 
-# The interpreter of .venv, 3.11 to 3.14; when empty, the first that uv finds.
+# The interpreter of .venv, 3.11 to 3.13; when empty, the first that uv finds.
 PYTHON ?=
 # Another package index for PyTorch, for example one with CPU-only builds.
 TORCH_INDEX ?=
@@ -29,7 +29,7 @@ export PYTHONPATH := $(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lm model-parallel serve stop archive test lint types demo-models demo-scores \
-	benchmark doctor fuzz chaos soak lock clean
+	benchmark doctor fuzz chaos soak docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,10 @@ chaos: $(READY)  ## break a server under load, and say what its clients saw
 
 soak: $(READY)  ## keep a server busy for MINUTES=30, then ask too much of it
 	@$(BIN)/python -m trials.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+docs: $(VENV)/.group-docs  ## build the documentation as a site in .build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "The documentation is in .build/site/index.html."
 
 lock:  ## choose versions anew and write uv.lock
 	@sh scripts/install_uv.sh .build/uv

@@ -20,13 +20,13 @@ from speech_requests import write_live
 from speechtext.host_memory import keep_loaded
 from speechtext.measurements import note_gauge, note_size
 from speechtext.settings import read_settings
-from speechtext.speech.audio import parse_pcm_format
 from speechtext.speech.live_sessions import (
     LiveRecognizer,
     LiveSession,
     LiveSettings,
 )
 from speechtext.speech.open_sessions import AudioChunk, OpenSessions
+from speechtext.speech.pcm import parse_pcm_format
 from speechtext.speech.rnnt.loading import SENTENCEPIECE_FILE
 
 

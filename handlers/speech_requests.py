@@ -18,8 +18,9 @@ from speechtext.measurements import note_size
 from speechtext.payloads import as_text
 from speechtext.speech.alignment_picture import draw_alignment
 from speechtext.speech.alignments import Alignment, Recognition, describe_alignment
-from speechtext.speech.audio import decode_audio, parse_pcm_format
+from speechtext.speech.audio import decode_audio
 from speechtext.speech.live_sessions import LiveTranscript
+from speechtext.speech.pcm import parse_pcm_format
 from speechtext.speech.subtitles import write_srt, write_vtt
 from speechtext.speech.transcripts import Transcript, write_json, write_plain, write_segment
 

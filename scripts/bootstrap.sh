@@ -13,8 +13,8 @@ fail() {
 }
 
 if [ -n "${PYTHON:-}" ]; then
-    "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
-        || fail "expected Python 3.11 to 3.14 as $PYTHON; name another one with PYTHON=path/to/python3.12"
+    "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+        || fail "expected Python 3.11 to 3.13 as $PYTHON; name another one with PYTHON=path/to/python3.12"
     export UV_PYTHON="$PYTHON"
 fi
 
@@ -28,7 +28,7 @@ sh scripts/install_uv.sh .build/uv
 uv=.build/uv/bin/uv
 export UV_PROJECT_ENVIRONMENT="$venv"
 # Seven workers import the same packages at once when a server starts.
-export UV_COMPILE_BYTECODE=1
+export UV_COMPILE_BYTECODE="${UV_COMPILE_BYTECODE:-1}"
 unset VIRTUAL_ENV
 
 # The project itself is not installed: archives carry it, and a copy here would hide what they lack.

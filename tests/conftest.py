@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from archives.building import build_archive
-from archives.configs import read_configs
+from archives.own_configs import demo_configs
 from serving.local import LocalModel, load_archive
 from support.common import LoadModel
 from trials.servers import TrialServer, run_server
@@ -26,7 +26,7 @@ GPU_IDS = [None, 0] if torch.cuda.is_available() else [None]
 def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model store with the seven archives, as `make archive` builds them."""
     store = tmp_path_factory.mktemp("model_store")
-    for config in read_configs().values():
+    for config in demo_configs().values():
         build_archive(config, store, source=config.source, archive_format="default")
     return store
 

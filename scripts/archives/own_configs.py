@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from archives.configs import ArchiveConfig, read_config, source_folder
+from archives.configs import ArchiveConfig, read_config, read_configs, source_folder
 from archives.errors import BuildError
 from repository import CONFIG_FOLDER, ROOT
 
@@ -31,6 +31,12 @@ DEMO_SETTINGS = {
     r"^  threads: .*\n": "",
     r"^  num_labels: .*\n": "",
 }
+
+
+def demo_configs() -> dict[str, ArchiveConfig]:
+    """Return the archives of the demo models, by name, whatever is beside them."""
+    configs = read_configs()
+    return {name: configs[name] for name in sorted(KINDS.values())}
 
 
 @contextmanager

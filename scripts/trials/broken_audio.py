@@ -5,7 +5,9 @@ import random
 import struct
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import cast
 
+import av
 import numpy as np
 import soundfile
 
@@ -19,6 +21,8 @@ FORMATS = (
     ("MP3", None),
     ("AIFF", "PCM_16"),
 )
+# What phones and browsers record: FFmpeg's container and encoder.
+PHONE_FORMATS = (("ipod", "aac"), ("mp4", "aac"), ("mov", "alac"), ("webm", "libopus"))
 # Where a WAV header has its fields: offset, format and values that they should not have.
 WAV_FIELDS: Sequence[tuple[int, str, Sequence[int]]] = (
     (4, "<I", (0, 1, 2**32 - 1)),
@@ -42,9 +46,23 @@ def encode(
     return file.getvalue()
 
 
+def encode_by_ffmpeg(samples: np.ndarray, rate_hz: int, container: str, codec: str) -> bytes:
+    """Return samples of shape (frames,) as a file of a container that libsndfile does not write."""
+    frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], "flt", "mono")
+    frame.sample_rate = rate_hz
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = cast(av.AudioStream, output.add_stream(codec, rate=rate_hz, layout="mono"))
+        for each in (frame, None):
+            output.mux(stream.encode(each))
+    return file.getvalue()
+
+
 def _short_recording(chance: random.Random) -> bytes:
-    container, subtype = chance.choice(FORMATS)
     noise = np.random.default_rng(chance.randrange(2**32)).normal(0, 0.1, 4_000)
+    if chance.random() < 0.4:
+        return encode_by_ffmpeg(noise, 16_000, *chance.choice(PHONE_FORMATS))
+    container, subtype = chance.choice(FORMATS)
     return encode(noise, 16_000, container, subtype)
 
 
@@ -80,7 +98,18 @@ def spliced(chance: random.Random) -> bytes:
 def noise(chance: random.Random) -> bytes:
     """Return bytes that are no recording, some of which begin like one."""
     start = chance.choice(
-        (b"", b"RIFF", b"fLaC", b"OggS", b"ID3\x04", b"FORM", b"caff", b"\xff\xfb")
+        (
+            b"",
+            b"RIFF",
+            b"fLaC",
+            b"OggS",
+            b"ID3\x04",
+            b"FORM",
+            b"caff",
+            b"\xff\xfb",
+            b"\0\0\0\x20ftyp",
+            b"\x1aE\xdf\xa3",
+        )
     )
     return start + chance.randbytes(chance.choice((0, 1, 40, 5_000)))
 

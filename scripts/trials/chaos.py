@@ -21,7 +21,8 @@ import httpx2
 import yaml
 
 from archives.building import build_archive
-from archives.configs import ArchiveConfig, read_configs
+from archives.configs import ArchiveConfig
+from archives.own_configs import demo_configs
 from repository import ROOT
 from serving.errors import ServerError
 from serving.logs import log_path
@@ -172,7 +173,7 @@ def use_small_device(folder: Path) -> None:
 
 def build_store(store: Path) -> list[Path]:
     """Build what is served; an archive with cut off weights lies beside it, unserved."""
-    configs = read_configs()
+    configs = demo_configs()
     built = [
         build_impatient(each, store) if each.name == HUNG_MODEL else build_archive(each, store)
         for each in configs.values()

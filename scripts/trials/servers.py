@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from archives.building import build_archive
-from archives.configs import read_configs
+from archives.own_configs import demo_configs
 from repository import MODEL_STORE
 from serving.configuration import LOG_CONFIG, free_properties
 from serving.errors import ServerError
@@ -71,7 +71,7 @@ def run_server(
     `archives` are served instead of the seven; `changes` are keys of config.properties; `prepare`
     is given the folder before the server is.
     """
-    built = archives or [build_archive(config, store) for config in read_configs().values()]
+    built = archives or [build_archive(config, store) for config in demo_configs().values()]
     properties = free_properties() | dict(changes or {})
     with tempfile.TemporaryDirectory(prefix="trial-") as name:
         folder = Path(name)

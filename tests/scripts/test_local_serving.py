@@ -58,7 +58,9 @@ def test_each_archive_has_modules_of_its_own_also_those_that_it_imports_late(
 
 def test_archive_that_lacks_a_module_does_not_find_that_of_the_repository(tmp_path: Path) -> None:
     folder = write_archive(tmp_path / "lacking", "a")
-    (folder / "batches.py").unlink()
+    (folder / "handler.py").write_text(f"import shutdown_gate\n{HANDLER}")
+    load_archive(folder)
+    (folder / "shutdown_gate.py").unlink()
     # TorchServe reports a handler that cannot be imported as a missing one of its own.
     with pytest.raises(ModuleNotFoundError, match=r"ts\.torch_handler"):
         load_archive(folder)

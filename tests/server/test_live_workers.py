@@ -46,9 +46,9 @@ def test_live_speech_goes_on_after_its_worker_was_killed(model_store: Path) -> N
 
 
 def test_session_stays_with_one_of_several_workers(tmp_path: Path) -> None:
-    """With the keys that the README shows."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"^```yaml\n(minWorkers.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    """With the keys that docs/live.md shows."""
+    page = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(minWorkers.*?)^```", page, re.MULTILINE | re.DOTALL)
     keys = yaml.safe_load(shown)
     assert keys["minWorkers"] > 1
     config = read_configs()[LIVE_MODEL]

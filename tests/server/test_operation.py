@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -90,7 +91,9 @@ def archive(
     command += ["--handler", str(HANDLER_FOLDER / handler), "--extra-files", extra_files]
     command += ["--export-path", str(store), *more]
     command += ["--config-file", str(config)] if config else []
-    subprocess.run(command, check=True)
+    # The archiver deletes the folder of the model's name in the temporary folder.
+    with tempfile.TemporaryDirectory() as temporary:
+        subprocess.run(command, check=True, env={**os.environ, "TMPDIR": temporary})
 
 
 def test_port_in_use_is_named(tmp_path: Path) -> None:
@@ -192,5 +195,5 @@ def test_make_names_an_unsuitable_python(tmp_path: Path) -> None:
         text=True,
     )
     assert result.returncode == 1
-    assert "expected Python 3.11 to 3.14" in result.stderr
+    assert "expected Python 3.11 to 3.13" in result.stderr
     assert not (tmp_path / "venv").exists()

@@ -8,20 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batches import status_of
 from speechtext.errors import RequestError
-from speechtext.speech.audio import (
-    MAX_RATE_HZ,
-    MIN_RATE_HZ,
-    BlockResampler,
-    PcmFormat,
-    decode_audio,
-    parse_pcm_format,
-)
+from speechtext.speech.audio import decode_audio
+from speechtext.speech.audio_limits import MAX_RATE_HZ, MIN_RATE_HZ
+from speechtext.speech.pcm import PcmFormat, parse_pcm_format
 from support.common import BROKEN_RECORDINGS
 
 RATE_HZ = 16_000
@@ -64,30 +58,17 @@ def test_other_containers_sound_the_same(container: str, subtype: str | None) ->
 def test_channels_are_averaged_and_rates_converted(channels: int, rate_hz: int) -> None:
     samples = np.stack([tone(rate_hz) * (channel + 1) for channel in range(channels)], axis=1) / 8
     waveform = decode_audio(encode(samples, rate_hz, "WAV", "FLOAT"), RATE_HZ, 60)
-    mono = torch.from_numpy(samples.mean(axis=1))
-    expected = torchaudio.functional.resample(mono, rate_hz, RATE_HZ)
+    expected = torch.from_numpy(tone(RATE_HZ) * (channels + 1) / 16)
     assert waveform.dtype == torch.float32
-    torch.testing.assert_close(waveform, expected, atol=1e-5, rtol=0)
+    # At both ends the filter has no neighbours; a cut sine is no sine there.
+    inner = slice(200, -200)
+    torch.testing.assert_close(waveform[inner], expected[inner], atol=1e-5, rtol=0)
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    st.sampled_from([8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000]),
-    st.lists(st.integers(1, 3_000), min_size=1, max_size=8),
-)
-def test_blocks_are_resampled_as_one(rate_hz: int, sizes: list[int]) -> None:
-    whole = torch.randn(sum(sizes), generator=torch.manual_seed(sum(sizes)))
-    resampler = BlockResampler(rate_hz, RATE_HZ)
-    resampled = torch.cat([*map(resampler.push, whole.split(sizes)), resampler.end()])
-    expected = torchaudio.functional.resample(whole, rate_hz, RATE_HZ)
-    torch.testing.assert_close(resampled, expected, atol=1e-4, rtol=0)
-
-
-def test_odd_rate_is_taken_for_its_neighbour() -> None:
-    waveform = decode_audio(encode(tone(44_100), 44_101, "WAV"), RATE_HZ, 60)
-    torch.testing.assert_close(
-        waveform, decode_audio(encode(tone(44_100), 44_100, "WAV"), RATE_HZ, 60)
-    )
+def test_odd_rate_is_taken_as_it_is() -> None:
+    waveform = decode_audio(encode(tone(44_101), 44_101, "WAV"), RATE_HZ, 60)
+    expected = torch.from_numpy(tone(RATE_HZ))
+    torch.testing.assert_close(waveform[200:-200], expected[200:-200], atol=1e-4, rtol=0)
 
 
 def with_total_samples(flac: bytes, samples: int) -> bytes:
@@ -168,7 +149,6 @@ def not_audio() -> list[tuple[bytes, int, str]]:
         (encode(nan, RATE_HZ, "WAV", "FLOAT"), 400, "InvalidAudio"),
         (bytes(flac), 400, "DamagedAudio"),
         (encode(tone(RATE_HZ), 100, "WAV"), 422, "UnsupportedRate"),
-        (with_total_samples(encode(tone(RATE_HZ), RATE_HZ, "FLAC"), 0), 422, "UnknownDuration"),
     ]
 
 
@@ -190,9 +170,18 @@ def test_decoders_say_nothing_of_a_damaged_file(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr() == ("", "")
 
 
+def test_length_of_a_stream_is_found_by_reading() -> None:
+    """What a pipe leaves in the header of a FLAC file: 0 samples."""
+    flac = encode(tone(RATE_HZ, 3.0), RATE_HZ, "FLAC")
+    waveform = decode_audio(with_total_samples(flac, 0), RATE_HZ, 60)
+    assert torch.equal(waveform, decode_audio(flac, RATE_HZ, 60))
+    with pytest.raises(RequestError, match=r"at most 2 s .* got more than 3\.0 s"):
+        decode_audio(with_total_samples(flac, 0), RATE_HZ, 2)
+
+
 def test_many_channels_are_read_in_short_blocks() -> None:
-    """Ten seconds of a thousand channels at once would take gigabytes."""
-    samples = np.tile(tone(8_000, 2.0)[:, None], (1, 1000)).astype(np.float32)
+    """Ten seconds of FFmpeg's most channels at once would take a gigabyte."""
+    samples = np.tile(tone(8_000, 2.0)[:, None], (1, 512)).astype(np.float32)
     recording = encode(samples, 8_000, "WAV", "PCM_U8")
     tracemalloc.start()
     waveform = decode_audio(recording, 8_000, 60.0)

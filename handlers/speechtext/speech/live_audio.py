@@ -6,16 +6,9 @@ import wave
 import torch
 
 from speechtext.errors import RequestError, UnsupportedMediaError
-from speechtext.speech.audio import (
-    PCM_SUBTYPES,
-    BlockResampler,
-    PcmFormat,
-    check_duration,
-    check_rate,
-    open_recording,
-    read_blocks,
-    usual_rate,
-)
+from speechtext.speech.audio_limits import check_duration, check_rate
+from speechtext.speech.pcm import CODECS, MAX_CHANNELS, PcmDecoder, PcmFormat
+from speechtext.speech.resampling import Resampler
 
 # More than any header of a WAV file that people send.
 MAX_HEADER_BYTES = 65_536
@@ -62,19 +55,13 @@ class LiveAudio:
         self._rest = data[whole:]
         self._received_bytes += whole
         check_duration(self.duration_s, self._max_duration_s)
-        return self._decode(data[:whole], self._pcm)
+        return torch.from_numpy(self._resampler.push(self._decoder.decode(data[:whole])))
 
     def end(self) -> torch.Tensor:
         """Return the last samples; raises `RequestError` 415 where not even the header arrived."""
         if self._pcm is None:
             raise _unsupported()
-        return self._resampler.end()
-
-    def _decode(self, data: bytes, pcm: PcmFormat) -> torch.Tensor:
-        if not data:
-            return torch.empty(0)
-        with open_recording(data, pcm) as recording:
-            return torch.cat([self._resampler.push(block) for block in read_blocks(recording)])
+        return torch.from_numpy(self._resampler.end())
 
     def _read_header(self, data: bytes) -> bytes:
         """Return what follows a WAV file's header, or all as long as the header is not whole."""
@@ -88,7 +75,7 @@ class LiveAudio:
                 data_bytes = header.getnframes() * pcm.frame_bytes
         except (wave.Error, EOFError):
             raise _unsupported() from None
-        if pcm.sample_bytes not in PCM_SUBTYPES:
+        if pcm.sample_bytes not in CODECS or pcm.channels > MAX_CHANNELS:
             raise _unsupported()
         self._begin(pcm)
         if 0 < data_bytes < UNKNOWN_DATA_BYTES:
@@ -98,7 +85,8 @@ class LiveAudio:
     def _begin(self, pcm: PcmFormat) -> None:
         check_rate(pcm.rate_hz)
         self._pcm = pcm
-        self._resampler = BlockResampler(usual_rate(pcm.rate_hz), self._sample_rate_hz)
+        self._decoder = PcmDecoder(pcm)
+        self._resampler = Resampler(pcm.rate_hz, self._sample_rate_hz)
 
 
 def find_samples(data: bytes) -> int | None:

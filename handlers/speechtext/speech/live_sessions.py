@@ -15,8 +15,8 @@ from pydantic.dataclasses import dataclass as settings_dataclass
 
 from speechtext.devices import DtypeName
 from speechtext.settings import STRICT
-from speechtext.speech.audio import PcmFormat
 from speechtext.speech.live_audio import LiveAudio
+from speechtext.speech.pcm import PcmFormat
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
 from speechtext.speech.rnnt.loading import (
     MODEL_FILE,

@@ -1,0 +1,200 @@
+"""Recordings in containers, read by the FFmpeg in PyAV: what may be opened, and to its real end.
+
+A recording's bytes choose among the containers and codecs named here, and nothing else: FFmpeg
+knows many more, some of which open addresses and other files.
+"""
+
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
+
+import av
+import numpy as np
+from av.codec.context import Flags2
+from av.container import InputContainer
+from av.stream import Discard
+
+from speechtext.errors import MalformedRequestError, RequestError, UnsupportedMediaError
+from speechtext.speech.audio_limits import check_duration, check_rate
+from speechtext.speech.frames import Block, Samples, average_channels
+
+CONTAINERS = (
+    *("wav", "w64", "aiff", "au", "caf", "flac", "ogg", "mp3", "aac", "mov", "matroska", "amr"),
+    *("avr", "epaf", "ircam", "nistsphere", "pvf", "voc"),
+)
+# Their headers tell no length: FFmpeg makes one up out of the first bit rate.
+WITHOUT_LENGTH = {"mp3", "aac", "amr"}
+LENGTH_TOLERANCE_S = 1e-3
+# Where a second recording begins that was joined to one, of which the header covers only the first.
+HEADERS = {
+    "wav": re.compile(rb"RIFF....WAVE", re.DOTALL),
+    "aiff": re.compile(rb"FORM....AIF[FC]", re.DOTALL),
+    "caf": re.compile(rb"caff\x00\x01\x00\x00desc"),
+    "matroska,webm": re.compile(rb"\x1aE\xdf\xa3.{1,60}?(?:webm|matroska)", re.DOTALL),
+    "mov,mp4,m4a,3gp,3g2,mj2": re.compile(rb"\x00\x00\x00.ftyp[a-zA-Z0-9]{3}", re.DOTALL),
+}
+PCM_CODECS = (
+    *("pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms"),
+    *("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"),
+    *("pcm_s16be", "pcm_s24be", "pcm_s32be", "pcm_f32be", "pcm_f64be"),
+)
+# What is damaged in one of these cannot be left out, and is found by checksum or length.
+LOSSLESS_CODECS = ("flac", "alac")
+LOSSY_CODECS = (
+    *("aac", "mp1float", "mp2float", "mp3float", "opus", "vorbis", "gsm", "gsm_ms"),
+    *("amrnb", "amrwb"),
+)
+CODECS = (*PCM_CODECS, *LOSSLESS_CODECS, *LOSSY_CODECS)
+DEMUXER_OPTIONS = {
+    "format_whitelist": ",".join(CONTAINERS),
+    "codec_whitelist": ",".join(CODECS),
+    "probesize": "1000000",
+    "analyzeduration": "1000000",
+    # Samples of PCM are not searched for what might be another codec.
+    "max_probe_packets": "0",
+    "max_streams": "32",
+    # Packets of WAV, of 4,096 bytes otherwise: fewer are faster, larger ones slower to open.
+    "max_size": "16384",
+}
+DECODER_OPTIONS = {
+    "codec_whitelist": ",".join(CODECS),
+    # A worker's cores are shared out by its model's threads.
+    "threads": "1",
+    # Memory that one packet may ask for; FLAC has 65,535 samples at most.
+    "max_samples": "262144",
+}
+# Blocks are worth the work of passing them on, also where frames have 20 ms.
+BLOCK_SAMPLES = 160_000
+
+
+def read_recording(audio: bytes, max_duration_s: float) -> Iterator[Block]:
+    """Yield a recording's samples, channels averaged, in blocks.
+
+    Raises `RequestError`: 415 for what is no container or codec of these, 413 for a recording that
+    is too long (told by its header where it has the length, else as soon as it is), 422 for an
+    impossible rate and 400 for a damaged recording.
+    """
+    with _open(audio) as container:
+        stream = _first_audio_stream(container, len(audio))
+        check_rate(stream.codec_context.sample_rate)
+        told_s = _told_length_s(stream, len(audio))
+        check_duration(told_s, max_duration_s)
+        _check_one_header(audio, container.format.name)
+        read_s = 0.0
+        try:
+            for block in _gather(_decode(container, stream)):
+                check_rate(block.rate_hz)
+                read_s += len(block.samples) / block.rate_hz
+                check_duration(read_s, max_duration_s, more=True)
+                yield block
+        except av.FFmpegError:
+            raise _damaged(read_s) from None
+        # FFmpeg looks for the next whole frame of FLAC, or ends; others may be cut short.
+        if container.format.name == "flac" and read_s < told_s - LENGTH_TOLERANCE_S:
+            raise _damaged(read_s)
+
+
+def _open(audio: bytes) -> InputContainer:
+    try:
+        return av.open(
+            io.BytesIO(audio),
+            "r",
+            options=DEMUXER_OPTIONS,
+            # Names and tags are nobody's business here, but are read.
+            metadata_errors="replace",
+            io_open=_refuse_second_file,
+        )
+    except av.FFmpegError:
+        raise _unsupported(len(audio)) from None
+
+
+def _refuse_second_file(*_: Any) -> NoReturn:
+    raise PermissionError("Expected a recording in one file, got one that names another.")
+
+
+def _unsupported(size: int) -> RequestError:
+    return UnsupportedMediaError(
+        "UnsupportedAudio",
+        "Expected a recording in body (WAV, FLAC, Ogg, MP3, AIFF, m4a, mp4 or WebM), got "
+        f"{size} bytes that no audio decoder recognises.",
+    )
+
+
+def _first_audio_stream(container: InputContainer, size: int) -> av.AudioStream:
+    stream = next(iter(container.streams.audio), None)
+    if stream is None or stream.codec_context is None or stream.codec_context.name not in CODECS:
+        raise _unsupported(size)
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    decoder = stream.codec_context
+    decoder.options = DECODER_OPTIONS
+    if decoder.name == "flac":
+        # Without it a damaged frame is noise.
+        decoder.options = DECODER_OPTIONS | {"err_detect": "crccheck+explode"}
+    if (container.format.name, decoder.name) == ("caf", "alac"):
+        # FFmpeg would take what its last packet is short of off once more.
+        decoder.flags2 |= Flags2.skip_manual
+    return stream
+
+
+def _told_length_s(stream: av.AudioStream, size: int) -> float:
+    """Return the length that the header tells, 0 where it tells none or one that cannot be."""
+    if stream.container.format.name in WITHOUT_LENGTH or not (stream.duration and stream.time_base):
+        return 0.0
+    length_s = float(stream.duration * stream.time_base)
+    if stream.codec_context.name in PCM_CODECS and stream.bit_rate:
+        # What a pipe leaves in a WAV's header is more than the file's bytes can hold.
+        return min(length_s, size * 8 / stream.bit_rate)
+    return length_s
+
+
+def _check_one_header(audio: bytes, container: str) -> None:
+    header = HEADERS.get(container)
+    if header is not None and len(list(itertools.islice(header.finditer(audio), 2))) > 1:
+        raise MalformedRequestError(
+            "DamagedAudio",
+            "Expected one recording in body, got several that were joined byte by byte.",
+        )
+
+
+def _decode(container: InputContainer, stream: av.AudioStream) -> Iterator[Block]:
+    """Yield what each packet holds; one that is damaged is left out where codecs bear it."""
+    decoded = damaged = 0
+    for packet in container.demux(stream):
+        try:
+            frames = stream.decode(packet)
+        except av.FFmpegError:
+            if stream.codec_context.name in LOSSLESS_CODECS:
+                raise
+            damaged += 1
+            continue
+        decoded += 1
+        for frame in frames:
+            yield Block(average_channels(frame), frame.sample_rate)
+    if damaged >= decoded:
+        raise _damaged(0)
+
+
+def _gather(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Join short blocks of one rate to longer ones."""
+    for rate_hz, same in itertools.groupby(blocks, key=lambda block: block.rate_hz):
+        parts: list[Samples] = []
+        missing = BLOCK_SAMPLES
+        for block in same:
+            parts.append(block.samples)
+            missing -= len(block.samples)
+            if missing <= 0:
+                yield Block(np.concatenate(parts), rate_hz)
+                parts, missing = [], BLOCK_SAMPLES
+        if parts:
+            yield Block(np.concatenate(parts), rate_hz)
+
+
+def _damaged(read_s: float) -> RequestError:
+    return MalformedRequestError(
+        "DamagedAudio",
+        f"Expected a whole recording in body, got one that is damaged after {read_s:g} s.",
+    )
