@@ -22,12 +22,11 @@ from speechtext.measurements import note_gauge, note_size
 from speechtext.settings import read_settings
 from speechtext.speech.audio import parse_pcm_format
 from speechtext.speech.live_sessions import (
-    AudioChunk,
     LiveRecognizer,
     LiveSession,
     LiveSettings,
-    Sessions,
 )
+from speechtext.speech.open_sessions import AudioChunk, OpenSessions
 from speechtext.speech.rnnt.loading import SENTENCEPIECE_FILE
 
 
@@ -45,7 +44,7 @@ class LiveHandler:
         """
         config = context.model_yaml_config
         settings = read_settings(LiveSettings, config, "handler")
-        self._sessions = Sessions(settings.max_sessions, read_idle_seconds(config))
+        self._sessions = OpenSessions(settings.max_sessions, read_idle_seconds(config))
         folder, self.device = prepare_worker(context, settings.threads)
         file = context.manifest["model"]["serializedFile"]
         self.recognizer = LiveRecognizer.load(folder, settings, self.device, file)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from live_headers import read_idle_seconds
 from serving.local import LocalModel, Reply
-from speechtext.speech.live_sessions import Sessions
+from speechtext.speech.open_sessions import OpenSessions
 from speechtext.speech.rnnt.segments import SegmentTracker, find_segment_ends
 from speechtext.speech.transcripts import Token
 from support.common import EXAMPLES, LoadModel
@@ -239,7 +239,7 @@ def test_refused_piece_holds_no_place_of_torchserve(load_model: LoadModel) -> No
 
 def test_silent_sessions_expire() -> None:
     now_s = [100.0]
-    sessions = Sessions(most=2, idle_s=10.0, clock_s=lambda: now_s[0])
+    sessions = OpenSessions(most=2, idle_s=10.0, clock_s=lambda: now_s[0])
 
     def session() -> Any:
         return type("Session", (), {"used_s": now_s[0]})()

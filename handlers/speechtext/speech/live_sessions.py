@@ -1,21 +1,19 @@
-"""Live speech: sessions of an Emformer RNN-T, and how long each may stay silent.
+"""Live speech: sessions of an Emformer RNN-T.
 
 `LiveRecognizer.begin` opens a `LiveSession`, which takes the audio chunk by chunk, cut anywhere,
 and tells what was said so far. Chunks of several sessions go through the model together.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass as settings_dataclass
 
 from speechtext.devices import DtypeName
-from speechtext.errors import SessionConflictError, SessionGoneError, UnavailableError
 from speechtext.settings import STRICT
 from speechtext.speech.audio import PcmFormat
 from speechtext.speech.live_audio import LiveAudio
@@ -58,14 +56,6 @@ class LiveTranscript:
     final: Segment
     duration_s: float
     text: str | None = None
-
-
-class AudioChunk(NamedTuple):
-    """What a request brought: its session, and whether it was the last."""
-
-    name: str
-    session: "LiveSession"
-    ends: bool
 
 
 class LiveRecognizer:
@@ -165,61 +155,3 @@ class LiveSession:
         )
         text = recognizer.vocabulary.text(tokens) if ends else None
         return LiveTranscript(partial, final, self._audio.duration_s, text)
-
-
-class Sessions:
-    """The open sessions of a worker, by the identifier of each."""
-
-    def __init__(
-        self, most: int, idle_s: float, clock_s: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._most = most
-        self._idle_s = idle_s
-        self._clock_s = clock_s
-        # With the time when each was used last.
-        self._open: dict[str, tuple[LiveSession, float]] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def expire(self) -> None:
-        """Forget the sessions that were silent for too long."""
-        oldest_s = self._clock_s() - self._idle_s
-        self._open = {name: each for name, each in self._open.items() if each[1] >= oldest_s}
-
-    def begin(self, name: str, session: LiveSession) -> None:
-        """Open a session.
-
-        Raises `SessionConflictError` for an open one, `UnavailableError` for one too many.
-        """
-        if name in self._open:
-            raise SessionConflictError(
-                "SessionExists", "Expected a new session's identifier, got that of an open session."
-            )
-        if len(self._open) >= self._most:
-            raise UnavailableError(
-                "TooManySessions",
-                f"Expected at most {self._most} open sessions. Try again when one has ended.",
-            )
-        self._open[name] = session, self._clock_s()
-
-    def find(self, name: str) -> LiveSession:
-        """Return an open session; raises `SessionGoneError` where there is none of this name."""
-        if name not in self._open:
-            raise SessionGoneError(
-                "SessionGone",
-                "Expected the identifier of an open session, got one that was never opened, has "
-                f"ended, was silent for {self._idle_s:g} s or lost with its worker. Open a new "
-                "one.",
-            )
-        session, _ = self._open[name]
-        self._open[name] = session, self._clock_s()
-        return session
-
-    def is_open(self, name: str) -> bool:
-        """Tell whether there is an open session of this name."""
-        return name in self._open
-
-    def end(self, name: str) -> None:
-        """Forget a session."""
-        self._open.pop(name, None)

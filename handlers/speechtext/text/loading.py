@@ -116,17 +116,13 @@ def load_network(
     dtype_name: DtypeName,
 ) -> Any:
     """Return the archive's model of transformers on its device, ready for inference."""
-    attention = "sdpa" if settings.BetterTransformer else settings.attn_implementation
-    options = {"attn_implementation": attention} if attention else {}
-    if settings.model_parallel:
-        options["device_map"] = "auto"
     try:
         model, report = load_checkpoint(
             find_task(settings.mode).auto_model,
             folder,
             dtype=choose_dtype(dtype_name, device),
             output_loading_info=True,
-            **options,
+            **_choose_options(settings),
         )
     except ImportError as error:
         raise ValueError(
@@ -139,6 +135,12 @@ def load_network(
     if device.type == "cpu":
         use_linear_layers(model)
     return model.eval()
+
+
+def _choose_options(settings: TextSettings) -> dict[str, str]:
+    attention = "sdpa" if settings.BetterTransformer else settings.attn_implementation
+    options = {"attn_implementation": attention} if attention else {}
+    return options | ({"device_map": "auto"} if settings.model_parallel else {})
 
 
 def use_linear_layers(model: Any) -> None:

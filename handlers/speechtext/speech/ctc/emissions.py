@@ -65,6 +65,17 @@ def measure_normalization(
     return Normalization(mean, (variance + epsilon).sqrt())
 
 
+class ChunkedWaveform(NamedTuple):
+    """The samples of a chunk, a view of the whole waveform, and how that one is normalised."""
+
+    waveform: torch.Tensor
+    norm: Normalization | None
+
+    def normalize(self) -> torch.Tensor:
+        """Return the samples as the model takes them."""
+        return self.waveform if self.norm is None else self.norm.apply(self.waveform)
+
+
 def frame_grid(model: Wav2Vec2ForCTC) -> FrameGrid:
     """Return the grid that the convolutions of a model lay over a waveform."""
     field, stride = 1, 1
@@ -111,32 +122,45 @@ def compute_emissions(
     each side. An emission is what the waveform gets alone, whatever its neighbours are.
     """
     grid = frame_grid(model)
-    length, stride = (
-        int(seconds * SAMPLE_RATE_HZ / grid.stride) for seconds in (chunk_s, stride_s)
-    )
+    length, stride = (int(each * SAMPLE_RATE_HZ / grid.stride) for each in (chunk_s, stride_s))
     chunks = [
-        (row, chunk)
-        for row, waveform in enumerate(waveforms)
-        for chunk in cut_chunks(grid.count_frames(len(waveform)), max(1, length), stride)
+        cut_chunks(grid.count_frames(len(waveform)), max(1, length), stride)
+        for waveform in waveforms
     ]
-    norms = [
-        None if epsilon is None else measure_normalization(each, epsilon) for each in waveforms
+    inputs = [
+        each
+        for waveform, own in zip(waveforms, chunks, strict=True)
+        for each in _cut_chunks(waveform, grid, own, epsilon)
     ]
-    logits = [torch.empty(0)] * len(chunks)
-    cut = [cut_waveform(waveforms[row], grid, chunk) for row, chunk in chunks]
-    for batch in plan_batches([len(each) for each in cut], model.device):
-        # Views until here: only the chunks at hand are copied.
-        inputs = [_normalize(cut[index], norms[chunks[index][0]]) for index in batch]
-        for index, each in zip(batch, run_batch(model, inputs), strict=True):
+    logits = iter(_run_in_batches(model, inputs))
+    return [join_chunks(own, [next(logits) for _ in own]) for own in chunks]
+
+
+def _cut_chunks(
+    waveform: torch.Tensor, grid: FrameGrid, chunks: Sequence[Chunk], epsilon: float | None
+) -> list[ChunkedWaveform]:
+    norm = None if epsilon is None else measure_normalization(waveform, epsilon)
+    return [ChunkedWaveform(cut_waveform(waveform, grid, chunk), norm) for chunk in chunks]
+
+
+def _run_in_batches(model: Wav2Vec2ForCTC, inputs: Sequence[ChunkedWaveform]) -> list[torch.Tensor]:
+    """Return the logits of the waveforms' chunks, in order, on the CPU."""
+    logits = [torch.empty(0)] * len(inputs)
+    for batch in plan_batches([len(each.waveform) for each in inputs], model.device):
+        # Views until here: only those at hand are copied.
+        waveforms = [inputs[index].normalize() for index in batch]
+        for index, each in zip(batch, run_batch(model, waveforms), strict=True):
             logits[index] = each.cpu()
-    kept: list[list[torch.Tensor]] = [[] for _ in waveforms]
-    for (row, chunk), each in zip(chunks, logits, strict=True):
-        kept[row].append(each[chunk.first_kept - chunk.start : chunk.last_kept - chunk.start])
-    return [torch.cat(parts) for parts in kept]
+    return logits
 
 
-def _normalize(waveform: torch.Tensor, norm: Normalization | None) -> torch.Tensor:
-    return waveform if norm is None else norm.apply(waveform)
+def join_chunks(chunks: Sequence[Chunk], logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the logits of a whole waveform from those of its chunks, shape (frames, labels)."""
+    kept = [
+        each[chunk.first_kept - chunk.start : chunk.last_kept - chunk.start]
+        for chunk, each in zip(chunks, logits, strict=True)
+    ]
+    return torch.cat(kept)
 
 
 def run_batch(model: Wav2Vec2ForCTC, waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:

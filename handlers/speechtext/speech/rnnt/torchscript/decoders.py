@@ -70,16 +70,7 @@ class Decoder(torch.nn.Module):
                 predictions[index], states[:, :, index] = self.predictor(new, states[:, :, index])
             active = unfinished(rows)
         return [
-            Hypotheses(
-                [row.tokens],
-                [row.frames],
-                [row.probabilities],
-                [row.score],
-                before[index].kept,
-                row.first + row.end,
-                predictions[index : index + 1],
-                states[:, :, index : index + 1],
-            )
+            row.finish(predictions[index : index + 1], states[:, :, index : index + 1])
             for index, row in enumerate(rows)
         ]
 

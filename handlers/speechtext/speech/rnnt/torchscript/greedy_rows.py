@@ -2,6 +2,8 @@
 
 import math
 
+from torch import Tensor
+
 from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
 
 
@@ -13,6 +15,7 @@ class GreedyRow:
         self.frames = before.frames[0].copy()
         self.probabilities = before.probabilities[0].copy()
         self.score = before.scores[0]
+        self.kept = before.kept
         self.first = before.frame
         self.at = 0
         self.end = frames
@@ -43,6 +46,19 @@ class GreedyRow:
         """Go to the next frame."""
         self.at += 1
         self.tokens_here = 0
+
+    def finish(self, prediction: Tensor, state: Tensor) -> Hypotheses:
+        """Return the row's hypothesis, with what the prediction network knows of it."""
+        return Hypotheses(
+            [self.tokens],
+            [self.frames],
+            [self.probabilities],
+            [self.score],
+            self.kept,
+            self.first + self.end,
+            prediction,
+            state,
+        )
 
 
 def unfinished(rows: list[GreedyRow]) -> list[int]:

@@ -1,0 +1,74 @@
+"""The live sessions that are open at a time: how many, and how long each may stay silent."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from speechtext.errors import SessionConflictError, SessionGoneError, UnavailableError
+from speechtext.speech.live_sessions import LiveSession
+
+
+class AudioChunk(NamedTuple):
+    """What a request brought: its session, and whether it was the last."""
+
+    name: str
+    session: LiveSession
+    ends: bool
+
+
+class OpenSessions:
+    """The open sessions of a worker, by the identifier of each."""
+
+    def __init__(
+        self, most: int, idle_s: float, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most = most
+        self._idle_s = idle_s
+        self._clock_s = clock_s
+        # With the time when each was used last.
+        self._open: dict[str, tuple[LiveSession, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def expire(self) -> None:
+        """Forget the sessions that were silent for too long."""
+        oldest_s = self._clock_s() - self._idle_s
+        self._open = {name: each for name, each in self._open.items() if each[1] >= oldest_s}
+
+    def begin(self, name: str, session: LiveSession) -> None:
+        """Open a session.
+
+        Raises `SessionConflictError` for an open one, `UnavailableError` for one too many.
+        """
+        if name in self._open:
+            raise SessionConflictError(
+                "SessionExists", "Expected a new session's identifier, got that of an open session."
+            )
+        if len(self._open) >= self._most:
+            raise UnavailableError(
+                "TooManySessions",
+                f"Expected at most {self._most} open sessions. Try again when one has ended.",
+            )
+        self._open[name] = session, self._clock_s()
+
+    def find(self, name: str) -> LiveSession:
+        """Return an open session; raises `SessionGoneError` where there is none of this name."""
+        if name not in self._open:
+            raise SessionGoneError(
+                "SessionGone",
+                "Expected the identifier of an open session, got one that was never opened, has "
+                f"ended, was silent for {self._idle_s:g} s or lost with its worker. Open a new "
+                "one.",
+            )
+        session, _ = self._open[name]
+        self._open[name] = session, self._clock_s()
+        return session
+
+    def is_open(self, name: str) -> bool:
+        """Tell whether there is an open session of this name."""
+        return name in self._open
+
+    def end(self, name: str) -> None:
+        """Forget a session."""
+        self._open.pop(name, None)
