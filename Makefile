@@ -63,7 +63,7 @@ lm: $(VENV)/.extra-lm  ## add beam search with a language model for Wav2Vec2 (a 
 
 model-parallel: $(VENV)/.extra-model-parallel  ## add text models spread over several GPUs
 
-test: lint types  ## lint, types, and the unit, handler and server tests
+test: lint types $(VENV)/.group-docs  ## lint, types, and the unit, handler and server tests
 	@$(MAKE) -s lm \
 		|| echo "The extra lm could not be installed: its tests are skipped."
 	@sh scripts/install_chromium.sh \
