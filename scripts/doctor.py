@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from archives.errors import BuildError
 from serving.diagnosis import examine
 
 
@@ -11,11 +12,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was found; return 1 where something looks wrong."""
     argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     problems = []
-    for finding in examine():
-        mark = "!" if finding.problem else " "
-        print(f"{mark} {finding.subject:<28} {finding.state}", flush=True)
-        if finding.problem:
-            problems.append(f"{finding.subject}: {finding.problem}")
+    try:
+        for finding in examine():
+            mark = "!" if finding.problem else " "
+            print(f"{mark} {finding.subject:<28} {finding.state}", flush=True)
+            if finding.problem:
+                problems.append(f"{finding.subject}: {finding.problem}")
+    except BuildError as error:
+        problems.append(str(error))
     print("\n" + ("\n".join(problems) if problems else "Nothing looks wrong."))
     return 1 if problems else 0
 

@@ -23,7 +23,7 @@ def try_example(
     """Send the archive's example and print the curl command and the answer.
 
     `token` is the header of a server that asks for one, `certificate` that of a server with TLS.
-    Raises `ServerError` for any status but 200.
+    Raises `ServerError` where there is no answer, or any status but 200.
     """
     content_type = CONTENT_TYPES[config.example.suffix]
     headers = {"Content-Type": content_type, **config.example_headers, **token}
@@ -32,11 +32,14 @@ def try_example(
     if certificate:
         options = f"--cacert {shlex.quote(os.path.relpath(certificate))} {options}"
     url = f"{inference_url}/predictions/{config.name}"
-    print(f"\n$ curl -X POST {url} {options} -T {config.example.relative_to(ROOT)}")
+    print(f"\n$ curl -X POST {url} {options} -T {config.example.relative_to(ROOT)}", flush=True)
     content = config.example.read_bytes()
-    reply = httpx2.post(
-        url, content=content, headers=headers, timeout=REQUEST_TIMEOUT_S, verify=trusted
-    )
+    try:
+        # The server is on this machine: whatever proxy there is, is for others.
+        with httpx2.Client(verify=trusted, timeout=REQUEST_TIMEOUT_S, trust_env=False) as client:
+            reply = client.post(url, content=content, headers=headers)
+    except httpx2.HTTPError as error:
+        raise ServerError(f"{config.name} does not answer: {error}") from error
     if reply.status_code != HTTPStatus.OK:
         raise ServerError(f"{config.name} answered {reply.status_code}: {reply.text}")
     print(_in_one_line(reply.text), flush=True)

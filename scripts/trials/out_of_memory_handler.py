@@ -18,7 +18,7 @@ class OutOfMemoryHandler(TransformersSeqClassifierHandler):
     def initialize(self, context: Any) -> None:
         """Load the archive, and let its model count what it is given."""
         super().initialize(context)
-        self.task.model.network.register_forward_pre_hook(refuse, with_kwargs=True)
+        self.model.register_forward_pre_hook(refuse, with_kwargs=True)
 
 
 def refuse(_module: Any, _arguments: Any, named: dict[str, torch.Tensor]) -> None:

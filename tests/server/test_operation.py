@@ -20,6 +20,7 @@ from repository import HANDLER_FOLDER, ROOT
 from serving.archives_server import serve_archives
 from serving.configuration import free_properties, read_properties
 from serving.errors import ServerError
+from serving.examples import try_example
 from serving.process import find_server, server_environment, start_server, stop_server
 from serving.status import wait_until_ready
 from support.common import EXAMPLES, START_TIMEOUT_S, write_free_config
@@ -137,6 +138,11 @@ def test_make_serve_without_room_says_how_much_it_needs(
     with pytest.raises(BuildError, match=r"Expected \d+ MB of free disk space in .*, got 0 MB"):
         serve_archives(["bert_question_answering"], tmp_path, tmp_path / "free.properties")
     assert find_server(tmp_path) is None
+
+
+def test_example_without_an_answer_is_an_error_in_one_sentence() -> None:
+    with pytest.raises(ServerError, match=r"^wav2vec2 does not answer: .+$"):
+        try_example(read_configs()["wav2vec2"], "http://127.0.0.1:9", {}, None)
 
 
 def test_every_address_is_loopback() -> None:
