@@ -76,11 +76,7 @@ def check_name(name: str) -> None:
 def _check_kind(config: ArchiveConfig, kind: str | None) -> None:
     if kind is None:
         return
-    template = _template(config.name, kind)
-    wanted, found = (
-        (each.handler, each.handler_settings.get("mode")) for each in (template, config)
-    )
-    if wanted != found:
+    if _kind_of(_template(config.name, kind)) != _kind_of(config):
         raise BuildError(
             f"{config.path} is not that of HANDLER={kind}; choose another NAME, or change the file."
         )
