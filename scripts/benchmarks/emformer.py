@@ -127,13 +127,13 @@ def _time_searches(network: Any, model: LocalModel) -> None:
 
 def _encode(model: LocalModel, clips: Sequence[bytes]) -> list[torch.Tensor]:
     """Return the encodings of clips, shape (frames, dimension)."""
-    recognizer = model.handler.recognizer
+    transducer = model.handler.recognizer._transducer
     encodings = []
     for clip in clips:
-        recording = recognizer.start(
+        recording = transducer.start(
             decode_audio(clip, SAMPLE_RATE_HZ, LONGEST_S), keep_encodings=True
         )
-        recognizer.recognize([recording])
+        transducer.recognize([recording])
         encodings.append(torch.cat(recording.encodings))
     return encodings
 

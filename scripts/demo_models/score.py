@@ -100,14 +100,14 @@ def score_beam_search(config: ArchiveConfig, folder: Path) -> dict[str, float]:
     shares = {}
     for width in SEARCHED_WIDTHS:
         archive = build_with_settings(config, source, folder, beam_width=width)
-        recognizer = load_archive(archive).handler.recognizer
+        transducer = load_archive(archive).handler.recognizer._transducer
         equal = 0
         for utterance in utterances:
             waveform = torch.from_numpy(to_float(utterance.waveform))
             features = whole_features(front_end, waveform)
             expected = reference(features, torch.tensor([len(features)]), width)[0]
-            found = recognizer.start(waveform)
-            recognizer.recognize([found])
+            found = transducer.start(waveform)
+            transducer.recognize([found])
             tokens = [token.label for token in found.best_tokens()]
             close = abs(found.score() - expected[3]) < SCORE_TOLERANCE
             equal += tokens == expected[0][1:] and close
