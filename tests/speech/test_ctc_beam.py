@@ -79,8 +79,8 @@ def test_language_model_lowers_the_word_error_rate(load_model: LoadModel, folder
     for text, waveform in noisy_examples(60, signal_to_noise_db=3):
         probabilities = probabilities_of(handler, waveform)
         references.append(text.upper())
-        greedy.append(handler._text(find_best_path(probabilities, tokenizer.pad_token_id)))
-        beam.append(handler._text(decode(probabilities)))
+        greedy.append(handler.recognizer._text(find_best_path(probabilities, tokenizer.pad_token_id)))
+        beam.append(handler.recognizer._text(decode(probabilities)))
     assert word_error_rate(references, beam) < 0.6 * word_error_rate(references, greedy)
 
 
@@ -124,7 +124,7 @@ def test_hotwords_are_preferred(
     settings = Wav2Vec2Settings(decoder="beam", lexicon="words.txt", hotwords=hotwords)
     tokenizer = handler.processor.tokenizer
     decode = load_beam_decoder(settings, tokenizer, tmp_path)
-    assert handler._text(decode(two_words(tokenizer))) == word
+    assert handler.recognizer._text(decode(two_words(tokenizer))) == word
 
 
 @pytest.mark.parametrize(
