@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         source = read_file(options.file, options.speed) if options.file else read_microphone()
         rate_hz, channels, pieces = source
-        stream(LiveSession(options.url, rate_hz, channels), pieces)
+        with LiveSession(options.url, rate_hz, channels) as session:
+            stream(session, pieces)
     except LiveError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

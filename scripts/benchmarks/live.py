@@ -66,16 +66,16 @@ def speech() -> list[bytes]:
 
 def speak(url: str, pieces: Sequence[bytes], number: int, sessions: int) -> list[float]:
     """Send pieces at the pace of speech; return the seconds until the answer to each."""
-    session = LiveSession(url, RATE_HZ)
     # People do not begin in step.
     begun_s = time.monotonic() + PIECE_S * number / sessions
     delays_s = []
-    for place, piece in enumerate(pieces):
-        spoken_s = begun_s + PIECE_S * (place + 1)
-        time.sleep(max(0.0, spoken_s - time.monotonic()))
-        session.send(piece, last=place == len(pieces) - 1)
-        # From the end of the piece, also where the answer to the one before came late.
-        delays_s.append(time.monotonic() - spoken_s)
+    with LiveSession(url, RATE_HZ) as session:
+        for place, piece in enumerate(pieces):
+            spoken_s = begun_s + PIECE_S * (place + 1)
+            time.sleep(max(0.0, spoken_s - time.monotonic()))
+            session.send(piece, last=place == len(pieces) - 1)
+            # From the end of the piece, also where the answer to the one before came late.
+            delays_s.append(time.monotonic() - spoken_s)
     return delays_s
 
 

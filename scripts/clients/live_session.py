@@ -1,7 +1,8 @@
 """A session of the live archive, from the side of a client."""
 
 import uuid
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import httpx2
 
@@ -15,7 +16,10 @@ class LiveError(Exception):
 
 
 class LiveSession:
-    """A session of the live archive: send pieces of 16-bit samples, get what they say."""
+    """A session of the live archive: send pieces of 16-bit samples, get what they say.
+
+    Its connection is closed at the end of the `with` block that it is used in.
+    """
 
     def __init__(self, url: str, rate_hz: int, channels: int = 1) -> None:
         self._url = url
@@ -27,6 +31,17 @@ class LiveSession:
             "ts_request_sequence_start": "true",
         }
         self._client = httpx2.Client(timeout=TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.close()
 
     def send(self, piece: bytes, last: bool = False) -> dict[str, Any]:
         """Return the answer to a piece; raises `LiveError` where there is none."""
