@@ -79,7 +79,9 @@ def test_language_model_lowers_the_word_error_rate(load_model: LoadModel, folder
     for text, waveform in noisy_examples(60, signal_to_noise_db=3):
         probabilities = probabilities_of(handler, waveform)
         references.append(text.upper())
-        greedy.append(handler.recognizer._text(find_best_path(probabilities, tokenizer.pad_token_id)))
+        greedy.append(
+            handler.recognizer._text(find_best_path(probabilities, tokenizer.pad_token_id))
+        )
         beam.append(handler.recognizer._text(decode(probabilities)))
     assert word_error_rate(references, beam) < 0.6 * word_error_rate(references, greedy)
 
