@@ -126,7 +126,7 @@ def load_network(
         )
     except ImportError as error:
         raise ValueError(
-            "handler.model_parallel: expected the package accelerate; pip install accelerate."
+            "handler.model_parallel: expected the package accelerate, of the extra model-parallel."
         ) from error
     check_complete(report, settings.mode)
     if model.config.pad_token_id is None:
