@@ -66,6 +66,16 @@ def test_other_targets_of_tokens_are_refused(inference_url: str, target: Any) ->
     assert (reply.status_code, reply.json()["type"]) == (422, "UnknownTarget")
 
 
+@pytest.mark.parametrize(
+    ("accept", "content_type"), [("image/*", "image/png"), ("text/*;q=0.9, */*;q=0.1", "text/html")]
+)
+def test_range_of_media_types_is_read(inference_url: str, accept: str, content_type: str) -> None:
+    url = f"{inference_url}/explanations/bert_seq_classification"
+    headers = {"Accept": accept, "Content-Type": "text/plain"}
+    reply = httpx2.post(url, content=REVIEW, headers=headers, timeout=60)
+    assert reply.headers["content-type"].partition(";")[0] == content_type
+
+
 @pytest.fixture(scope="module", params=["body", "json"])
 def enveloped(request: pytest.FixtureRequest, model_store: Path) -> Iterator[tuple[str, str]]:
     """Return an envelope's name, and the address of a server that has it."""

@@ -199,6 +199,13 @@ def test_any_accept_header_chooses_a_media_type_that_there_is(accept: str) -> No
         ("text/html;q=0.2, image/png;q=0.9", "image/png"),
         ("Image/PNG; q=0.1, application/json; q=0", "image/png"),
         ("text/html;q=nan", "application/json"),
+        ("image/*", "image/png"),
+        ("text/*;q=0.5, */*;q=0.1", "text/html"),
+        ("image/*;q=0.5, image/png;q=0.1, text/html;q=0.3", "text/html"),
+        ("application/json;q=0, text/*", "text/html"),
+        ("text/html; charset=utf-8", "text/html"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("audio/*", "application/json"),
     ],
 )
 def test_media_type_of_most_weight_is_chosen(accept: str, preferred: str) -> None:
