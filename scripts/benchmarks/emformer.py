@@ -127,7 +127,7 @@ def _time_searches(network: Any, model: LocalModel) -> None:
 
 def _encode(model: LocalModel, clips: Sequence[bytes]) -> list[torch.Tensor]:
     """Return the encodings of clips, shape (frames, dimension)."""
-    transducer = model.handler.recognizer._transducer
+    transducer = model.handler.recognizer.transducer
     encodings = []
     for clip in clips:
         recording = transducer.start(

@@ -100,7 +100,7 @@ def score_beam_search(config: ArchiveConfig, folder: Path) -> dict[str, float]:
     shares = {}
     for width in SEARCHED_WIDTHS:
         archive = build_with_settings(config, source, folder, beam_width=width)
-        transducer = load_archive(archive).handler.recognizer._transducer
+        transducer = load_archive(archive).handler.recognizer.transducer
         equal = 0
         for utterance in utterances:
             waveform = torch.from_numpy(to_float(utterance.waveform))

@@ -54,7 +54,7 @@ class EmformerRecognizer:
         self, transducer: Transducer, vocabulary: Vocabulary, endpoint_silence_s: float
     ) -> None:
         self.model = transducer.model
-        self._transducer = transducer
+        self.transducer = transducer
         self._vocabulary = vocabulary
         self._silent_frames = round(endpoint_silence_s / transducer.frame_s)
 
@@ -95,11 +95,11 @@ class EmformerRecognizer:
         `on_segment` gets the segments that silences end, as soon as each is certain.
         """
         recordings = [
-            self._transducer.start(waveform, keep_encodings=keep)
+            self.transducer.start(waveform, keep_encodings=keep)
             for waveform, keep in zip(waveforms, aligned or [False] * len(waveforms), strict=True)
         ]
         if on_segment is None:
-            self._transducer.recognize(recordings)
+            self.transducer.recognize(recordings)
         else:
             self._recognize_in_segments(recordings, on_segment)
         return list(map(self._write, waveforms, recordings))
@@ -112,11 +112,11 @@ class EmformerRecognizer:
 
         def tell(index: int, segments: Sequence[Sequence[Token]]) -> None:
             for tokens in segments:
-                segment = self._vocabulary.segment(tokens, self._transducer.frame_s)
+                segment = self._vocabulary.segment(tokens, self.transducer.frame_s)
                 on_segment(index, counts[index], segment)
                 counts[index] += 1
 
-        while self._transducer.step(recordings):
+        while self.transducer.step(recordings):
             for index, (tracker, recording) in enumerate(zip(trackers, recordings, strict=True)):
                 tell(index, tracker.take_ended(recording))
         for index, (tracker, recording) in enumerate(zip(trackers, recordings, strict=True)):
@@ -124,7 +124,7 @@ class EmformerRecognizer:
 
     def _write(self, waveform: torch.Tensor, recording: Recording) -> Recognition:
         tokens = recording.best_tokens()
-        words = self._vocabulary.time_words(tokens, self._transducer.frame_s)
+        words = self._vocabulary.time_words(tokens, self.transducer.frame_s)
         text = self._vocabulary.text(tokens)
         transcript = Transcript(text, len(waveform) / SAMPLE_RATE_HZ, words)
         align = functools.partial(self._align, waveform, recording, transcript)
@@ -134,13 +134,13 @@ class EmformerRecognizer:
         self, waveform: torch.Tensor, recording: Recording, transcript: Transcript
     ) -> Alignment:
         tokens = recording.best_tokens()
-        frames, chosen = split_path(self._transducer.find_path(recording), tokens)
+        frames, chosen = split_path(self.transducer.find_path(recording), tokens)
         chosen_from = dict(zip(tokens, chosen, strict=True))
         return Alignment(
             waveform=waveform,
             probabilities=frames,
             labels=self._vocabulary.names(),
-            frame_s=self._transducer.frame_s,
+            frame_s=self.transducer.frame_s,
             transcript=transcript,
             words=self._vocabulary.group_words(tokens),
             find_alternatives=lambda word: self._vocabulary.find_alternatives(
