@@ -7,6 +7,7 @@ import torch
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
+CPU = torch.device("cpu")
 # cuBLAS and cuDNN multiply bfloat16 natively from Ampere on.
 FIRST_BFLOAT16_CUDA_CAPABILITY = (8, 0)
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass as settings_dataclass
 
-from speechtext.devices import DtypeName
+from speechtext.devices import CPU, DtypeName
 from speechtext.settings import STRICT
 from speechtext.speech.live_audio import LiveAudio
 from speechtext.speech.pcm import PcmFormat
@@ -29,8 +29,6 @@ from speechtext.speech.rnnt.segments import find_segment_ends
 from speechtext.speech.rnnt.transducer import Transducer
 from speechtext.speech.rnnt.vocabulary import Vocabulary
 from speechtext.speech.transcripts import Segment
-
-CPU = torch.device("cpu")
 
 
 @settings_dataclass(frozen=True, config=STRICT)

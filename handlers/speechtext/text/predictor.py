@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 
+from speechtext.devices import CPU
 from speechtext.errors import RequestError
 from speechtext.text.base import Answer, TextTask, TokenListener
 from speechtext.text.explanation.explainer import Explainer, choose_network
@@ -23,8 +24,6 @@ from speechtext.text.payloads import Example
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
 from speechtext.text.windows import EncodedBatch
-
-CPU = torch.device("cpu")
 
 
 class TextPredictor:

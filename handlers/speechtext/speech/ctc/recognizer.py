@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 
+from speechtext.devices import CPU
 from speechtext.measurements import stage
 from speechtext.speech.alignments import Alignment, Alternatives, Recognition
 from speechtext.speech.ctc.alternatives import find_alternatives
@@ -22,8 +23,6 @@ from speechtext.speech.ctc.emissions import (
 from speechtext.speech.ctc.loading import load_model, name_labels
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.transcripts import Token, Transcript, time_words
-
-CPU = torch.device("cpu")
 
 
 class Wav2Vec2Recognizer:

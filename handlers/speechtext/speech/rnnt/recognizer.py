@@ -9,7 +9,7 @@ import torch
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass as settings_dataclass
 
-from speechtext.devices import DtypeName
+from speechtext.devices import CPU, DtypeName
 from speechtext.settings import STRICT
 from speechtext.speech.alignments import Alignment, Recognition
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
@@ -28,7 +28,6 @@ from speechtext.speech.rnnt.transducer import Transducer
 from speechtext.speech.rnnt.vocabulary import Vocabulary, split_path
 from speechtext.speech.transcripts import Segment, Token, Transcript
 
-CPU = torch.device("cpu")
 # Gets the number of a waveform, that of a segment of it, and the segment.
 SegmentListener = Callable[[int, int, Segment], None]
 
