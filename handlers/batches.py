@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from ts.handler_utils.utils import send_intermediate_predict_response
 
-from device_io import Row, came_by_http
+from device_io import Row, came_by_http, response_timeout_s
 from request_envelopes import open_envelopes
 from shutdown_gate import pass_gate
+from speechtext.allowance import allow
 from speechtext.batching import as_request_error, run_isolated
 from speechtext.errors import (
+    DeadlineError,
     ImpossibleRequestError,
     InternalError,
     MalformedRequestError,
@@ -41,6 +43,7 @@ STATUSES: dict[type[RequestError], HTTPStatus] = {
     UnsupportedMediaError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ImpossibleRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    DeadlineError: HTTPStatus.SERVICE_UNAVAILABLE,
     InternalError: HTTPStatus.SERVICE_UNAVAILABLE,
     OutOfMemoryError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
@@ -106,7 +109,8 @@ def answer_requests(
     """
     rows = open_envelopes(given)
     owners = [owner for owner, _ in rows]
-    with pass_gate() as open_, measure_batch(max(owners, default=-1) + 1) as measurements:
+    timed = allow(response_timeout_s(context))
+    with timed, pass_gate() as open_, measure_batch(max(owners, default=-1) + 1) as measurements:
         outcomes = _answer_all(rows, parse, run) if open_ else [_stopping()] * len(rows)
         _memory.give_back()
     if context is not None and context.request_ids:

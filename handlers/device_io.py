@@ -15,6 +15,8 @@ from speechtext.errors import MalformedRequestError, UnsupportedMediaError, expl
 
 Row = Mapping[str, Any]
 
+# That of TorchServe where a model's YAML has none.
+RESPONSE_TIMEOUT_S = 120.0
 # Where a recording may be: TorchServe's own names, and the one that speech services use.
 AUDIO_FIELDS = ("data", "body", "file")
 
@@ -28,6 +30,12 @@ def prepare_worker(context: Any, threads: int | None) -> tuple[Path, torch.devic
     limit_threads(threads, workers)
     properties = context.system_properties
     return Path(properties["model_dir"]), choose_device(properties.get("gpu_id"))
+
+
+def response_timeout_s(context: Any) -> float:
+    """Return after how many seconds without an answer TorchServe ends this worker."""
+    config = (context.model_yaml_config if context is not None else None) or {}
+    return float(config.get("responseTimeout") or RESPONSE_TIMEOUT_S)
 
 
 def request_header(context: Any, index: int, name: str) -> str | None:

@@ -17,6 +17,8 @@ from device_io import (
 from live_headers import read_idle_seconds, read_sequence_headers
 from load_errors import check_files_and_explain
 from speech_requests import write_live
+from speechtext.allowance import run_admitted
+from speechtext.errors import DeadlineError, RequestError
 from speechtext.host_memory import keep_loaded
 from speechtext.measurements import note_gauge, note_size
 from speechtext.settings import read_settings
@@ -65,8 +67,8 @@ class LiveHandler:
             refuse_explanation(context, index)
             begins, ends = read_sequence_headers(context, index)
             session = self._find_session(name, begins or not given, index, context)
-            self._receive(name, session, ends, index, row, context)
-            return AudioChunk(name, session, ends)
+            duration_s = self._receive(name, session, ends, index, row, context)
+            return AudioChunk(name, session, ends, duration_s)
         finally:
             if not self._sessions.is_open(name):
                 # With sequenceBatching TorchServe gives the session's place to another at once.
@@ -83,18 +85,36 @@ class LiveHandler:
 
     def _receive(
         self, name: str, session: LiveSession, ends: bool, index: int, row: Row, context: Any
-    ) -> None:
+    ) -> float:
         # Without what cannot be read the session is of no use.
         with ExitStack() as unless_it_goes_on:
             unless_it_goes_on.callback(self._sessions.end, name)
             # A chunk may be empty, as the last one often is.
             audio = request_audio(row) if any(row.get(field) for field in AUDIO_FIELDS) else b""
-            note_size(index, "audio_s", session.receive(audio, ends))
+            duration_s = session.receive(audio, ends)
+            note_size(index, "audio_s", duration_s)
             if not ends:
                 unless_it_goes_on.pop_all()
+        return duration_s
 
-    def _answer(self, chunks: Sequence[AudioChunk]) -> list[Answer]:
+    def _answer(self, chunks: Sequence[AudioChunk]) -> list[Any]:
+        works = [self.recognizer.cost.measure(chunk.duration_s) for chunk in chunks]
+        answers = run_admitted(self._recognize, chunks, works)
+        self._end_where(chunks, [isinstance(answer, RequestError) for answer in answers])
+        return answers
+
+    def _end_where(self, chunks: Sequence[AudioChunk], unheard: Sequence[bool]) -> None:
+        """End the sessions of chunks that were not recognised: what follows would make no sense."""
+        for chunk, ends in zip(chunks, unheard, strict=True):
+            if ends:
+                self._sessions.end(chunk.name)
+
+    def _recognize(self, chunks: Sequence[AudioChunk]) -> list[Answer]:
         # Who does not wait for answers may have several chunks in a batch.
         sessions = {id(chunk.session): chunk.session for chunk in chunks}
-        self.recognizer.recognize(list(sessions.values()))
+        try:
+            self.recognizer.recognize(list(sessions.values()))
+        except DeadlineError:
+            self._end_where(chunks, [True] * len(chunks))
+            raise
         return [write_live(chunk.name, chunk.session.tell(chunk.ends)) for chunk in chunks]

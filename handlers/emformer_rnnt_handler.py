@@ -14,7 +14,9 @@ from speech_requests import (
     PLAIN,
     TRANSCRIPT_WRITERS,
     SpeechRequest,
+    affordable_seconds,
     read_request,
+    run_speech,
     write_answer,
     write_transcript,
 )
@@ -47,6 +49,8 @@ class ModelHandler:
         file = context.manifest["model"]["serializedFile"]
         self.recognizer = load_recognizer(folder, self._settings, self.device, file)
         self.model = self.recognizer.model
+        most_s = self._settings.max_audio_seconds
+        self._max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
         keep_loaded()
         self.initialized = True
 
@@ -57,13 +61,16 @@ class ModelHandler:
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
-        limit_s, formats = self._settings.max_audio_seconds, (*TRANSCRIPT_WRITERS, NDJSON)
+        limit_s, formats = self._max_audio_s, (*TRANSCRIPT_WRITERS, NDJSON)
         if isinstance(self.recognizer, ScriptedBeamSearch):
             refuse_explanation(context, index)
             limit_s, formats = min(limit_s, MAX_AUDIO_S), (PLAIN,)
         return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, formats)
 
-    def _answer(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+    def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
+        return run_speech(self._recognize, requests, self.recognizer.cost, SAMPLE_RATE_HZ)
+
+    def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
         waveforms = [request.waveform for request in requests]
         if isinstance(self.recognizer, ScriptedBeamSearch):
             return list(map(write_transcript, requests, self.recognizer.transcribe(waveforms)))

@@ -1,5 +1,6 @@
 """From a row of a batch to a waveform, and from a recognition to the answer asked for."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,18 +12,23 @@ from device_io import (
     preferred_media_type,
     request_audio,
     request_header,
+    response_timeout_s,
     wants_explanation,
 )
+from speechtext.allowance import plan_seconds, run_admitted
 from speechtext.errors import ImpossibleRequestError
 from speechtext.measurements import note_size
 from speechtext.payloads import as_text
 from speechtext.speech.alignment_picture import draw_alignment
 from speechtext.speech.alignments import Alignment, Recognition, describe_alignment
 from speechtext.speech.audio import decode_audio
+from speechtext.speech.costs import SpeechCost
 from speechtext.speech.live_sessions import LiveTranscript
 from speechtext.speech.pcm import parse_pcm_format
 from speechtext.speech.subtitles import write_srt, write_vtt
 from speechtext.speech.transcripts import Transcript, write_json, write_plain, write_segment
+
+logger = logging.getLogger(__name__)
 
 # What fits in a picture and in a person's patience.
 MAX_EXPLAINED_S = 60.0
@@ -83,6 +89,33 @@ def read_request(
     note_size(index, "audio_s", len(waveform) / sample_rate_hz)
     parts = Parts(context, index, NDJSON) if media_type == NDJSON else None
     return SpeechRequest(waveform, media_type, explain, parts)
+
+
+def affordable_seconds(cost: SpeechCost, most_s: float, context: Any) -> float:
+    """Return the longest recording that is recognised before TorchServe ends this worker.
+
+    At most `most_s`, which a warning says where the whole of it does not fit.
+    """
+    timeout_s = response_timeout_s(context)
+    longest_s = cost.longest_s(plan_seconds(timeout_s))
+    if longest_s < most_s:
+        logger.warning(
+            "Recordings of at most %.0f s are taken, not of max_audio_seconds (%g): longer ones "
+            "take this worker too long for a responseTimeout of %g s.",
+            *(longest_s, most_s, timeout_s),
+        )
+    return min(most_s, longest_s)
+
+
+def run_speech(
+    run: Callable[[Sequence[SpeechRequest]], Sequence[Any]],
+    requests: Sequence[SpeechRequest],
+    cost: SpeechCost,
+    sample_rate_hz: int,
+) -> list[Any]:
+    """Answer the recordings of a batch that there is time for; the others are to come again."""
+    works = [cost.measure(len(request.waveform) / sample_rate_hz) for request in requests]
+    return run_admitted(run, requests, works)
 
 
 def choose_media_type(

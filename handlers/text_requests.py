@@ -101,8 +101,10 @@ def write_event(event: TokenEvent) -> str:
     return f"data:{json.dumps(content, ensure_ascii=False)}\n\n"
 
 
-def write_answer(request: TextRequest, found: TextAnswer) -> Answer:
-    """Return an answer, with a header where tokens of its text were dropped."""
+def write_answer(request: TextRequest, found: TextAnswer | RequestError) -> Answer | RequestError:
+    """Return an answer, with a header where tokens of its text were dropped, or its error."""
+    if isinstance(found, RequestError):
+        return found
     note_size(request.index, "tokens_in", found.tokens_in)
     if found.tokens_out:
         note_size(request.index, "tokens_out", found.tokens_out)

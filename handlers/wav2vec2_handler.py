@@ -8,7 +8,13 @@ import torch
 from batches import Answer, answer_requests
 from device_io import Row, prepare_worker
 from load_errors import check_files_and_explain
-from speech_requests import SpeechRequest, read_request, write_answer
+from speech_requests import (
+    SpeechRequest,
+    affordable_seconds,
+    read_request,
+    run_speech,
+    write_answer,
+)
 from speechtext.host_memory import keep_loaded
 from speechtext.settings import read_settings
 from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
@@ -39,6 +45,8 @@ class Wav2VecHandler:
         folder, self.device = prepare_worker(context, self._settings.threads)
         self.recognizer = Wav2Vec2Recognizer.load(folder, self._settings, self.device)
         self.model, self.processor = self.recognizer.model, self.recognizer.processor
+        most_s = self._settings.max_audio_seconds
+        self._max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
         keep_loaded()
         self.initialized = True
 
@@ -49,9 +57,12 @@ class Wav2VecHandler:
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
-        rate_hz, limit_s = self.expected_sampling_rate, self._settings.max_audio_seconds
-        return read_request(row, context, index, rate_hz, limit_s)
+        return read_request(row, context, index, self.expected_sampling_rate, self._max_audio_s)
 
-    def _answer(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+    def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
+        rate_hz = self.expected_sampling_rate
+        return run_speech(self._recognize, requests, self.recognizer.cost, rate_hz)
+
+    def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
         found = self.recognizer.recognize([request.waveform for request in requests])
         return list(map(write_answer, requests, found))

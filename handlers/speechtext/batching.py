@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from speechtext.errors import InternalError, OutOfMemoryError, RequestError
+from speechtext.errors import DeadlineError, InternalError, OutOfMemoryError, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ def run_isolated(
         if len(answers) != len(requests):
             raise RuntimeError(f"{len(requests)} requests gave {len(answers)} answers")
         return answers
+    except DeadlineError as error:
+        return [error] * len(requests)
     except Exception as error:
         if len(requests) == 1:
             return [as_request_error(error)]

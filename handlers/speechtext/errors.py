@@ -45,6 +45,10 @@ class UnavailableError(RequestError):
         self.retry_after_s = retry_after_s
 
 
+class DeadlineError(UnavailableError):
+    """A batch took longer than it may: none of its requests is answered."""
+
+
 class SessionConflictError(RequestError):
     """A new session has the name of an open one."""
 

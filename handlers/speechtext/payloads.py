@@ -2,11 +2,16 @@
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from speechtext.errors import MalformedRequestError
+
+# Python's parser takes 4 s and 480 MB for a megabyte.
+LONGEST_LITERAL = 32_768
+LITERAL = re.compile(r"\s*\{\s*['\"]")
 
 
 def as_text(payload: str | bytes | bytearray, field: str = "body") -> str:
@@ -26,8 +31,9 @@ def as_fields(payload: Any, declared_json: bool) -> str | Mapping[str, Any]:
     """Return a payload as an object's fields, or as plain text where it is not an object.
 
     Text that begins like an object is read as JSON, then as the single-quoted Python literal that
-    older clients send. Raises `MalformedRequestError` for bytes that are `declared_json` and are
-    neither, and for JSON that is neither text nor an object.
+    older clients send, of at most `LONGEST_LITERAL` characters. Raises `MalformedRequestError` for
+    a longer one, for bytes that are `declared_json` and are neither, and for JSON that is neither
+    text nor an object.
     """
     if isinstance(payload, str | bytes | bytearray):
         # Text was read out of JSON already; bytes are what has not been, or could not be.
@@ -44,10 +50,18 @@ def as_fields(payload: Any, declared_json: bool) -> str | Mapping[str, Any]:
 def _parse_object(text: str, declared_json: bool) -> Any:
     if not declared_json and not text.lstrip().startswith("{"):
         return text
-    for parse in (json.loads, ast.literal_eval):
-        # A hostile depth of brackets ends either parser in a RecursionError or MemoryError.
+    # A hostile depth of brackets ends either parser in a RecursionError or MemoryError.
+    with suppress(ValueError, RecursionError, MemoryError):
+        return json.loads(text.strip())
+    if len(text) <= LONGEST_LITERAL:
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            return parse(text.strip())
+            return ast.literal_eval(text.strip())
+    elif LITERAL.match(text):
+        raise MalformedRequestError(
+            "MalformedJson",
+            f"Expected JSON in body, as of all objects of more than {LONGEST_LITERAL} characters, "
+            "got malformed JSON.",
+        )
     if not declared_json:
         return text
     raise MalformedRequestError(

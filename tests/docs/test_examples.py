@@ -16,6 +16,7 @@ from repository import CONFIG_FOLDER, ROOT
 from serving.archives_server import serve_archives
 from serving.logs import log_path
 from serving.process import stop_server
+from speechtext.text.base import Answer
 from speechtext.text.explanation.explanation import Explanation
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
@@ -107,6 +108,8 @@ def test_task_of_the_manual_answers_as_the_pipeline_does(
     expected = pipeline("fill-mask", str(tmp_path))(text, top_k=2)
     asked = predictor.read({"inputs": text, "parameters": {"top_k": 2}})
     plain, found = predictor.answer([predictor.read(text), asked])
+    assert isinstance(plain, Answer)
+    assert isinstance(found, Answer)
     assert plain.content == expected[0]["token_str"]
     for ours, theirs in zip(found.content, expected, strict=True):
         assert ours["score"] == pytest.approx(theirs["score"], abs=1e-6)

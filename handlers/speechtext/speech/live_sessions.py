@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass as settings_dataclass
 
 from speechtext.devices import CPU, DtypeName
 from speechtext.settings import STRICT
+from speechtext.speech.costs import SpeechCost, try_recognizer
 from speechtext.speech.live_audio import LiveAudio
 from speechtext.speech.pcm import PcmFormat
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
@@ -59,6 +60,8 @@ class LiveTranscript:
 class LiveRecognizer:
     """Transcribes what people say while they say it."""
 
+    cost: SpeechCost
+
     def __init__(
         self, transducer: Transducer, vocabulary: Vocabulary, settings: LiveSettings
     ) -> None:
@@ -89,7 +92,9 @@ class LiveRecognizer:
             )
         transducer = Transducer(model, device, settings.dtype, settings.step_max_tokens)
         transducer.warm_up()
-        return cls(transducer, vocabulary, settings)
+        recognizer = cls(transducer, vocabulary, settings)
+        recognizer.cost = try_recognizer(recognizer.recognize_waveforms, SAMPLE_RATE_HZ, device)
+        return recognizer
 
     def begin(self, pcm: PcmFormat | None = None) -> "LiveSession":
         """Open a session of bare samples, or of a WAV file whose header comes first."""
@@ -98,6 +103,10 @@ class LiveRecognizer:
     def start_recording(self) -> Recording:
         """Return a recording of nothing yet."""
         return self._transducer.start(torch.empty(0), ended=False)
+
+    def recognize_waveforms(self, waveforms: Sequence[torch.Tensor]) -> None:
+        """Recognise whole recordings of shape (samples,), of which nothing is told."""
+        self._transducer.recognize([self._transducer.start(each) for each in waveforms])
 
     def recognize(self, sessions: Sequence["LiveSession"]) -> None:
         """Recognise what several sessions have received, together."""

@@ -9,11 +9,12 @@ from speechtext.speech.live_sessions import LiveSession
 
 
 class AudioChunk(NamedTuple):
-    """What a request brought: its session, and whether it was the last."""
+    """What a request brought: its session, whether it was the last, and how much audio it had."""
 
     name: str
     session: LiveSession
     ends: bool
+    duration_s: float
 
 
 class OpenSessions:

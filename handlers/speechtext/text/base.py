@@ -6,12 +6,13 @@ A request's way: `read` makes an `Example` of a payload, `encode` cuts examples 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 
+from speechtext.allowance import Work
 from speechtext.errors import RequestError, RequestTooLargeError, explanation_unsupported
 from speechtext.measurements import stage
 from speechtext.text.explanation.targets import (
@@ -36,6 +37,9 @@ from speechtext.text.windows import EncodedBatch, Scored, pad_batch, score_windo
 
 # Windows over a text move on by this part of their room, or more.
 LEAST_ADVANCE = 4
+# Of a text that is cut, so many characters for each token that is read, at most; and of one that is
+# read whole. Tokenising takes 180 bytes for each.
+CHARACTERS_PER_TOKEN, MOST_CHARACTERS = 1000, 1_000_000
 # Gets the number of an example, and what was added to its text.
 TokenListener = Callable[[int, TokenEvent], None]
 
@@ -70,6 +74,19 @@ class Answer:
     dropped_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class TextCosts:
+    """The seconds of a character and of a token that is read, and of a token that is added.
+
+    `window_tokens` are the tokens that a window costs beside its own.
+    """
+
+    character_s: float = 0.0
+    token_s: float = 0.0
+    new_token_s: float = 0.0
+    window_tokens: int = 0
+
+
 class TextTask(ABC):
     """What is special about a task is in its class; what is here, the tasks share."""
 
@@ -86,6 +103,7 @@ class TextTask(ABC):
         self.model = model
         self.tokenizer = model.tokenizer
         self.settings = settings
+        self.costs = TextCosts()
 
     def read(
         self, payload: str | Mapping[str, Any], explain: bool = False, hub_client: bool = False
@@ -93,11 +111,13 @@ class TextTask(ABC):
         """Return the example of a payload: a text, or the fields of an object.
 
         `hub_client` tells that it is of `huggingface_hub`. Raises `MalformedRequestError` for a
-        missing field and `ImpossibleRequestError` for parameters that cannot be, and for an
-        explanation that the settings do not allow.
+        missing field, `RequestTooLargeError` for a text that is too long to be tokenised, and
+        `ImpossibleRequestError` for parameters that cannot be, and for an explanation that the
+        settings do not allow.
         """
         content = read_content(payload, hub_client)
         text, second = self.read_texts(content)
+        self._check_characters(len(text) + len(second or ""))
         asked = content.parameters
         if not explain:
             return Example(text, second, self._parameters(asked), content.form)
@@ -114,6 +134,22 @@ class TextTask(ABC):
     def read_texts(self, content: Content) -> tuple[str, str | None]:
         """Return the text of a payload, and the one that goes with it."""
         return text_of(content), None
+
+    def _check_characters(self, characters: int) -> None:
+        if characters > self.most_characters:
+            raise RequestTooLargeError(
+                "TextTooLong",
+                f"Expected at most {self.most_characters} characters of text, got {characters}.",
+            )
+
+    @property
+    def most_characters(self) -> int:
+        """Return the characters of the longest text that is tokenised, read whole or not."""
+        return min(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * self.max_tokens)
+
+    def sample(self, words: int) -> dict[str, Any]:
+        """Return a payload of about so many tokens, to try the model with."""
+        return {"text": write_words(words)}
 
     def read_target(self, target: Any) -> Any:
         """Return what a payload names as the target to explain, None where that means nothing."""
@@ -147,16 +183,48 @@ class TextTask(ABC):
         return min(self.settings.max_length, self.model.positions)
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
-        """Tokenise examples, in one call, and cut them into windows, padded to the longest."""
+        """Tokenise examples, in one call, and cut them into windows, padded to the longest.
+
+        Raises the `RequestError` of the first example that cannot be cut.
+        """
+        found = self.cut_all(examples)
+        for each in found:
+            if isinstance(each, RequestError):
+                raise each
+        return self.join(examples, cast(list[list[Window]], found))
+
+    def cut_all(self, examples: Sequence[Example]) -> list[list[Window] | RequestError]:
+        """Tokenise examples, in one call; return the windows of each, or why it has none."""
         texts = [
             each.text if each.second is None else (each.text, each.second) for each in examples
         ]
-        windows = [
-            window
-            for owner, tokens in enumerate(tokenize(self.tokenizer, texts))
-            for window in self.cut(owner, tokens, examples[owner])
+        found: list[list[Window] | RequestError] = []
+        for owner, tokens in enumerate(tokenize(self.tokenizer, texts)):
+            try:
+                found.append(self.cut(owner, tokens, examples[owner]))
+            except RequestError as error:
+                found.append(error)
+        return found
+
+    def join(
+        self, examples: Sequence[Example], windows: Sequence[Sequence[Window]]
+    ) -> EncodedBatch:
+        """Return examples as a batch; `windows` are those of each, which it owns from now on."""
+        owned = [
+            replace(window, owner=owner) for owner, each in enumerate(windows) for window in each
         ]
-        return self.pad(windows, examples)
+        return self.pad(owned, examples)
+
+    def measure_reading(self, example: Example) -> Work:
+        """Return the work of tokenising an example."""
+        characters = len(example.text) + len(example.second or "")
+        return Work(characters, "characters of text", characters * self.costs.character_s)
+
+    def measure_work(self, example: Example, windows: Sequence[Window]) -> Work:
+        """Return the work of answering an example that was cut into these windows."""
+        tokens = sum(map(len, windows)) + len(windows) * self.costs.window_tokens
+        unit = f"tokens in all windows of a text, each with {self.costs.window_tokens} more"
+        return Work(tokens, unit, tokens * self.costs.token_s)
 
     def pad(self, windows: Sequence[Window], examples: Sequence[Example]) -> EncodedBatch:
         """Return windows as tensors, padded to the longest on the side that suits the model."""
@@ -297,6 +365,11 @@ class UnderstandingTask(TextTask):
     @abstractmethod
     def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
         """Return what to explain of an example: what it asks for, else what the model answers."""
+
+
+def write_words(count: int) -> str:
+    """Return a text of so many words, a token each for most tokenizers."""
+    return " ".join(["a"] * count)
 
 
 def too_long(field: str, most: int, tokens: int) -> RequestTooLargeError:

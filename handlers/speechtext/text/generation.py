@@ -14,10 +14,18 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from speechtext.allowance import Work
 from speechtext.batching import plan_groups
 from speechtext.errors import RequestError
 from speechtext.measurements import note_padding, stage
-from speechtext.text.base import Answer, LoadedModel, TextTask, TokenListener, own_tokens
+from speechtext.text.base import (
+    Answer,
+    LoadedModel,
+    TextTask,
+    TokenListener,
+    own_tokens,
+    write_words,
+)
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Example, impossible, unknown_target
 from speechtext.text.sampling import (
@@ -36,6 +44,8 @@ SAMPLING = ("temperature", "top_k", "top_p")
 # Tokens of prompts and of their continuations that are in memory together, at most, and what a call
 # costs beside them, counted in tokens: it has a step for each new one.
 MOST_TOKENS, CALL_TOKENS = 32_768, 4096
+# Tokens that a model adds when it is tried.
+SAMPLE_TOKENS = 8
 
 
 class TextGeneration(TextTask):
@@ -76,6 +86,17 @@ class TextGeneration(TextTask):
             "repetition_penalty": settings.repetition_penalty,
             "seed": secrets.randbits(32),
         }
+
+    def sample(self, words: int) -> dict[str, Any]:
+        """Return a prompt of so many words, and a few tokens to add."""
+        parameters = {"max_new_tokens": SAMPLE_TOKENS, "do_sample": False, "details": True}
+        return {"inputs": write_words(words), "parameters": parameters}
+
+    def measure_work(self, example: Example, windows: Sequence[Window]) -> Work:
+        """Return the work of going on from a prompt, which is but one window."""
+        prompt, added = len(windows[0]), example.parameters.max_new_tokens
+        cost_s = prompt * self.costs.token_s + added * self.costs.new_token_s
+        return Work(added, f"new tokens after {prompt} of the prompt", cost_s)
 
     def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Window]:
         """Return the prompt, so much of it as leaves room for the new tokens.

@@ -1,6 +1,6 @@
 """A text model that answers and explains, whatever its task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 
+from speechtext.allowance import admit, run_admitted
 from speechtext.devices import CPU
 from speechtext.errors import RequestError
 from speechtext.text.base import Answer, TextTask, TokenListener
@@ -21,9 +22,14 @@ from speechtext.text.loading import (
     load_text_model,
 )
 from speechtext.text.payloads import Example
+from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
+from speechtext.text.trial import try_explainer, try_task
 from speechtext.text.windows import EncodedBatch
+
+# Gets a batch, and which of the examples it holds.
+Runner = Callable[[EncodedBatch, Sequence[int]], Sequence[Any]]
 
 
 class TextPredictor:
@@ -42,7 +48,7 @@ class TextPredictor:
         compile_settings: CompileSettings | None = None,
         file: str = MODEL_FILE,
     ) -> Self:
-        """Return the predictor of a folder with a model, its tokenizer and its labels.
+        """Return the predictor of a folder with a model, its tokenizer and its labels, tried.
 
         `file` is the TorchScript file where the settings say so. Raises `ValueError` with one
         sentence for what does not fit together.
@@ -51,11 +57,14 @@ class TextPredictor:
         loaded = load_text_model(folder, file, settings, device)
         network = compile_model(loaded.network, compile_settings or CompileSettings())
         task = find_task(settings.mode)(replace(loaded, network=network), settings)
+        task.costs = try_task(task)
         if not settings.captum_explanation:
             return cls(task, None)
         exact = partial(load_network, folder, loaded.tokenizer, settings, device, "float32")
         explained = choose_network(task, loaded.network, settings, exact)
-        return cls(task, Explainer(task, explained, settings))
+        explainer = Explainer(task, explained, settings)
+        explainer.step_s = try_explainer(task, explainer)
+        return cls(task, explainer)
 
     def read(
         self, payload: str | Mapping[str, Any], explain: bool = False, hub_client: bool = False
@@ -69,19 +78,46 @@ class TextPredictor:
 
     def answer(
         self, examples: Sequence[Example], on_token: TokenListener | None = None
-    ) -> list[Answer]:
-        """Return the answer to each example; raises `RequestError` for one that has none.
+    ) -> list[Answer | RequestError]:
+        """Return the answer to each example, or why there is none.
 
         `on_token` gets each token of the examples that ask for a stream, as it is made.
         """
-        return self.task.answer(self.task.encode(examples), on_token)
+
+        def answer(batch: EncodedBatch, kept: Sequence[int]) -> list[Answer]:
+            def tell(owner: int, event: TokenEvent) -> None:
+                if on_token is not None:
+                    on_token(kept[owner], event)
+
+            return self.task.answer(batch, tell)
+
+        return self._run(examples, answer)
 
     def explain(self, examples: Sequence[Example]) -> list[Explanation | RequestError]:
         """Return the explanation of each example, or why there is none."""
-        return self.explain_batch(self.task.encode(examples))
+        return self._run(examples, lambda batch, _: self.explain_batch(batch))
 
     def explain_batch(self, batch: EncodedBatch) -> list[Explanation | RequestError]:
         """Return the explanation of each example of a batch, or why there is none."""
         if self._explainer is None:
             raise ValueError("Expected captum_explanation: true in the settings of the model.")
         return self._explainer.explain(batch)
+
+    def _run(self, examples: Sequence[Example], run: Runner) -> list[Any]:
+        """Encode examples and run those that have windows and are not too much work."""
+        task = self.task
+        found = run_admitted(task.cut_all, examples, list(map(task.measure_reading, examples)))
+        kept = _find_good(found)
+        works = [task.measure_work(examples[index], found[index]) for index in kept]
+        for index, refusal in zip(kept, admit(works), strict=True):
+            found[index] = refusal or found[index]
+        kept = _find_good(found)
+        if kept:
+            batch = task.join([examples[each] for each in kept], [found[each] for each in kept])
+            for index, answer in zip(kept, run(batch, kept), strict=True):
+                found[index] = answer
+        return found
+
+
+def _find_good(found: Sequence[Any]) -> list[int]:
+    return [index for index, each in enumerate(found) if not isinstance(each, RequestError)]

@@ -18,20 +18,28 @@ from speechtext.text.answer_spans import (
     score_context,
     whole_words,
 )
-from speechtext.text.base import UnderstandingTask, own_tokens, too_long
+from speechtext.text.base import (
+    MOST_CHARACTERS,
+    UnderstandingTask,
+    own_tokens,
+    too_long,
+    write_words,
+)
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Content, Example, text_of, unknown_target
 from speechtext.text.tokens import Tokens, Window, cut_windows
 from speechtext.text.windows import Scored
 
 LONGEST_STRIDE = 128
+# Answers that a request may ask for: of each window, twice as many spans are looked at.
+MOST_ANSWERS = 100
 
 
 @dataclass(frozen=True, config=STRICT)
 class QuestionParameters:
     """What a request may ask for, as `transformers.pipeline` names it."""
 
-    top_k: Annotated[int, KeyOptions(ge=1)] = 1
+    top_k: Annotated[int, KeyOptions(ge=1, le=MOST_ANSWERS)] = 1
     doc_stride: Annotated[int, KeyOptions(ge=0)] | None = None
     max_answer_len: Annotated[int, KeyOptions(ge=1)] = 15
     max_seq_len: Annotated[int, KeyOptions(ge=8)] | None = None
@@ -50,6 +58,16 @@ class QuestionAnswering(UnderstandingTask):
     def read_texts(self, content: Content) -> tuple[str, str | None]:
         """Return the question and its context."""
         return text_of(content, "question"), text_of(content, "context")
+
+    @property
+    def most_characters(self) -> int:
+        """Return the longest question with its context, which is read whole."""
+        return MOST_CHARACTERS
+
+    def sample(self, words: int) -> dict[str, Any]:
+        """Return a question about a context of so many words, and as many answers as may be."""
+        content = {"question": write_words(1), "context": write_words(words)}
+        return {"inputs": content, "parameters": {"top_k": MOST_ANSWERS}}
 
     def read_target(self, target: Any) -> Any:
         """Return the target, but for a number: it never meant anything of an answer."""

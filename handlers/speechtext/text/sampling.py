@@ -16,6 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from speechtext.allowance import check_time
 from speechtext.settings import STRICT
 
 # A tokenizer writes a token as the ones before it ask for; those further away do not matter.
@@ -218,7 +219,8 @@ class PerRowStop(StoppingCriteria):
         self._rows = rows
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """Return which rows are done, shape (rows,)."""
+        """Return which rows are done, shape (rows,); raises `DeadlineError`."""
+        check_time()
         for row, token_id in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
             row.take(token_id)
         done = [row.finish_reason is not None for row in self._rows]

@@ -9,7 +9,13 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoModelForTokenClassification
 
 from speechtext.settings import STRICT
-from speechtext.text.base import UnderstandingTask, own_tokens, too_long
+from speechtext.text.base import (
+    MOST_CHARACTERS,
+    UnderstandingTask,
+    own_tokens,
+    too_long,
+    write_words,
+)
 from speechtext.text.entities import (
     Labelled,
     ScoredToken,
@@ -49,6 +55,15 @@ class TokenClassification(UnderstandingTask):
     parameters = TokenParameters
     has_labels = True
     per_token = True
+
+    @property
+    def most_characters(self) -> int:
+        """Return the longest text, which is read whole."""
+        return MOST_CHARACTERS
+
+    def sample(self, words: int) -> dict[str, Any]:
+        """Return a text of so many words, with the first of them to be explained."""
+        return {"inputs": {"text": write_words(words), "target": [1, 0]}}
 
     def cut(self, owner: int, tokens: Tokens, example: Example) -> list[Window]:
         """Return the windows over a text."""

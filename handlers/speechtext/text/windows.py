@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from speechtext.allowance import check_time
 from speechtext.batching import plan_groups
 from speechtext.measurements import note_padding, stage
 from speechtext.text.payloads import Example
@@ -91,7 +92,7 @@ def score_windows(
     """Run the model on windows in groups of like length; return each one's heads, in their order.
 
     The windows are padded on the right. `per_token` says that the heads have a value for each
-    token.
+    token. Raises `DeadlineError`.
     """
     lengths = [len(window) for window in batch.windows]
     on_cpu = device.type == "cpu"
@@ -100,6 +101,7 @@ def score_windows(
     inputs = batch.inputs(input_names, torch.device("cpu"))
     scored: dict[int, Scored] = {}
     for group in plan_groups(lengths, most_tokens, call_tokens):
+        check_time()
         width = max(lengths[index] for index in group)
         note_padding(width * len(group), sum(lengths[index] for index in group))
         with stage("model"):

@@ -14,6 +14,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Wav2Vec2ForCTC
 
+from speechtext.allowance import check_time
 from speechtext.batching import plan_batches
 from speechtext.measurements import note_padding
 from speechtext.speech.transcripts import Token
@@ -147,6 +148,7 @@ def _run_in_batches(model: Wav2Vec2ForCTC, inputs: Sequence[ChunkedWaveform]) ->
     """Return the logits of the waveforms' chunks, in order, on the CPU."""
     logits = [torch.empty(0)] * len(inputs)
     for batch in plan_batches([len(each.waveform) for each in inputs], model.device):
+        check_time()
         # Views until here: only those at hand are copied.
         waveforms = [inputs[index].normalize() for index in batch]
         for index, each in zip(batch, run_batch(model, waveforms), strict=True):

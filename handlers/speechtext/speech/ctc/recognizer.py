@@ -10,6 +10,7 @@ import torch
 from speechtext.devices import CPU
 from speechtext.measurements import stage
 from speechtext.speech.alignments import Alignment, Alternatives, Recognition
+from speechtext.speech.costs import SpeechCost, try_recognizer
 from speechtext.speech.ctc.alternatives import find_alternatives
 from speechtext.speech.ctc.beam import Decode, load_beam_decoder
 from speechtext.speech.ctc.emissions import (
@@ -29,6 +30,8 @@ class Wav2Vec2Recognizer:
     """Transcribes recordings with a Hugging Face `Wav2Vec2ForCTC` checkpoint."""
 
     sample_rate_hz = SAMPLE_RATE_HZ
+
+    cost: SpeechCost
 
     def __init__(
         self, model: Any, processor: Any, settings: Wav2Vec2Settings, decode: Decode
@@ -57,7 +60,8 @@ class Wav2Vec2Recognizer:
         settings, folder = settings or Wav2Vec2Settings(), Path(folder)
         model, processor = load_model(folder, settings, device)
         recognizer = cls(model, processor, settings, choose_decoder(settings, processor, folder))
-        recognizer.transcribe([torch.zeros(SAMPLE_RATE_HZ)])
+        recognizer.align([torch.zeros(SAMPLE_RATE_HZ)])
+        recognizer.cost = try_recognizer(recognizer.transcribe, SAMPLE_RATE_HZ, device)
         return recognizer
 
     def transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[Transcript]:

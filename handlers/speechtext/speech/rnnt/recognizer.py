@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as settings_dataclass
 from speechtext.devices import CPU, DtypeName
 from speechtext.settings import STRICT
 from speechtext.speech.alignments import Alignment, Recognition
+from speechtext.speech.costs import SpeechCost, try_recognizer
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
 from speechtext.speech.rnnt.loading import (
     MODEL_FILE,
@@ -48,6 +49,7 @@ class EmformerRecognizer:
     """Transcribes recordings with the TorchScript file of an Emformer RNN-T."""
 
     sample_rate_hz = SAMPLE_RATE_HZ
+    cost: SpeechCost
 
     def __init__(
         self, transducer: Transducer, vocabulary: Vocabulary, endpoint_silence_s: float
@@ -157,9 +159,13 @@ def load_recognizer(
     if is_beam_search(model):
         search = ScriptedBeamSearch(model, vocabulary, folder, settings.beam_width)
         search.transcribe([torch.zeros(SAMPLE_RATE_HZ)])
+        search.cost = try_recognizer(search.transcribe, SAMPLE_RATE_HZ, device, power=2)
         return search
     transducer = Transducer(
         model, device, settings.dtype, settings.step_max_tokens, settings.beam_width
     )
     transducer.warm_up()
-    return EmformerRecognizer(transducer, vocabulary, settings.endpoint_silence_s)
+    recognizer = EmformerRecognizer(transducer, vocabulary, settings.endpoint_silence_s)
+    recognizer.align([torch.zeros(SAMPLE_RATE_HZ)])
+    recognizer.cost = try_recognizer(recognizer.transcribe, SAMPLE_RATE_HZ, device)
+    return recognizer

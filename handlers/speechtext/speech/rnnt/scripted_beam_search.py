@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from speechtext.allowance import check_time
 from speechtext.measurements import stage
+from speechtext.speech.costs import SpeechCost
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ, load_features, whole_features
 from speechtext.speech.rnnt.vocabulary import Vocabulary
 from speechtext.speech.transcripts import Transcript
@@ -22,6 +24,8 @@ MAX_AUDIO_S = 120.0
 
 class ScriptedBeamSearch:
     """Such a file, with the front end of the folder's statistics."""
+
+    cost: SpeechCost
 
     def __init__(
         self, model: Any, vocabulary: Vocabulary, folder: Path, beam_width: int | None
@@ -43,6 +47,7 @@ class ScriptedBeamSearch:
         ]
 
     def _search(self, waveform: torch.Tensor) -> list[int]:
+        check_time()
         features = whole_features(self._front_end, waveform.to(self._device))
         # The right-context frames count as frames, as in torchaudio's own bundle.
         length = torch.tensor([len(features)], device=self._device)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from speechtext.allowance import check_time
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.measurements import note_padding, stage
 from speechtext.speech.rnnt.features import HOP_SAMPLES, SAMPLE_RATE_HZ, count_frames, cut_frames
@@ -69,6 +70,7 @@ class Transducer:
     @torch.inference_mode()
     def step(self, recordings: Sequence[Recording]) -> bool:
         """Encode and decode the next block of recordings; tell whether there was one."""
+        check_time()
         ready = [each for each in recordings if self._count_ready(each)]
         if ready:
             self._advance(ready)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from captum.attr import FeatureAblation, LayerGradientXActivation, LayerIntegratedGradients
 
+from speechtext.allowance import check_time
 from speechtext.text.windows import heads_of
 
 Value = Callable[..., torch.Tensor]
@@ -61,9 +62,13 @@ class Attribution(NamedTuple):
 
 
 def value_of(model: Any, names: Sequence[str]) -> Value:
-    """Return the numbers to explain, shape (rows,), as a function of `input_ids` and arguments."""
+    """Return the numbers to explain, shape (rows,), as a function of `input_ids` and arguments.
+
+    It raises `DeadlineError`.
+    """
 
     def value(input_ids: torch.Tensor, *arguments: torch.Tensor) -> torch.Tensor:
+        check_time()
         *others, heads, logit_indices = arguments
         output = model(input_ids=input_ids, **dict(zip(names, others, strict=True)))
         numbers = torch.zeros(len(input_ids), device=input_ids.device)
@@ -146,6 +151,14 @@ METHODS: dict[str, Method] = {
     "layer_integrated_gradients": integrate_gradients,
     "layer_gradient_x_activation": multiply_gradients,
     "occlusion": occlude_words,
+}
+
+
+# How often a method runs the model on a window of so many tokens, of as many words at most.
+STEPS: dict[str, Callable[[int, int], int]] = {
+    "layer_integrated_gradients": lambda n_steps, _: n_steps,
+    "layer_gradient_x_activation": lambda *_: 1,
+    "occlusion": lambda _, tokens: tokens,
 }
 
 

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from speechtext.allowance import Work, admit, spend
 from speechtext.batching import plan_groups
 from speechtext.errors import RequestError
 from speechtext.measurements import stage
 from speechtext.text.base import TextTask
 from speechtext.text.explanation.attribution import (
     METHODS,
+    STEPS,
     Attribution,
     Question,
     find_embeddings,
@@ -41,6 +43,8 @@ logger = logging.getLogger(__name__)
 CPU_TOKENS, GPU_TOKENS = 1024, 65_536
 # The share of a text's words that count most, for the metrics of an explanation.
 TOP_WORDS = 0.2
+# What an explanation runs beside its steps, for its convergence delta and its metrics, as steps.
+FURTHER_STEPS = 3
 # How alike attributions in bfloat16 must be to those in float32, on a row of so many tokens.
 LEAST_COSINE, PROBE_TOKENS, PROBE_STEPS = 0.995, 16, 20
 
@@ -66,10 +70,12 @@ class Explainer:
         self._embeddings = find_embeddings(network, settings.embedding_name)
         self._others = [name for name in task.model.input_names if name != "input_ids"]
         self._value = value_of(network, self._others)
+        # The seconds that a token takes in a step, once that is measured.
+        self.step_s = 0.0
 
     def explain(self, batch: EncodedBatch) -> list[Explanation | RequestError]:
         """Return the explanation of each example of a batch, or the error of one without."""
-        targets = self._task.find_targets(batch)
+        targets = self._admit(batch.examples, self._task.find_targets(batch))
         jobs = [
             Job(owner, target)
             for owner, each in enumerate(targets)
@@ -83,6 +89,22 @@ class Explainer:
             each if isinstance(each, RequestError) else self._gather(batch, owner, explained[owner])
             for owner, each in enumerate(targets)
         ]
+
+    def _admit(
+        self, examples: Sequence[Example], found: Sequence[list[Target] | RequestError]
+    ) -> list[list[Target] | RequestError]:
+        """Return the targets of each example whose explanation is not too much work."""
+        works = [
+            self._measure_work(example.explanation, [] if isinstance(each, RequestError) else each)
+            for example, each in zip(examples, found, strict=True)
+        ]
+        return [refusal or each for refusal, each in zip(admit(works), found, strict=True)]
+
+    def _measure_work(self, parameters: ExplanationParameters, targets: Sequence[Target]) -> Work:
+        steps = max((count_steps(parameters, each) for each in targets), default=0)
+        tokens = sum(len(each.window) for each in targets)
+        unit = f"steps to explain {len(targets)} targets of {tokens} tokens together"
+        return Work(steps, unit, count_tokens(parameters, targets) * self.step_s)
 
     def _explain_jobs(self, examples: Sequence[Example], jobs: Sequence[Job]) -> list[Explained]:
         """Explain the targets of like length and of the same method together."""
@@ -113,7 +135,10 @@ class Explainer:
     def _refine_steps(
         self, parameters: ExplanationParameters, targets: Sequence[Target]
     ) -> list[Explained]:
-        """Attribute to each target; with a tolerance in twice the steps, until it is kept."""
+        """Attribute to each target; with a tolerance in twice the steps, until it is kept.
+
+        Or until the batch has no time left for more.
+        """
         question = self._ask(targets)
         found: dict[int, Explained] = {}
         pending, n_steps = list(range(len(targets))), parameters.n_steps
@@ -129,6 +154,9 @@ class Explainer:
                 [] if final else [i for i, sure in zip(pending, kept, strict=True) if not sure]
             )
             n_steps = min(self._settings.max_explanation_steps, n_steps * 2)
+            tokens = sum(len(targets[index].window) for index in pending)
+            if not spend(n_steps * tokens * self.step_s):
+                break
         return [found[index] for index in range(len(targets))]
 
     def _run(self, method: str, question: Question, n_steps: int) -> Attribution:
@@ -202,6 +230,16 @@ class Explainer:
             as_matrix=self._task.as_matrix,
             describe=partial(self._task.describe, example),
         )
+
+
+def count_tokens(parameters: ExplanationParameters, targets: Sequence[Target]) -> int:
+    """Return how many tokens go through the model to explain targets, in all steps."""
+    return sum(count_steps(parameters, each) * len(each.window) for each in targets)
+
+
+def count_steps(parameters: ExplanationParameters, target: Target) -> int:
+    """Return how often a target's window goes through the model, without a tolerance."""
+    return STEPS[parameters.method](parameters.n_steps, len(target.window)) + FURTHER_STEPS
 
 
 def _explained(target: Target, given: Attribution, row: int) -> Explained:

@@ -1,0 +1,141 @@
+"""The time that a batch may take: work is measured before it is begun, and stopped when it is over.
+
+An adapter whose server ends a worker that takes too long answers each batch within `allow`.
+Whatever begins something costly asks `admit` first, and `check_time` while it goes on; where no
+batch has an allowance, both let everything pass.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from speechtext.devices import CPU
+from speechtext.errors import DeadlineError, RequestError, RequestTooLargeError, UnavailableError
+
+# What requests may ask for of a server's timeout: the machine may be twice as slow as when it was
+# measured. And when what goes on all the same is given up.
+PLANNED_SHARE, LAST_SHARE = 0.5, 0.9
+
+
+class Work(NamedTuple):
+    """What a request asks for: so many of a unit, and the seconds that they take."""
+
+    amount: int
+    unit: str
+    cost_s: float
+
+
+@dataclass
+class Allowance:
+    """The seconds that requests of a batch may take alone, those left, and when all must end."""
+
+    most_s: float
+    left_s: float
+    deadline_s: float
+
+
+_allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
+
+
+@contextmanager
+def allow(timeout_s: float) -> Iterator[None]:
+    """Answer a batch of a server that ends a worker after `timeout_s`."""
+    most_s = plan_seconds(timeout_s)
+    allowance = Allowance(most_s, most_s, time.monotonic() + LAST_SHARE * timeout_s)
+    token = _allowance.set(allowance)
+    try:
+        yield
+    finally:
+        _allowance.reset(token)
+
+
+def plan_seconds(timeout_s: float) -> float:
+    """Return the seconds of work that a request may ask for of such a server."""
+    return PLANNED_SHARE * timeout_s
+
+
+def admit(works: Sequence[Work]) -> list[RequestError | None]:
+    """Return why a request of a batch is refused, before its work is begun, None for the others.
+
+    One that takes too long alone is too large. Of those that take too long together, the costliest
+    are to come again.
+    """
+    allowance = _allowance.get()
+    if allowance is None:
+        return [None] * len(works)
+    refusals: list[RequestError | None] = [_refuse(each, allowance.most_s) for each in works]
+    for index in sorted(range(len(works)), key=lambda index: works[index].cost_s):
+        if refusals[index] is None and not spend(works[index].cost_s):
+            refusals[index] = _busy(allowance)
+    return refusals
+
+
+def spend(cost_s: float) -> bool:
+    """Tell whether the batch has so many seconds left, which are its no more."""
+    allowance = _allowance.get()
+    if allowance is None:
+        return True
+    affordable = cost_s <= allowance.left_s
+    if affordable:
+        allowance.left_s -= cost_s
+    return affordable
+
+
+def check_time() -> None:
+    """Raise `DeadlineError` where the batch has taken too long."""
+    allowance = _allowance.get()
+    if allowance is not None and time.monotonic() > allowance.deadline_s:
+        raise DeadlineError(
+            "TookTooLong",
+            "Expected requests that this worker answers in time; those that came together took "
+            "longer. Send a smaller one, or try again.",
+            retry_after_s=math.ceil(allowance.most_s),
+        )
+
+
+def run_admitted(
+    run: Callable[[Sequence[Any]], Sequence[Any]], requests: Sequence[Any], works: Sequence[Work]
+) -> list[Any]:
+    """Return an answer or the refusal of each request; `run` answers those that are admitted."""
+    refusals = admit(works)
+    admitted = [each for each, refusal in zip(requests, refusals, strict=True) if refusal is None]
+    answers = iter(run(admitted) if admitted else ())
+    return [next(answers) if refusal is None else refusal for refusal in refusals]
+
+
+def measure_seconds(run: Callable[[], Any], device: torch.device = CPU) -> float:
+    """Return the seconds that something takes on a device.
+
+    On a processor it is the time that this thread works, which does its part of all that several
+    threads do: what else the machine does while a worker loads is not counted.
+    """
+    clock_s = time.thread_time if device.type == "cpu" else time.perf_counter
+    started_s = clock_s()
+    run()
+    return clock_s() - started_s
+
+
+def _refuse(work: Work, most_s: float) -> RequestError | None:
+    if work.cost_s <= most_s:
+        return None
+    most = int(work.amount * most_s / work.cost_s)
+    return RequestTooLargeError(
+        "TooMuchWork",
+        f"Expected at most {most} {work.unit}, which take this worker {most_s:g} s, got "
+        f"{work.amount}.",
+    )
+
+
+def _busy(allowance: Allowance) -> RequestError:
+    return UnavailableError(
+        "WorkerBusy",
+        "Expected room in this batch; the requests that came with this one take the time that "
+        "there is. Try again.",
+        retry_after_s=max(1, math.ceil(allowance.most_s - allowance.left_s)),
+    )

@@ -1,0 +1,99 @@
+"""A text model tried when it is loaded: what loads answers, and what that takes is known."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from speechtext.allowance import measure_seconds
+from speechtext.errors import RequestError
+from speechtext.text.base import TextCosts, TextTask, write_words
+from speechtext.text.explanation.explainer import Explainer, count_tokens
+from speechtext.text.payloads import Example
+from speechtext.text.tokens import Window, tokenize
+
+# Words of a short text and of a long one, whose difference shows what a token takes.
+SHORT_WORDS, LONG_WORDS = 2, 256
+# Words that are tokenised to see what a character takes.
+TOKENIZED_WORDS = 2000
+FRAME_TOKENS = 4
+EXPLAINED_WORDS, EXPLAINED_STEPS = 48, 4
+# The share of a long text's time from which on it shows what a token takes.
+LEAST_DIFFERENCE = 0.2
+
+
+def try_task(task: TextTask) -> TextCosts:
+    """Answer a short and a long text; return what this worker takes.
+
+    Raises `ValueError` for a model that cannot answer.
+    """
+    # What the settings say of a request without parameters is only looked at.
+    encode_defaults(task)
+    short_s, short, _ = _time(task, SHORT_WORDS)
+    long_s, long, added = _time(task, min(LONG_WORDS, count_words(task.max_tokens)))
+    tokens = _count(long) - _count(short)
+    # Of a small model, most of the time is none of its tokens'.
+    differs = tokens > 0 and long_s - short_s > LEAST_DIFFERENCE * long_s
+    token_s = (long_s - short_s) / tokens if differs else long_s / _count(long)
+    return TextCosts(
+        character_s=_measure_characters(task),
+        token_s=token_s,
+        new_token_s=long_s / max(1, added),
+        window_tokens=max(0, int(short_s / token_s) - _count(short)),
+    )
+
+
+def try_explainer(task: TextTask, explainer: Explainer) -> float:
+    """Explain a text; return the seconds that a token takes in a step.
+
+    Raises `ValueError` for a model that cannot be explained.
+    """
+    most = min(task.max_tokens, task.settings.max_explanation_tokens)
+    sample = task.sample(min(EXPLAINED_WORDS, count_words(most)))
+    parameters = {**sample.get("parameters", {}), "n_steps": EXPLAINED_STEPS}
+    example = task.read({**sample, "parameters": parameters}, explain=True)
+    batch, given = task.encode([example]), []
+    seconds = measure_seconds(lambda: given.extend(explainer.explain(batch)), task.model.device)
+    (found,) = given
+    if isinstance(found, RequestError):
+        raise ValueError(f"handler: expected settings under which texts are explained. {found}")
+    targets = [each.target for each in found.explained]
+    return seconds / max(1, count_tokens(example.explanation, targets))
+
+
+def count_words(tokens: int) -> int:
+    """Return how many words have no more tokens than that, at two for each and a frame."""
+    return max(1, tokens // 2 - FRAME_TOKENS)
+
+
+def encode_defaults(task: TextTask) -> None:
+    """Raise `ValueError` where the settings refuse a request that asks for nothing special."""
+    payload = task.sample(SHORT_WORDS)
+    payload.pop("parameters", None)
+    try:
+        task.encode([task.read(payload)])
+    except RequestError as error:
+        raise ValueError(
+            f"handler: expected settings under which requests are answered. {error}"
+        ) from error
+
+
+def _time(task: TextTask, words: int) -> tuple[float, Sequence[Window], int]:
+    """Return the seconds of an answer, the windows of its text and the tokens that were added."""
+    example = task.read(task.sample(words))
+    answer = _answer(task, example)
+    # Once more: the first run is slower than all others.
+    seconds = measure_seconds(lambda: _answer(task, example), task.model.device)
+    return seconds, task.encode([example]).windows, answer.tokens_out
+
+
+def _answer(task: TextTask, example: Example) -> Any:
+    (answer,) = task.answer(task.encode([example]))
+    return answer
+
+
+def _count(windows: Sequence[Window]) -> int:
+    return sum(map(len, windows))
+
+
+def _measure_characters(task: TextTask) -> float:
+    text = write_words(TOKENIZED_WORDS)
+    return measure_seconds(lambda: tokenize(task.tokenizer, [text])) / len(text)
