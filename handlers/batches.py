@@ -19,6 +19,7 @@ from speechtext.errors import (
     ImpossibleRequestError,
     InternalError,
     MalformedRequestError,
+    NonFiniteOutputError,
     OutOfMemoryError,
     RequestError,
     RequestTooLargeError,
@@ -42,6 +43,7 @@ STATUSES: dict[type[RequestError], HTTPStatus] = {
     ImpossibleRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     InternalError: HTTPStatus.SERVICE_UNAVAILABLE,
+    NonFiniteOutputError: HTTPStatus.SERVICE_UNAVAILABLE,
     OutOfMemoryError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 # How TorchServe is told that an answer, or the last part of one, is all.

@@ -16,6 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from speechtext.finite import find_finite, not_finite
 from speechtext.settings import STRICT
 
 # A tokenizer writes a token as the ones before it ask for; those further away do not matter.
@@ -198,9 +199,12 @@ class PerRowSampler(LogitsProcessor):
     def __init__(self, rows: Sequence[Continuation], starts: Sequence[int]) -> None:
         self._rows = rows
         self._starts = starts
+        # Which rows have numbers as logits, shape (rows,), fetched with the tokens chosen.
+        self.finite = torch.ones(len(rows), dtype=torch.bool)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the weights of all rows, shape (rows, tokens); a row's padding is not its own."""
+        self.finite = find_finite(scores)
         if all(row.plain for row in self._rows):
             return scores
         weights = scores.clone()
@@ -214,12 +218,17 @@ class PerRowSampler(LogitsProcessor):
 class PerRowStop(StoppingCriteria):
     """Gives each row its new token, and tells which rows are done."""
 
-    def __init__(self, rows: Sequence[Continuation]) -> None:
+    def __init__(self, rows: Sequence[Continuation], sampler: PerRowSampler) -> None:
         self._rows = rows
+        self._sampler = sampler
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """Return which rows are done, shape (rows,)."""
-        for row, token_id in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
+        """Return which rows are done, shape (rows,); raises `NonFiniteOutputError`."""
+        # In one copy: a GPU is waited for once a step.
+        chosen = torch.stack([input_ids[:, -1], self._sampler.finite.to(input_ids)], dim=1)
+        for row, (token_id, finite) in zip(self._rows, chosen.tolist(), strict=True):
+            if not finite and row.finish_reason is None:
+                raise not_finite()
             row.take(token_id)
         done = [row.finish_reason is not None for row in self._rows]
         return torch.tensor(done, device=input_ids.device)
