@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batches import status_of
@@ -263,6 +263,7 @@ def test_joined_recordings_are_read_whole_or_refused(
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(Kind("adts", "aac"), Kind("adts", "aac"), 0.6015625, False)
 @given(st.sampled_from(KINDS), st.sampled_from(KINDS), st.floats(0.3, 1), st.booleans())
 def test_whole_recording_behind_a_cut_one_is_not_lost(
     first: Kind, second: Kind, share: float, piped: bool

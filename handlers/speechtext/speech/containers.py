@@ -23,6 +23,7 @@ from speechtext.speech.joined import (
     MOV,
     check_one_header,
     check_rest,
+    has_aac,
     split_links,
 )
 
@@ -203,7 +204,9 @@ class _Link:
             try:
                 frames = self._stream.decode(packet)
             except av.FFmpegError:
-                if self.codec in LOSSLESS_CODECS:
+                # FFmpeg may take any bytes for a header of AAC, and swallow the frames behind it.
+                swallowed = self.format == "aac" and has_aac(bytes(packet)[1:])
+                if self.codec in LOSSLESS_CODECS or swallowed:
                     raise
                 damaged += 1
                 continue

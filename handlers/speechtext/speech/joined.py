@@ -118,13 +118,13 @@ def check_rest(audio: bytes, last_packet: int, container: str, codec: str, ends:
         if other not in own and any(header.search(audio, start) for header in headers):
             raise _joined()
     last = audio[max(last_packet if ends else 0, len(audio) - LAST_BYTES) :]
-    if container != "aac" and _has_aac(last):
+    if container != "aac" and has_aac(last):
         raise _joined()
     if own.isdisjoint(("mp3", "mp3float")) and _has_mp3(last):
         raise _joined()
 
 
-def _has_aac(data: bytes) -> bool:
+def has_aac(data: bytes) -> bool:
     """Tell whether there are frames of AAC in a row: ISO 13818-7, section 6.2 (ADTS)."""
     for first in ADTS_HEADER.finditer(data):
         header, start = first, first.start()
