@@ -23,6 +23,8 @@ from speechtext.settings import STRICT
 PROMPT_TAIL = 16
 # What a tokenizer writes for bytes that do not make up a character yet.
 UNFINISHED = "\ufffd"
+# What logits are divided by: by less, twice, they would be no float32.
+LEAST_DIVISOR = 1e-6
 
 StopText = Annotated[str, KeyOptions(min_length=1, max_length=100)]
 
@@ -33,10 +35,10 @@ class GenerationParameters:
 
     max_new_tokens: Annotated[int, KeyOptions(ge=1)] = 50
     do_sample: bool = False
-    temperature: Annotated[float, KeyOptions(gt=0, le=100)] = 1.0
+    temperature: Annotated[float, KeyOptions(ge=LEAST_DIVISOR, le=100)] = 1.0
     top_k: Annotated[int, KeyOptions(ge=0)] = 0
     top_p: Annotated[float, KeyOptions(gt=0, le=1)] = 1.0
-    repetition_penalty: Annotated[float, KeyOptions(gt=0, le=10)] = 1.0
+    repetition_penalty: Annotated[float, KeyOptions(ge=LEAST_DIVISOR, le=10)] = 1.0
     stop: Annotated[list[StopText], KeyOptions(max_length=16)] | None = None
     seed: Annotated[int, KeyOptions(ge=0, lt=2**63)] | None = None
     return_full_text: bool = True
