@@ -21,6 +21,7 @@ from speechtext.errors import (
     ImpossibleRequestError,
     InternalError,
     MalformedRequestError,
+    NonFiniteOutputError,
     OutOfMemoryError,
     RequestError,
     RequestTooLargeError,
@@ -45,6 +46,7 @@ STATUSES: dict[type[RequestError], HTTPStatus] = {
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineError: HTTPStatus.SERVICE_UNAVAILABLE,
     InternalError: HTTPStatus.SERVICE_UNAVAILABLE,
+    NonFiniteOutputError: HTTPStatus.SERVICE_UNAVAILABLE,
     OutOfMemoryError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 # How TorchServe is told that an answer, or the last part of one, is all.

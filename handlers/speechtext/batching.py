@@ -8,7 +8,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from speechtext.errors import DeadlineError, InternalError, OutOfMemoryError, RequestError
+from speechtext.errors import (
+    DeadlineError,
+    InternalError,
+    NonFiniteOutputError,
+    OutOfMemoryError,
+    RequestError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +52,9 @@ def run_isolated(
 
 def as_request_error(error: Exception) -> RequestError:
     """Return what a client is told of an exception; the log gets what it is not told."""
+    if isinstance(error, NonFiniteOutputError):
+        # Once for each request: a batch that has one is run again in halves.
+        logger.error("The model gave NaN or infinite numbers for a request.")
     if isinstance(error, RequestError):
         return error
     if is_out_of_memory(error):

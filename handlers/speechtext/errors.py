@@ -37,6 +37,10 @@ class InternalError(RequestError):
     """A mistake of this code; the log says where."""
 
 
+class NonFiniteOutputError(RequestError):
+    """The model gave no numbers for the request, and would again."""
+
+
 class UnavailableError(RequestError):
     """The same request may be answered later, after `retry_after_s` where that is known."""
 

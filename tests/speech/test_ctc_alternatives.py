@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 from collections import defaultdict
 
 import matplotlib.image
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechtext.speech.ctc.alternatives import search_prefixes
+from speechtext.speech.ctc.alternatives import find_alternatives, search_prefixes
 from support.common import EXAMPLES, LoadModel
 
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
@@ -32,9 +33,47 @@ def test_prefix_search_sums_over_all_paths(frames: int, labels: int, seed: int) 
     probabilities = logits.softmax(dim=-1)
     expected = sum_all_paths(probabilities, blank=0)
     found = search_prefixes(probabilities, blank=0, beam_width=1000)
-    assert {each.labels: pytest.approx(each.probability) for each in found} == expected
-    chances = [each.probability for each in found]
+    chances = [math.exp(each.log_probability) for each in found]
+    likely = dict(zip((each.labels for each in found), chances, strict=True))
+    assert likely == pytest.approx(expected, rel=1e-9)
     assert chances == pytest.approx(sorted(expected.values(), reverse=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 1000))
+def test_shares_are_those_of_all_paths(frames: int, seed: int) -> None:
+    logits = torch.randn(frames, 3, generator=torch.manual_seed(seed), dtype=torch.float64)
+    probabilities = logits.softmax(dim=-1)
+    # No more prefixes than a beam has, so that none is left out.
+    found = find_alternatives(probabilities, ["", "a", "b"], 0, None)
+    expected = sum_all_paths(probabilities, blank=0)
+    words = {
+        "".join("-ab"[label] for label in labels): chance for labels, chance in expected.items()
+    }
+    for word, share in found:
+        assert share == pytest.approx(words[word] / sum(words.values()), rel=1e-9)
+
+
+def test_very_long_word_has_alternatives() -> None:
+    """Of 4,000 frames, each sure to a tenth only: the probability of any path is no float."""
+    labels = ["", "a", "b", "|"]
+    frames = torch.tensor([[0.1, 0.09, 0.08, 0.0]]).repeat(4_000, 1) / 1e3
+    frames[:2] = torch.tensor([0.0, 0.6, 0.2, 0.2])
+    frames[2:, 1:] = 0
+    found = find_alternatives(frames, labels, 0, 3)
+    # Of two frames that decide: a, b, and either after the other; the rest is blank.
+    shares = {"a": 0.36, "b": 0.04, "ab": 0.12, "ba": 0.12}
+    total = sum(shares.values())
+    expected = {word: pytest.approx(share / total, rel=1e-6) for word, share in shares.items()}
+    assert {word: share for word, share in found if word in shares} == expected
+
+
+def test_frame_of_the_delimiter_alone_leaves_alternatives() -> None:
+    frames = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    alternatives = find_alternatives(frames, ["", "a", "|"], 0, 2)
+    found = {word: share for word, share in alternatives if share > 1e-30}
+    # Over the frame between, a goes on or a blank comes: equally improbable.
+    assert found == {"a": pytest.approx(0.5), "aa": pytest.approx(0.5)}
 
 
 def test_explanation_is_an_alignment(load_model: LoadModel) -> None:

@@ -104,6 +104,21 @@ def test_length_that_a_pipe_leaves_is_no_length(length: int) -> None:
     torch.testing.assert_close(receive(bytes(recording), [50, 999]), expected)
 
 
+@pytest.mark.parametrize("length", [None, 0, 0xFFFFFFFF])
+@pytest.mark.parametrize("pieces", [1, 2, 7, 6_000])
+def test_second_wav_in_a_session_is_refused(length: int | None, pieces: int) -> None:
+    """Also where each piece is a file, or the first one does not tell its length."""
+    first = bytearray(wav("PCM_16", RATE_HZ, 1))
+    place = first.index(b"data") + 4
+    if length is not None:
+        first[place : place + 4] = struct.pack("<I", length)
+    joined = bytes(first) + wav("PCM_16", RATE_HZ, 1)
+    step = -(-len(joined) // pieces)
+    with pytest.raises(RequestError, match="Expected one recording in a session") as refusal:
+        receive(joined, list(range(0, len(joined), step)))
+    assert status_of(refusal.value) == 400
+
+
 def test_what_follows_the_samples_is_no_audio() -> None:
     recording = wav("PCM_16", RATE_HZ, 1)
     expected = decode_audio(recording, RATE_HZ, 60)

@@ -1,8 +1,10 @@
 """Recordings on their way through the recogniser: whole, in pieces, in batches; tokens as text."""
 
 import itertools
+import math
 import random
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,32 @@ def test_alternatives_are_words_with_another_piece() -> None:
     (best, share), (second, rest) = VOCABULARY.find_alternatives(chances, word)[:2]
     assert (best, second) == ("seven", VOCABULARY.spell([other, *labels[1:]]))
     assert [share, rest] == pytest.approx([0.9, 0.1])
+
+
+@pytest.mark.parametrize("length", [1, 3, 2_000])
+def test_alternatives_are_exact_for_words_of_any_length(length: int) -> None:
+    """As fractions: a word's probability is a product, which is no float of thousands of tokens."""
+    count, generator = PIECES.get_piece_size() + 1, random.Random(length)
+    labels = [generator.randrange(3, count - 1) for _ in range(length)]
+    chances = []
+    for label in labels:
+        row = torch.zeros(count)
+        row[label] = generator.uniform(0.1, 0.5)
+        row[generator.randrange(3, count - 1)] += 0.3
+        chances.append(row)
+    word = [Token(label, place, place + 1, 0.5) for place, label in enumerate(labels)]
+    found = VOCABULARY.find_alternatives(chances, word)
+    chosen = [Fraction(float(row[label])) for row, label in zip(chances, labels, strict=True)]
+    whole, exact = math.prod(chosen), dict[str, Fraction]()
+    for place, row in enumerate(chances):
+        for label in row.nonzero()[:, 0].tolist():
+            text = VOCABULARY.spell([*labels[:place], label, *labels[place + 1 :]])
+            weight = whole / chosen[place] * Fraction(float(row[label]))
+            exact[text] = max(exact.get(text, Fraction(0)), weight)
+    total = sum(exact.values())
+    assert len(found) > 1
+    for text, share in found:
+        assert share == pytest.approx(float(exact.get(text, Fraction(0)) / total), rel=1e-9)
 
 
 def test_width_must_be_positive() -> None:

@@ -145,6 +145,8 @@ def test_context_without_words_is_refused(answering: TextTask, context: str) -> 
         ("generation", {"max_new_tokens": 0}, "max_new_tokens"),
         ("generation", {"max_new_tokens": 101}, "at most 100, got 101"),
         ("generation", {"temperature": 0.0}, "temperature"),
+        ("generation", {"temperature": 1e-38}, "temperature"),
+        ("generation", {"repetition_penalty": 1e-38}, "repetition_penalty"),
         ("generation", {"top_p": 1.5}, "top_p"),
         ("generation", {"top_k": -1}, "top_k"),
         ("generation", {"repetition_penalty": 0}, "repetition_penalty"),

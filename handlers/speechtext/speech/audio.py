@@ -47,6 +47,7 @@ def _resample(blocks: Iterable[Block], to_hz: int) -> Iterator[Samples]:
     for rate_hz, same in itertools.groupby(blocks, key=lambda block: block.rate_hz):
         resampler = Resampler(rate_hz, to_hz)
         for block in same:
+            check_samples(block.samples)
             yield resampler.push(block.samples)
         yield resampler.end()
 
@@ -55,7 +56,6 @@ def _join(blocks: Iterable[Samples]) -> torch.Tensor:
     """Return blocks as one, with little more memory on the way than in the end."""
     waveform, samples = np.empty(0, np.float32), 0
     for block in blocks:
-        check_samples(block)
         end = samples + len(block)
         if end > len(waveform):
             waveform.resize(end + end // 8, refcheck=False)

@@ -1,7 +1,5 @@
 """What a recording may be: its sampling rate, its length and its samples."""
 
-import numpy as np
-
 from speechtext.errors import (
     ImpossibleRequestError,
     MalformedRequestError,
@@ -10,6 +8,9 @@ from speechtext.errors import (
 from speechtext.speech.frames import Samples
 
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
+# Floats have a full scale of 1; those of programs that do not know have that of whole numbers,
+# which is mostly 32,768, and this for 32 bits. The power of some thousand times as much overflows.
+MAX_AMPLITUDE = 2**31
 
 
 def check_rate(rate_hz: int) -> None:
@@ -34,8 +35,11 @@ def check_duration(duration_s: float, max_duration_s: float, more: bool = False)
 
 
 def check_samples(waveform: Samples) -> None:
-    """Raise `RequestError` 400 for samples that are no numbers."""
-    if not np.isfinite(waveform).all():
+    """Raise `RequestError` 400 for samples that are no numbers, or beyond any recording's."""
+    # Both ways, and false for NaN.
+    if not (waveform.max(initial=0) <= MAX_AMPLITUDE and waveform.min(initial=0) >= -MAX_AMPLITUDE):
         raise MalformedRequestError(
-            "InvalidAudio", "Expected finite samples in body, got NaN or infinite ones."
+            "InvalidAudio",
+            f"Expected samples from -{MAX_AMPLITUDE} to {MAX_AMPLITUDE} in body (full scale is 1), "
+            "got larger ones, infinite ones or NaN.",
         )

@@ -6,7 +6,6 @@ knows many more, some of which open addresses and other files.
 
 import io
 import itertools
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -19,6 +18,14 @@ from av.stream import Discard
 from speechtext.errors import MalformedRequestError, RequestError, UnsupportedMediaError
 from speechtext.speech.audio_limits import check_duration, check_rate
 from speechtext.speech.frames import Block, Samples, average_channels
+from speechtext.speech.joined import (
+    MATROSKA,
+    MOV,
+    check_one_header,
+    check_rest,
+    has_aac,
+    split_links,
+)
 
 CONTAINERS = (
     *("wav", "w64", "aiff", "au", "caf", "flac", "ogg", "mp3", "aac", "mov", "matroska", "amr"),
@@ -26,15 +33,13 @@ CONTAINERS = (
 )
 # Their headers tell no length: FFmpeg makes one up out of the first bit rate.
 WITHOUT_LENGTH = {"mp3", "aac", "amr"}
+# FFmpeg finds the end of these, and looks no further or only for what continues them.
+WITH_END = {MOV, MATROSKA, "ogg", "flac"}
 LENGTH_TOLERANCE_S = 1e-3
-# Where a second recording begins that was joined to one, of which the header covers only the first.
-HEADERS = {
-    "wav": re.compile(rb"RIFF....WAVE", re.DOTALL),
-    "aiff": re.compile(rb"FORM....AIF[FC]", re.DOTALL),
-    "caf": re.compile(rb"caff\x00\x01\x00\x00desc"),
-    "matroska,webm": re.compile(rb"\x1aE\xdf\xa3.{1,60}?(?:webm|matroska)", re.DOTALL),
-    "mov,mp4,m4a,3gp,3g2,mj2": re.compile(rb"\x00\x00\x00.ftyp[a-zA-Z0-9]{3}", re.DOTALL),
-}
+# Bits of a frame's first byte that are zero: RFC 4867, section 5.3. FFmpeg would decode any bytes.
+AMR_ZEROS = 0x83
+# Their headers tell a length, but FFmpeg takes what follows for samples, too.
+WITH_MORE_BEHIND = {"au", "nistsphere"}
 PCM_CODECS = (
     *("pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms"),
     *("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"),
@@ -72,28 +77,40 @@ BLOCK_SAMPLES = 160_000
 def read_recording(audio: bytes, max_duration_s: float) -> Iterator[Block]:
     """Yield a recording's samples, channels averaged, in blocks.
 
-    Raises `RequestError`: 415 for what is no container or codec of these, 413 for a recording that
-    is too long (told by its header where it has the length, else as soon as it is), 422 for an
-    impossible rate and 400 for a damaged recording.
+    The links of a chain of Ogg or FLAC follow one another, each at its own rate. Raises
+    `RequestError`: 415 for what is no container or codec of these, 413 for a recording that is too
+    long (told by its header where it has the length, else as soon as it is), 422 for an impossible
+    rate and 400 for a damaged recording, and for several others that were joined.
     """
-    with _open(audio) as container:
-        stream = _first_audio_stream(container, len(audio))
-        check_rate(stream.codec_context.sample_rate)
-        told_s = _told_length_s(stream, len(audio))
-        check_duration(told_s, max_duration_s)
-        _check_one_header(audio, container.format.name)
-        read_s = 0.0
+    read_s = 0.0
+    for link in split_links(audio):
         try:
-            for block in _gather(_decode(container, stream)):
-                check_rate(block.rate_hz)
+            for block in _read_link(link, read_s, max_duration_s):
                 read_s += len(block.samples) / block.rate_hz
                 check_duration(read_s, max_duration_s, more=True)
                 yield block
+        except UnsupportedMediaError:
+            # The beginning of a further link is there, but no more of it.
+            raise _damaged(read_s) if read_s else _unsupported(len(audio)) from None
+
+
+def _read_link(audio: bytes, before_s: float, max_duration_s: float) -> Iterator[Block]:
+    with _open(audio) as container:
+        link = _Link(audio, container)
+        check_duration(before_s + link.told_s, max_duration_s)
+        check_one_header(audio, link.format)
+        read_s = 0.0
+        try:
+            for block in _gather(link.decode()):
+                check_rate(block.rate_hz)
+                read_s += len(block.samples) / block.rate_hz
+                yield block
         except av.FFmpegError:
-            raise _damaged(read_s) from None
+            raise _damaged(before_s + read_s) from None
         # FFmpeg looks for the next whole frame of FLAC, or ends; others may be cut short.
-        if container.format.name == "flac" and read_s < told_s - LENGTH_TOLERANCE_S:
-            raise _damaged(read_s)
+        if link.format == "flac" and read_s < link.told_s - LENGTH_TOLERANCE_S:
+            raise _damaged(before_s + read_s)
+        link.check_rest()
 
 
 def _open(audio: bytes) -> InputContainer:
@@ -140,42 +157,77 @@ def _first_audio_stream(container: InputContainer, size: int) -> av.AudioStream:
     return stream
 
 
-def _told_length_s(stream: av.AudioStream, size: int) -> float:
-    """Return the length that the header tells, 0 where it tells none or one that cannot be."""
-    if stream.container.format.name in WITHOUT_LENGTH or not (stream.duration and stream.time_base):
-        return 0.0
-    length_s = float(stream.duration * stream.time_base)
-    if stream.codec_context.name in PCM_CODECS and stream.bit_rate:
-        # What a pipe leaves in a WAV's header is more than the file's bytes can hold.
-        return min(length_s, size * 8 / stream.bit_rate)
-    return length_s
+class _Link:
+    """A recording in one container, open."""
 
+    def __init__(self, audio: bytes, container: InputContainer) -> None:
+        self._audio = audio
+        self._container = container
+        self._stream = _first_audio_stream(container, len(audio))
+        self._last_packet = 0
+        self.format = container.format.name
+        self.codec = self._stream.codec_context.name
+        rate_hz = self._stream.codec_context.sample_rate
+        if not rate_hz and self.format in WITHOUT_LENGTH:
+            # Not even a frame was found, which has the rate.
+            raise _unsupported(len(audio))
+        check_rate(rate_hz)
+        self.told_s = self._told_length_s()
 
-def _check_one_header(audio: bytes, container: str) -> None:
-    header = HEADERS.get(container)
-    if header is not None and len(list(itertools.islice(header.finditer(audio), 2))) > 1:
-        raise MalformedRequestError(
-            "DamagedAudio",
-            "Expected one recording in body, got several that were joined byte by byte.",
-        )
+    def _told_length_s(self) -> float:
+        """Return the length that the header tells, 0 where it tells none or one that cannot be."""
+        stream = self._stream
+        if self.format in WITHOUT_LENGTH or not (stream.duration and stream.time_base):
+            return 0.0
+        length_s = float(stream.duration * stream.time_base)
+        if self.codec in PCM_CODECS and stream.bit_rate:
+            # What a pipe leaves in a WAV's header is more than the file's bytes can hold.
+            return min(length_s, len(self._audio) * 8 / stream.bit_rate)
+        return length_s
 
+    def decode(self) -> Iterator[Block]:
+        """Yield what there is, up to the end that the header tells where more may follow."""
+        if not self.told_s or self.format not in WITH_MORE_BEHIND:
+            yield from self._decode_packets()
+            return
+        left = round(self.told_s * self._stream.codec_context.sample_rate)
+        for block in self._decode_packets():
+            yield block._replace(samples=block.samples[:left])
+            left -= len(block.samples)
+            if left <= 0:
+                return
 
-def _decode(container: InputContainer, stream: av.AudioStream) -> Iterator[Block]:
-    """Yield what each packet holds; one that is damaged is left out where codecs bear it."""
-    decoded = damaged = 0
-    for packet in container.demux(stream):
-        try:
-            frames = stream.decode(packet)
-        except av.FFmpegError:
-            if stream.codec_context.name in LOSSLESS_CODECS:
-                raise
-            damaged += 1
-            continue
-        decoded += 1
-        for frame in frames:
-            yield Block(average_channels(frame), frame.sample_rate)
-    if damaged >= decoded:
-        raise _damaged(0)
+    def _decode_packets(self) -> Iterator[Block]:
+        """Yield what each packet holds; one that is damaged is left out where codecs bear it."""
+        decoded = damaged = 0
+        for packet in self._packets():
+            try:
+                frames = self._stream.decode(packet)
+            except av.FFmpegError:
+                # FFmpeg may take any bytes for a header of AAC, and swallow the frames behind it.
+                swallowed = self.format == "aac" and has_aac(bytes(packet)[1:])
+                if self.codec in LOSSLESS_CODECS or swallowed:
+                    raise
+                damaged += 1
+                continue
+            decoded += 1
+            for frame in frames:
+                yield Block(average_channels(frame), frame.sample_rate)
+        if damaged >= decoded:
+            raise _damaged(0)
+
+    def _packets(self) -> Iterator["av.Packet[Any]"]:
+        for packet in self._container.demux(self._stream):
+            if packet.size and packet.pos is not None:
+                self._last_packet = packet.pos
+            if packet.size and self.format == "amr" and bytes(packet)[0] & AMR_ZEROS:
+                raise _damaged(0)
+            yield packet
+
+    def check_rest(self) -> None:
+        """Raise `RequestError` 400 where another recording follows, of another container."""
+        ends = self.format in WITH_END
+        check_rest(self._audio, self._last_packet, self.format, self.codec, ends)
 
 
 def _gather(blocks: Iterable[Block]) -> Iterator[Block]:

@@ -35,7 +35,11 @@ def average_channels(frame: av.AudioFrame) -> Samples:
     else:
         columns = list(_plane(frame, 0, kind, channels).reshape(-1, channels).T)
     # One after the other: the sum of a product of matrices would depend on where frames are cut.
-    total = functools.reduce(np.add, (column.astype(np.float32, copy=False) for column in columns))
+    # What is too large for float32 is infinite, as `check_samples` finds.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = functools.reduce(
+            np.add, (column.astype(np.float32, copy=False) for column in columns)
+        )
     if zero:
         total = total - np.float32(channels * zero)
     scale = np.float32(1 / largest / channels)

@@ -1,11 +1,12 @@
 """A recording that arrives in pieces of bytes, cut anywhere: to samples at the model's rate."""
 
 import io
+import re
 import wave
 
 import torch
 
-from speechtext.errors import RequestError, UnsupportedMediaError
+from speechtext.errors import MalformedRequestError, RequestError, UnsupportedMediaError
 from speechtext.speech.audio_limits import check_duration, check_rate
 from speechtext.speech.pcm import CODECS, MAX_CHANNELS, PcmDecoder, PcmFormat
 from speechtext.speech.resampling import Resampler
@@ -14,6 +15,8 @@ from speechtext.speech.resampling import Resampler
 MAX_HEADER_BYTES = 65_536
 # Programs that write to a pipe leave one of these as the length of the data, or nearly.
 UNKNOWN_DATA_BYTES = 0x7F000000
+WAV_HEADER = re.compile(rb"RIFF.{4}WAVE", re.DOTALL)
+WAV_HEADER_BYTES = 12
 
 
 class LiveAudio:
@@ -23,6 +26,8 @@ class LiveAudio:
         self._sample_rate_hz = sample_rate_hz
         self._max_duration_s = max_duration_s
         self._rest = b""
+        # The end of what arrived, and where that begins.
+        self._last_bytes, self._last_bytes_at = b"", 0
         self._data_bytes: int | None = None
         self._received_bytes = 0
         self._pcm: PcmFormat | None = None
@@ -39,9 +44,10 @@ class LiveAudio:
     def push(self, piece: bytes) -> torch.Tensor:
         """Return the samples, shape (samples,), that can be told after another piece.
 
-        Raises `RequestError`: 415 for what is no WAV file of PCM, 422 for an impossible rate, 413
-        where the whole gets too long.
+        Raises `RequestError`: 415 for what is no WAV file of PCM, 400 for a second one behind it,
+        422 for an impossible rate, 413 where the whole gets too long.
         """
+        self._refuse_second_header(piece)
         data = self._rest + piece
         if self._pcm is None:
             data = self._read_header(data)
@@ -81,6 +87,18 @@ class LiveAudio:
         if 0 < data_bytes < UNKNOWN_DATA_BYTES:
             self._data_bytes = data_bytes
         return data[start:]
+
+    def _refuse_second_header(self, piece: bytes) -> None:
+        # A header may be cut anywhere; the session's own is where it begins.
+        seen = self._last_bytes + piece
+        second = WAV_HEADER.search(seen, 0 if self._last_bytes_at else 1)
+        if second:
+            raise MalformedRequestError(
+                "DamagedAudio",
+                "Expected one recording in a session, got another WAV file behind the first.",
+            )
+        self._last_bytes = seen[-(WAV_HEADER_BYTES - 1) :]
+        self._last_bytes_at += len(seen) - len(self._last_bytes)
 
     def _begin(self, pcm: PcmFormat) -> None:
         check_rate(pcm.rate_hz)

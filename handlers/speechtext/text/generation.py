@@ -162,12 +162,13 @@ class TextGeneration(TextTask):
         config = GenerationConfig(
             max_new_tokens=new_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
         )
+        sampler = PerRowSampler(continuations, starts)
         with stage("model"):
             self.model.network.generate(
                 **batch.inputs(["input_ids", "attention_mask"], self.model.device),
                 generation_config=config,
-                logits_processor=LogitsProcessorList([PerRowSampler(continuations, starts)]),
-                stopping_criteria=StoppingCriteriaList([PerRowStop(continuations)]),
+                logits_processor=LogitsProcessorList([sampler]),
+                stopping_criteria=StoppingCriteriaList([PerRowStop(continuations, sampler)]),
             )
 
     def _write(self, example: Example, found: Continuation) -> Any:

@@ -17,12 +17,15 @@ from transformers import (
 )
 
 from speechtext.allowance import check_time
+from speechtext.finite import find_finite, not_finite
 from speechtext.settings import STRICT
 
 # A tokenizer writes a token as the ones before it ask for; those further away do not matter.
 PROMPT_TAIL = 16
 # What a tokenizer writes for bytes that do not make up a character yet.
 UNFINISHED = "\ufffd"
+# What logits are divided by: by less, twice, they would be no float32.
+LEAST_DIVISOR = 1e-6
 
 StopText = Annotated[str, KeyOptions(min_length=1, max_length=100)]
 
@@ -33,10 +36,10 @@ class GenerationParameters:
 
     max_new_tokens: Annotated[int, KeyOptions(ge=1)] = 50
     do_sample: bool = False
-    temperature: Annotated[float, KeyOptions(gt=0, le=100)] = 1.0
+    temperature: Annotated[float, KeyOptions(ge=LEAST_DIVISOR, le=100)] = 1.0
     top_k: Annotated[int, KeyOptions(ge=0)] = 0
     top_p: Annotated[float, KeyOptions(gt=0, le=1)] = 1.0
-    repetition_penalty: Annotated[float, KeyOptions(gt=0, le=10)] = 1.0
+    repetition_penalty: Annotated[float, KeyOptions(ge=LEAST_DIVISOR, le=10)] = 1.0
     stop: Annotated[list[StopText], KeyOptions(max_length=16)] | None = None
     seed: Annotated[int, KeyOptions(ge=0, lt=2**63)] | None = None
     return_full_text: bool = True
@@ -199,9 +202,12 @@ class PerRowSampler(LogitsProcessor):
     def __init__(self, rows: Sequence[Continuation], starts: Sequence[int]) -> None:
         self._rows = rows
         self._starts = starts
+        # Which rows have numbers as logits, shape (rows,), fetched with the tokens chosen.
+        self.finite = torch.ones(len(rows), dtype=torch.bool)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the weights of all rows, shape (rows, tokens); a row's padding is not its own."""
+        self.finite = find_finite(scores)
         if all(row.plain for row in self._rows):
             return scores
         weights = scores.clone()
@@ -215,13 +221,21 @@ class PerRowSampler(LogitsProcessor):
 class PerRowStop(StoppingCriteria):
     """Gives each row its new token, and tells which rows are done."""
 
-    def __init__(self, rows: Sequence[Continuation]) -> None:
+    def __init__(self, rows: Sequence[Continuation], sampler: PerRowSampler) -> None:
         self._rows = rows
+        self._sampler = sampler
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """Return which rows are done, shape (rows,); raises `DeadlineError`."""
+        """Return which rows are done, shape (rows,).
+
+        Raises `NonFiniteOutputError` and `DeadlineError`.
+        """
         check_time()
-        for row, token_id in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
+        # In one copy: a GPU is waited for once a step.
+        chosen = torch.stack([input_ids[:, -1], self._sampler.finite.to(input_ids)], dim=1)
+        for row, (token_id, finite) in zip(self._rows, chosen.tolist(), strict=True):
+            if not finite and row.finish_reason is None:
+                raise not_finite()
             row.take(token_id)
         done = [row.finish_reason is not None for row in self._rows]
         return torch.tensor(done, device=input_ids.device)

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechtext.allowance import check_time
 from speechtext.batching import plan_groups
+from speechtext.finite import check_finite
 from speechtext.measurements import note_padding, stage
 from speechtext.text.payloads import Example
 from speechtext.text.tokens import Window
@@ -92,7 +93,7 @@ def score_windows(
     """Run the model on windows in groups of like length; return each one's heads, in their order.
 
     The windows are padded on the right. `per_token` says that the heads have a value for each
-    token. Raises `DeadlineError`.
+    token. Raises `NonFiniteOutputError` and `DeadlineError`.
     """
     lengths = [len(window) for window in batch.windows]
     on_cpu = device.type == "cpu"
@@ -109,7 +110,9 @@ def score_windows(
                 model, {name: each[group, :width].to(device) for name, each in inputs.items()}
             )
         for row, index in enumerate(group):
-            own = (head[row, : lengths[index]] if per_token else head[row] for head in heads)
+            own = [head[row, : lengths[index]] if per_token else head[row] for head in heads]
+            for head in own:
+                check_finite(head)
             scored[index] = Scored(batch.windows[index], tuple(own))
     return [scored[index] for index in range(len(lengths))]
 

@@ -12,10 +12,10 @@ ALTERNATIVES = 5
 
 
 class Hypothesis(NamedTuple):
-    """Labels, and the probability that the emission means them."""
+    """Labels, and the logarithm of the probability that the emission means them."""
 
     labels: tuple[int, ...]
-    probability: float
+    log_probability: float
 
 
 def search_prefixes(
@@ -26,14 +26,24 @@ def search_prefixes(
     Each one's probability is the sum over its alignments. Hannun et al. 2014, "First-Pass Large
     Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", algorithm 1.
     """
-    # Of each prefix: the probability that it ends in a blank, and in its last label.
+    # Of each prefix: the probability that it ends in a blank, and in its last label, both divided
+    # by `scale`, which is given as a logarithm: after thousands of frames they would be no floats.
     beam: dict[tuple[int, ...], tuple[float, float]] = {(): (1.0, 0.0)}
+    scale = 0.0
     for frame in probabilities.tolist():
         likely = sorted(range(len(frame)), key=frame.__getitem__, reverse=True)[:beam_width]
         beam = _extend(beam, frame, {*likely} - {blank}, blank)
         best = sorted(beam, key=lambda prefix: sum(beam[prefix]), reverse=True)[:beam_width]
-        beam = {prefix: beam[prefix] for prefix in best}
-    return [Hypothesis(prefix, sum(ends)) for prefix, ends in beam.items() if sum(ends) > 0]
+        most = sum(beam[best[0]])
+        if most == 0:
+            return []
+        beam = {prefix: (beam[prefix][0] / most, beam[prefix][1] / most) for prefix in best}
+        scale += math.log(most)
+    return [
+        Hypothesis(prefix, math.log(sum(ends)) + scale)
+        for prefix, ends in beam.items()
+        if sum(ends) > 0
+    ]
 
 
 def _extend(
@@ -63,12 +73,16 @@ def find_alternatives(
 
     The probabilities are shares of what was found.
     """
-    frames = frames.clone()
+    # What underflowed to zero is improbable, and not impossible.
+    frames = frames.double().clamp(min=torch.finfo(torch.float32).tiny)
     if delimiter is not None:
         frames[:, delimiter] = 0
     hypotheses = search_prefixes(frames, blank)
-    total = math.fsum(each.probability for each in hypotheses)
+    weights = [
+        math.exp(each.log_probability - hypotheses[0].log_probability) for each in hypotheses
+    ]
+    total = math.fsum(weights)
     return [
-        ("".join(labels[label] for label in each.labels), each.probability / total)
-        for each in hypotheses[:ALTERNATIVES]
+        ("".join(labels[label] for label in each.labels), weight / total)
+        for each, weight in zip(hypotheses[:ALTERNATIVES], weights, strict=False)
     ]

@@ -16,6 +16,7 @@ from transformers import Wav2Vec2ForCTC
 
 from speechtext.allowance import check_time
 from speechtext.batching import plan_batches
+from speechtext.finite import check_finite
 from speechtext.measurements import note_padding
 from speechtext.speech.transcripts import Token
 
@@ -120,7 +121,8 @@ def compute_emissions(
 
     `waveforms` have shape (samples,) at 16 kHz, and are normalised where there is an `epsilon`.
     Those longer than `chunk_s` are cut into chunks of that length with `stride_s` of context on
-    each side. An emission is what the waveform gets alone, whatever its neighbours are.
+    each side. An emission is what the waveform gets alone, whatever its neighbours are. Raises
+    `NonFiniteOutputError`.
     """
     grid = frame_grid(model)
     length, stride = (int(each * SAMPLE_RATE_HZ / grid.stride) for each in (chunk_s, stride_s))
@@ -134,7 +136,10 @@ def compute_emissions(
         for each in _cut_chunks(waveform, grid, own, epsilon)
     ]
     logits = iter(_run_in_batches(model, inputs))
-    return [join_chunks(own, [next(logits) for _ in own]) for own in chunks]
+    emissions = [join_chunks(own, [next(logits) for _ in own]) for own in chunks]
+    for emission in emissions:
+        check_finite(emission)
+    return emissions
 
 
 def _cut_chunks(

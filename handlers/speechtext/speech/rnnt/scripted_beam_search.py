@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from speechtext.allowance import check_time
+from speechtext.finite import check_finite
 from speechtext.measurements import stage
 from speechtext.speech.costs import SpeechCost
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ, load_features, whole_features
@@ -51,5 +52,7 @@ class ScriptedBeamSearch:
         features = whole_features(self._front_end, waveform.to(self._device))
         # The right-context frames count as frames, as in torchaudio's own bundle.
         length = torch.tensor([len(features)], device=self._device)
-        blank_and_labels: list[int] = self.model(features, length, self._beam_width)[0][0]
-        return blank_and_labels[1:]
+        blank_and_labels, _, _, score = self.model(features, length, self._beam_width)[0]
+        check_finite(torch.tensor([score]))
+        labels: list[int] = blank_and_labels[1:]
+        return labels

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechtext.allowance import check_time
 from speechtext.devices import DtypeName, choose_dtype
+from speechtext.finite import check_finite
 from speechtext.measurements import note_padding, stage
 from speechtext.speech.rnnt.features import HOP_SAMPLES, SAMPLE_RATE_HZ, count_frames, cut_frames
 from speechtext.speech.rnnt.recordings import Recording
@@ -69,7 +70,10 @@ class Transducer:
 
     @torch.inference_mode()
     def step(self, recordings: Sequence[Recording]) -> bool:
-        """Encode and decode the next block of recordings; tell whether there was one."""
+        """Encode and decode the next block of recordings; tell whether there was one.
+
+        Raises `NonFiniteOutputError`, with the recordings as they were, and `DeadlineError`.
+        """
         check_time()
         ready = [each for each in recordings if self._count_ready(each)]
         if ready:
@@ -87,6 +91,7 @@ class Transducer:
         labels, frames = [token.label for token in tokens], [token.start for token in tokens]
         encodings = torch.cat(recording.encodings or [])
         path: torch.Tensor = self.model.decoder.align(encodings, labels, frames).exp().cpu()
+        check_finite(path)
         return path
 
     def _count_ready(self, recording: Recording) -> int:
@@ -115,8 +120,12 @@ class Transducer:
                 torch.cat([each.left for each in recordings], dim=1),
                 torch.tensor([each.frames for each in recordings], device=self._device),
             )
+        # Before it is decoded: of NaN, decoding makes as many tokens as it may.
+        own = [row[:count] for row, count in zip(encodings, counts, strict=True)]
+        check_finite(torch.cat(own).abs())
         with stage("decode"):
             found = self._decode(encodings, counts, [each.hypotheses for each in recordings])
+        check_finite(torch.tensor([each.scores[:1] for each in found]))
         for row, (recording, count) in enumerate(zip(recordings, counts, strict=True)):
             # A copy, which does not keep the whole batch's alive.
             recording.left = left[:, row : row + 1].clone()

@@ -63,13 +63,14 @@ class Vocabulary:
         """
         labels = [token.label for token in word]
         chosen = [float(each[label]) for each, label in zip(probabilities, labels, strict=True)]
-        whole, count = math.prod(chosen), self._pieces.get_piece_size()
+        count = self._pieces.get_piece_size()
         found: dict[str, float] = {}
         for position, each in enumerate(probabilities):
             best = each[:count].topk(min(ALTERNATIVES, count))
             for label, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True):
                 text = self.spell([*labels[:position], label, *labels[position + 1 :]])
-                weight = whole * probability / max(chosen[position], 1e-12)
+                # Beside the word as it is: its own probability, a product, may be no float.
+                weight = probability / max(chosen[position], 1e-12)
                 found[text] = max(found.get(text, 0.0), weight)
         found.pop("", None)
         total = math.fsum(found.values()) or 1.0

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from speechtext.allowance import Work, admit, spend
 from speechtext.batching import plan_groups
 from speechtext.errors import RequestError
+from speechtext.finite import check_finite
 from speechtext.measurements import stage
 from speechtext.text.base import TextTask
 from speechtext.text.explanation.attribution import (
@@ -84,6 +85,8 @@ class Explainer:
         ]
         explained: list[list[Explained]] = [[] for _ in targets]
         for job, found in zip(jobs, self._explain_jobs(batch.examples, jobs), strict=True):
+            numbers = [*found.importances, found.delta, *found.metrics.values()]
+            check_finite(torch.tensor(numbers).abs())
             explained[job.owner].append(found)
         return [
             each if isinstance(each, RequestError) else self._gather(batch, owner, explained[owner])
