@@ -2,11 +2,15 @@
 
 import ast
 import json
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from speechtext.errors import MalformedRequestError
+
+# What Python thinks of the spelling of a literal, which quotes it: the parser's name for its input.
+warnings.filterwarnings("ignore", module="<unknown>")
 
 
 def as_text(payload: str | bytes | bytearray, field: str = "body") -> str:
