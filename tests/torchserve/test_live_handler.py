@@ -85,7 +85,8 @@ def test_field_of_a_form_named_like_a_header_names_no_session(
     fields: dict[str, Any] = {name: {"content-type": "text/plain"}}
     sent = session_headers("form", True, True)
     with_id, without = load_model("emformer_asr_live").answer(
-        [{"data": recording, name: b"true"}] * 2, [{**fields, **sent}, fields]
+        [{"data": recording, name: b"true"}] * 2,
+        [{**fields, **sent}, {**fields, "ts_request_sequence_end": "true"}],
     )
     assert (with_id.status, with_id.answer["text"]) == (200, TRANSCRIPTS[MONO[0]])
     assert without.status == 200
