@@ -5,6 +5,7 @@ answers back in order. A row that cannot be answered gets its own status and err
 neighbours never notice.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
@@ -51,16 +52,25 @@ STATUSES: dict[type[RequestError], HTTPStatus] = {
 }
 # How TorchServe is told that an answer, or the last part of one, is all.
 STREAM_HEADER = "ts_stream_next"
+# No browser guesses at what else an answer may be: WHATWG Fetch, section 3.6.
+SNIFFING = ("X-Content-Type-Options", "nosniff")
+JSON, PLAIN = "application/json", "text/plain"
 # When a server that is stopped now may be there again.
 RESTART_S = 5
 
 
 class Answer(NamedTuple):
-    """What a request gets: TorchServe chooses the media type where none is named."""
+    """What a request gets: plain text or JSON by its content, where no media type is named."""
 
     content: Any
     media_type: str | None = None
     headers: Mapping[str, str] = {}
+
+    @property
+    def content_type(self) -> str:
+        """Return the header `Content-Type`; texts without a charset may be read as Latin-1."""
+        named = self.media_type or (PLAIN if isinstance(self.content, str) else JSON)
+        return f"{named}; charset=utf-8" if named == PLAIN else named
 
 
 class Parts:
@@ -87,7 +97,7 @@ class Parts:
             self._kept[number] = part
             return
         self._sent = number
-        self._context.set_response_content_type(self._index, self._media_type)
+        _set_headers(self._context, self._index, self._media_type)
         ids = {self._index: self._context.request_ids[self._index]}
         send_intermediate_predict_response(
             {self._index: part}, ids, "Part", HTTPStatus.OK.value, self._context
@@ -109,7 +119,7 @@ def answer_requests(
     `parse(index, row)` turns a row of the request `index` into what `run` takes, or raises
     `RequestError`; `run(requests)` answers all good ones together, one answer each.
     """
-    rows = open_envelopes(given)
+    rows, joined = open_envelopes(given)
     owners = [owner for owner, _ in rows]
     timed = allow(response_timeout_s(context))
     with timed, pass_gate() as open_, measure_batch(max(owners, default=-1) + 1) as measurements:
@@ -118,7 +128,8 @@ def answer_requests(
     if context is not None and context.request_ids:
         report(measurements, _worst_statuses(owners, outcomes), context)
     return [
-        _write(outcome, owner, context) for owner, outcome in zip(owners, outcomes, strict=True)
+        _write(outcome, owner, context, joined)
+        for owner, outcome in zip(owners, outcomes, strict=True)
     ]
 
 
@@ -133,8 +144,29 @@ def _answer_all(
         index for index, outcome in enumerate(outcomes) if not isinstance(outcome, RequestError)
     ]
     for index, answer in zip(good, run_isolated(run, [outcomes[i] for i in good]), strict=True):
-        outcomes[index] = answer
+        outcomes[index] = _as_answer(answer)
     return outcomes
+
+
+def _as_answer(given: Any) -> Answer | RequestError:
+    """Return an answer that can be written, or the error of one that is no JSON."""
+    if isinstance(given, RequestError):
+        return given
+    answer = given if isinstance(given, Answer) else Answer(given)
+    if not isinstance(answer.content, str | bytes):
+        try:
+            dump_json(answer.content)
+        except (TypeError, ValueError) as error:
+            return as_request_error(error)
+    return answer
+
+
+def dump_json(content: Any) -> str:
+    """Return JSON on one line; raises `ValueError` for numbers that JSON does not have.
+
+    Python writes `NaN` and `Infinity` otherwise, which no other parser reads: RFC 8259, section 6.
+    """
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
 def _worst_statuses(owners: Sequence[int], outcomes: Sequence[Any]) -> list[int]:
@@ -174,7 +206,8 @@ def error_body(error: RequestError) -> dict[str, int | str]:
     return {"code": status_of(error).value, "type": error.kind, "message": error.message}
 
 
-def _write(outcome: Any, index: int, context: Any) -> Any:
+def _write(outcome: Answer | RequestError, index: int, context: Any, joined: bool) -> Any:
+    """Return what TorchServe sends, and tell it how; `joined` answers become part of JSON."""
     served = context is not None and context.request_processor
     if served and context.request_ids and not came_by_http(context, index):
         # A gRPC request, whole or StreamPredictions: without this header the latter ends its worker
@@ -184,15 +217,18 @@ def _write(outcome: Any, index: int, context: Any) -> Any:
         if served:
             status = status_of(outcome)
             context.set_response_status(status.value, status.phrase, index)
-        outcome = Answer(error_body(outcome), "application/json", _error_headers(outcome))
-    if not isinstance(outcome, Answer):
-        return outcome
+        outcome = Answer(error_body(outcome), JSON, _error_headers(outcome))
     if served:
-        if outcome.media_type:
-            context.set_response_content_type(index, outcome.media_type)
-        for name, value in outcome.headers.items():
-            context.set_response_header(index, name, value)
+        _set_headers(context, index, JSON if joined else outcome.content_type, outcome.headers)
     return outcome.content
+
+
+def _set_headers(
+    context: Any, index: int, content_type: str, others: Mapping[str, str] | None = None
+) -> None:
+    context.set_response_content_type(index, content_type)
+    for name, value in (SNIFFING, *(others or {}).items()):
+        context.set_response_header(index, name, value)
 
 
 def _error_headers(error: RequestError) -> dict[str, str]:

@@ -38,14 +38,21 @@ def response_timeout_s(context: Any) -> float:
     return float(config.get("responseTimeout") or RESPONSE_TIMEOUT_S)
 
 
+def request_headers(context: Any, index: int) -> dict[str, str]:
+    """Return a request's headers, under the names that the client wrote.
+
+    TorchServe keeps what it knows of a form's fields, a mapping for each, in the same place.
+    """
+    if context is None or not context.request_processor:
+        return {}
+    kept = context.get_all_request_header(index)
+    return {name: value for name, value in kept.items() if isinstance(value, str)}
+
+
 def request_header(context: Any, index: int, name: str) -> str | None:
     """Return a request's header, whatever the case in which the client wrote its name."""
-    if context is None or not context.request_processor:
-        return None
-    headers = context.get_all_request_header(index)
-    # TorchServe keeps what it knows of a form's fields in the same place, by their names.
-    found = (value for key, value in headers.items() if key.lower() == name.lower())
-    return next((value for value in found if isinstance(value, str)), None)
+    headers = request_headers(context, index)
+    return next((headers[each] for each in headers if each.lower() == name.lower()), None)
 
 
 def preferred_media_type(accept: str, media_types: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from device_io import (
     request_audio,
     request_header,
 )
-from live_headers import read_idle_seconds, read_sequence_headers
+from live_headers import read_idle_seconds, read_sequence_headers, read_session_id
 from load_errors import check_files_and_explain
 from speech_requests import write_live
 from speechtext.allowance import run_admitted
@@ -61,7 +61,7 @@ class LiveHandler:
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> AudioChunk:
-        given = context.get_request_header(index, context.header_key_sequence_id)
+        given = read_session_id(context, index)
         name = given or str(uuid.uuid4())
         try:
             refuse_explanation(context, index)

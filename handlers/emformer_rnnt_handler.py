@@ -1,17 +1,15 @@
 """TorchServe handler for Emformer RNN-T speech recognition: a recording in, its transcript out."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from batches import Answer, answer_requests
+from batches import PLAIN, Answer, answer_requests, dump_json
 from device_io import Row, prepare_worker, refuse_explanation
 from load_errors import check_files_and_explain
 from speech_requests import (
     NDJSON,
-    PLAIN,
     TRANSCRIPT_WRITERS,
     SpeechRequest,
     affordable_seconds,
@@ -94,4 +92,4 @@ class ModelHandler:
 
 def write_line(content: Any) -> str:
     """Return a line of JSON."""
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    return dump_json(content) + "\n"

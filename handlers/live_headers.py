@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from device_io import request_headers
 from speechtext.errors import MalformedRequestError
 
 
@@ -25,6 +26,11 @@ def read_idle_seconds(config: Mapping[str, Any] | None) -> float:
     return float(idle_ms) / 1000
 
 
+def read_session_id(context: Any, index: int) -> str:
+    """Return the id of the session that a request is of, empty where the client names none."""
+    return request_headers(context, index).get(context.header_key_sequence_id, "")
+
+
 def read_sequence_headers(context: Any, index: int) -> tuple[bool, bool]:
     """Tell whether a request is the first and the last of its session.
 
@@ -36,7 +42,7 @@ def read_sequence_headers(context: Any, index: int) -> tuple[bool, bool]:
         context.header_key_sequence_start,
         context.header_key_sequence_end,
     )
-    headers = context.get_all_request_header(index)
+    headers = request_headers(context, index)
     strange = [name for name in headers if name not in keys and name.lower() in keys]
     if strange:
         raise MalformedRequestError(

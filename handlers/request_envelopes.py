@@ -13,14 +13,18 @@ from ts.torch_handler.request_envelope.json import JSONEnvelope
 from device_io import AUDIO_FIELDS, Row
 
 
-def open_envelopes(given: Sequence[Any]) -> list[tuple[int, Row]]:
-    """Return rows with a body, and for each which request of the batch it is of, by index."""
+def open_envelopes(given: Sequence[Any]) -> tuple[list[tuple[int, Row]], bool]:
+    """Return rows with a body, and for each which request of the batch it is of, by index.
+
+    Tell too whether the envelope `json` joins their answers, as JSON whatever they are.
+    """
     counts = _count_instances()
     if not counts:
-        return [(owner, _as_row(each, "body")) for owner, each in enumerate(given)]
+        return [(owner, _as_row(each, "body")) for owner, each in enumerate(given)], False
     owners = [owner for owner, count in enumerate(counts) for _ in range(count)]
     # Not the body: an instance that was base64 is no JSON, although its request is.
-    return [(owner, _as_row(each, "data")) for owner, each in zip(owners, given, strict=True)]
+    rows = [(owner, _as_row(each, "data")) for owner, each in zip(owners, given, strict=True)]
+    return rows, True
 
 
 def _as_row(given: Any, field: str) -> Row:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from batches import Answer, Parts
+from batches import JSON, PLAIN, Answer, Parts
 from device_io import (
     Row,
     preferred_media_type,
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 # What fits in a picture and in a person's patience.
 MAX_EXPLAINED_S = 60.0
-PLAIN, JSON = "text/plain", "application/json"
 # Segments as they end, a JSON line each; for models that can tell.
 NDJSON = "application/x-ndjson"
 TRANSCRIPT_WRITERS: dict[str, Callable[[Transcript], Any]] = {

@@ -1,13 +1,12 @@
 """From a row of a batch to an example, and from a result of the library to the answer asked for."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from batches import Answer, Parts
+from batches import JSON, Answer, Parts, dump_json
 from device_io import (
     Row,
     preferred_media_type,
@@ -26,7 +25,7 @@ from speechtext.text.predictor import TextPredictor
 from speechtext.text.sampling import TokenEvent
 from speechtext.text.windows import EncodedBatch
 
-JSON, EVENT_STREAM = "application/json", "text/event-stream"
+EVENT_STREAM = "text/event-stream"
 TRUNCATED_HEADER = "X-Truncated-Tokens"
 # How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
 HUB_CLIENT = "hf_hub/"
@@ -98,7 +97,7 @@ def write_event(event: TokenEvent) -> str:
         "generated_text": event.generated_text,
         "details": details,
     }
-    return f"data:{json.dumps(content, ensure_ascii=False)}\n\n"
+    return f"data:{dump_json(content)}\n\n"
 
 
 def write_answer(request: TextRequest, found: TextAnswer | RequestError) -> Answer | RequestError:

@@ -8,8 +8,9 @@ from pydantic import ConfigDict, ValidationError
 
 Settings = TypeVar("Settings")
 
-# How settings are read: no unknown keys, no conversions such as "yes" to true.
-STRICT = ConfigDict(extra="forbid", strict=True)
+# How settings are read: no unknown keys, no conversions such as "yes" to true, and none of the
+# infinities and NaN that YAML has and that Python reads in JSON.
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def read_settings(

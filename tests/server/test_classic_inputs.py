@@ -109,6 +109,21 @@ def test_envelopes_are_answered(enveloped: tuple[str, str]) -> None:
             assert ask(address, "predictions", model, instances) == (200, expected)
 
 
+def test_enveloped_answers_say_what_they_are(enveloped: tuple[str, str]) -> None:
+    """Plain texts that an envelope joins are JSON."""
+    envelope, address = enveloped
+    url = f"{address}/predictions/bert_seq_classification"
+    payloads: list[Any] = [{"text": REVIEW}, {"text": 5}]
+    for payload in payloads:
+        reply = httpx2.post(
+            url, json=payload if envelope == "body" else {"instances": [payload]}, timeout=60
+        )
+        plain = envelope == "body" and reply.status_code == 200
+        expected = "text/plain; charset=utf-8" if plain else "application/json"
+        assert reply.headers["content-type"] == expected
+        assert reply.headers["x-content-type-options"] == "nosniff"
+
+
 def test_envelopes_are_explained(enveloped: tuple[str, str]) -> None:
     envelope, address = enveloped
     payload: Any = {"text": REVIEW, "target": 1}

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import threading
 import time
@@ -17,6 +18,7 @@ import soundfile
 
 from serving.configuration import LOG_CONFIG, free_properties
 from serving.process import stop_server
+from support.common import SCRIPTS, traces
 from trials.corpus import TEXT_MODELS, make_cases
 from trials.fuzzing import fuzz, fuzz_grpc, learn_answers
 from trials.good_traffic import AUDIO, JSON, SPEECH, TEXT, Session, cut_speech, post
@@ -28,9 +30,8 @@ MODEL = "bert_seq_classification"
 TIMEOUT_S = 60.0
 # Of audio, which takes some seconds.
 LONG_S = 300
-# A word that is nowhere but in requests, and the words that the models hear in the example.
-CANARY = "Xylophonia"
-CANARIES = (CANARY, "KITCHEN", "kitchen", base64.b64encode(SPEECH[44:80]).decode()[4:40])
+# The words that the models hear in the example, and a part of it in base64.
+HEARD = ("KITCHEN", "kitchen", base64.b64encode(SPEECH[44:80]).decode()[4:40])
 
 
 def test_hundreds_of_broken_requests_harm_nobody(server: TrialServer) -> None:
@@ -84,6 +85,28 @@ def telling(text: str) -> Iterator[Request]:
     yield post(f"/predictions/{MODEL}", form, "multipart/form-data; boundary=b")
 
 
+def telling_elsewhere(text: str) -> Iterator[Request]:
+    """Yield requests that hold `text` in pictures, literals, and what comes beside a body."""
+    for model in TEXT_MODELS:
+        both = {"question": f"Who is {text}?", "context": f"{text} works.", "text": text}
+        few = {"parameters": {"max_new_tokens": 2} if "gpt2" in model else {"n_steps": 2}}
+        for accept in ("image/png", "text/html"):
+            yield post(f"/explanations/{model}", {**both, **few}, JSON, Accept=accept)
+        for body in (f"{{'text': '\\{text}'", f"{{'text': '\\{text}', 'n': 1if 1 else 2}}"):
+            yield post(f"/predictions/{model}", body, JSON)
+            yield post(f"/predictions/{model}", body, TEXT)
+    for model in (MODEL, "wav2vec2"):
+        for kind in ("", "Content-Type: application/json\r\n", f"Content-Type: {text}\r\n"):
+            part = f'Content-Disposition: form-data; name="data"; filename="{text}"\r\n{kind}'
+            other = f'Content-Disposition: form-data; name="{text}"\r\n'
+            body = f"--b\r\n{part}\r\n{text}\r\n--b\r\n{other}\r\n{text}\r\n--b--\r\n"
+            yield post(f"/predictions/{model}", body, "multipart/form-data; boundary=b")
+        for name in ("Accept", "Content-Type", "User-Agent", "ts_request_sequence_id"):
+            yield Request(f"/predictions/{model}", text.encode(), ((name, text),))
+        yield post(f"/predictions/{model}", text, f"audio/L16; rate={text}")
+    yield Request("/predictions/emformer_asr_live", SPEECH, (("ts_request_sequence_id", text),))
+
+
 def test_no_log_tells_what_was_said(model_store: Path, tmp_path: Path) -> None:
     """With TorchServe as talkative as it can be."""
     everything = LOG_CONFIG.read_text()
@@ -95,21 +118,27 @@ def test_no_log_tells_what_was_said(model_store: Path, tmp_path: Path) -> None:
         archives=archives, store=model_store, log_config=tmp_path / "log4j2.xml"
     ) as running:
         client = Client(running.address, TIMEOUT_S)
-        statuses = [client.send(request).status for request in telling(CANARY)]
+        latin, *others = SCRIPTS.values()
+        asked = [*telling(latin), *telling_elsewhere(latin)]
+        asked += itertools.chain.from_iterable(map(telling_elsewhere, others))
+        statuses = [client.send(request).status for request in asked]
         client.close()
         grpc = GrpcClient(int(running.properties["grpc_inference_port"]), TIMEOUT_S)
         for model in TEXT_MODELS:
-            grpc.call(model, {"data": CANARY.encode()})
-            grpc.call(model, {CANARY: CANARY.encode()}, stream=True)
+            for text in SCRIPTS.values():
+                grpc.call(model, {"data": text.encode()})
+            grpc.call(model, {latin: latin.encode()}, stream=True)
         grpc.close()
         assert {200, 400, 415, 422} <= set(statuses)
+        assert not {None, 503} & set(statuses)
         folders = (running.folder, Path(running.record.temporary_folder))
         files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
         logs = [path for path in files if "models" not in path.parts]
         read = {path: path.read_text(errors="replace") for path in logs}
         assert any("DEBUG" in text and "request_id" in text for text in read.values())
+        canaries = set(HEARD).union(*map(traces, SCRIPTS.values()))
         told = [
-            (path.name, word) for path, text in read.items() for word in CANARIES if word in text
+            (path.name, word) for path, text in read.items() for word in canaries if word in text
         ]
         assert told == []
 

@@ -2,9 +2,11 @@
 
 import json
 import random
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -22,6 +24,19 @@ from trials.broken_audio import AUDIO
 EXAMPLES = ROOT / "examples"
 START_TIMEOUT_S = 300.0
 LoadModel = Callable[[str], LocalModel]
+# Made-up words that are nowhere but in requests.
+SCRIPTS = {
+    "Latin": "Xylophonia",
+    "Chinese": "\u9f98\u9749\u4ef6",
+    "Japanese": "\u306c\u3078\u30f1\u30f5",
+    "Korean": "\ubdc1\uc5f5\ub5b1",
+    "Arabic": "\u0636\u063a\u062b\u0638",
+    "Hebrew": "\u05e6\u05e5\u05d8\u05e7",
+    "Devanagari": "\u0922\u094d\u0920\u093f\u091e",
+    "Thai": "\u0e0e\u0e34\u0e06\u0e4c\u0e11",
+    "Cyrillic": "\u0429\u044a\u044d\u0444\u0446",
+    "emoji": "\U0001f9a5\U0001fa90",
+}
 BROKEN_RECORDINGS = st.builds(
     lambda make, seed: make(random.Random(seed)), st.sampled_from(AUDIO), st.integers()
 )
@@ -45,6 +60,15 @@ def load_text_model(
     }
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps({"model": model}))
     return load_archive(folder, gpu_id)
+
+
+def traces(text: str) -> set[str]:
+    """Return what tells of a text in a log: itself, and its characters as Python may write them."""
+    # Latin letters alone are everywhere.
+    alone = [] if text.isascii() else list(text)
+    numbered = {f"Glyph {ord(each)}" for each in alone}
+    names = {unicodedata.name(each) for each in alone}
+    return {text, ascii(text)[1:-1], quote(text), *alone, *numbered, *names}
 
 
 def make_context(headers: Sequence[Mapping[str, str]]) -> Context:

@@ -116,7 +116,7 @@ def test_question_needs_its_two_fields(answering: TextTask, payload: Any) -> Non
 def test_question_that_leaves_no_room_for_its_context_is_refused(answering: TextTask) -> None:
     error = refusal(answering, {"question": "who " * 100, "context": "Ann"}, explain=False)
     assert status_of(error) == 413
-    assert "at most 32 tokens in question, got 100" in error.message
+    assert "at most 32 tokens in question, in windows of 64, got 100" in error.message
 
 
 @pytest.mark.parametrize("context", ["\u200b", "\ufeff\u200d"])
@@ -154,6 +154,17 @@ def test_context_without_words_is_refused(answering: TextTask, context: str) -> 
         ("generation", {"stop": "x"}, "stop"),
         ("generation", {"seed": -1}, "seed"),
         ("generation", {"stream": "true"}, "stream"),
+        ("generation", {"temperature": 1e-40}, "temperature: input should be greater than"),
+        ("generation", {"temperature": float("nan")}, "a finite number, got nan"),
+        ("generation", {"repetition_penalty": 1e-320}, "repetition_penalty"),
+        ("generation", {"top_p": float("inf")}, "top_p"),
+        ("generation", {"top_k": 10**30}, "top_k: input should be less than"),
+        ("generation", {"max_new_tokens": 10**30}, "max_new_tokens: input should be less than"),
+        ("generation", {"seed": 10**30}, "seed"),
+        ("generation", {"top_k": 16**5000}, "top_k: input should be less than"),
+        ("entities", {"stride": 10**30, "aggregation_strategy": "max"}, "stride"),
+        ("answering", {"max_seq_len": 10**30}, "max_seq_len"),
+        ("answering", {"max_answer_len": 10**30}, "max_answer_len"),
     ],
 )
 def test_parameters_out_of_their_range_are_refused(
@@ -231,6 +242,12 @@ def test_explanation_must_be_configured(answering: TextTask) -> None:
         {"top_p": 2.0},
         {"temperature": "hot"},
         {"stride": -1},
+        {"temperature": 1e-40},
+        {"temperature": 101.0},
+        {"repetition_penalty": 1e-320},
+        {"repetition_penalty": float("nan")},
+        {"top_k": 10**30},
+        {"max_length": 10**30},
     ],
 )
 def test_impossible_settings_stop_the_load(handler: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 import batches
-from batches import Parts, answer_requests
+from batches import Answer, Parts, answer_requests, dump_json
 from repository import ROOT
 from shutdown_gate import VARIABLE, close_gate, pass_gate
 from speechtext.errors import ImpossibleRequestError
@@ -97,19 +98,56 @@ def test_no_rows_get_no_answers() -> None:
 def test_each_part_of_an_answer_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where its batch failed on the way and is run again from the start."""
     sent: list[Any] = []
-    context = SimpleNamespace(
-        request_ids={0: "a", 1: "b"}, set_response_content_type=lambda *kind: sent.append(kind)
-    )
+    context = make_context([{}, {}])
+    context.request_ids = {0: "a", 1: "b"}
     monkeypatch.setattr(
         batches, "send_intermediate_predict_response", lambda *part: sent.append(part)
     )
     parts = Parts(context, 1, "text/event-stream")
     for number in (1, 2, 1, 2, 3):
         parts.send(number, f"part {number}")
-    messages = [each[0][1] for each in sent if isinstance(each[0], dict)]
-    assert messages == ["part 1", "part 2", "part 3"]
-    assert sent[0] == (1, "text/event-stream")
-    assert sent[1] == ({1: "part 1"}, {1: "b"}, "Part", 200, context)
+    assert [each[0][1] for each in sent] == ["part 1", "part 2", "part 3"]
+    assert sent[0] == ({1: "part 1"}, {1: "b"}, "Part", 200, context)
+    assert context.get_response_headers(1) == {
+        "content-type": "text/event-stream",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "content_type"),
+    [
+        ("<script>", "text/plain; charset=utf-8"),
+        (Answer("<p>", "text/html"), "text/html"),
+        (Answer("plain", "text/plain"), "text/plain; charset=utf-8"),
+        ({"label": 1}, "application/json"),
+        ([["a", "B-PER"]], "application/json"),
+        (0.5, "application/json"),
+        (Answer(b"PNG", "image/png"), "image/png"),
+    ],
+)
+def test_each_answer_says_what_it_is(answer: Any, content_type: str) -> None:
+    context = make_context([{}])
+    (content,) = answer_requests([{"body": 1}], context, parse_number, lambda values: [answer])
+    assert content == (answer.content if isinstance(answer, Answer) else answer)
+    headers = context.get_response_headers(0)
+    assert headers == {"content-type": content_type, "X-Content-Type-Options": "nosniff"}
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_number_that_json_does_not_have_is_never_sent(
+    odd: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = make_context([{}] * 3)
+    rows = [{"body": value} for value in (1, 2, 3)]
+    answers = answer_requests(
+        rows, context, parse_number, lambda values: [0.5, {"scores": [0.1, odd]}, [1]]
+    )
+    assert (answers[0], answers[1]["code"], answers[2]) == (0.5, 503, [1])
+    assert context.get_response_status(1)[0] == 503
+    assert "scores" not in caplog.text
+    with pytest.raises(ValueError, match="JSON"):
+        dump_json({"logprob": odd})
 
 
 @pytest.fixture

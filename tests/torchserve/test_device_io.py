@@ -1,6 +1,8 @@
 """Devices, settings, payloads and headers."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batches import status_of
-from device_io import preferred_media_type, request_audio, request_body, request_header
+from device_io import (
+    preferred_media_type,
+    request_audio,
+    request_body,
+    request_header,
+    request_headers,
+)
+from repository import ROOT
 from speechtext.devices import choose_device, choose_dtype
 from speechtext.errors import RequestError
 from speechtext.payloads import as_fields, as_text
@@ -167,6 +176,23 @@ def test_python_literals_of_older_clients_are_read() -> None:
     assert as_fields(b"{'question': 'who', 'context': \"it's Ann\"}", True)["question"] == "who"  # type: ignore[index]
 
 
+def test_odd_spelling_of_a_literal_is_read_without_a_word() -> None:
+    """In a process of its own, with all warnings: Python's quote what they are about."""
+    payload = r"{'text': 'a\\q b', 'n': 1if 1 else 2, 'more': b'\\u'}"
+    ask = (
+        f"from speechtext.payloads import as_fields; as_fields({payload!r}, False);"
+        r"""print(as_fields(r"{'text': 'a\q'}", True)['text'])"""
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", ask],
+        capture_output=True,
+        check=True,
+        text=True,
+        cwd=ROOT / "handlers",
+    )
+    assert (done.stdout, done.stderr) == ("a\\q\n", "")
+
+
 def test_nesting_that_no_parser_survives_is_refused() -> None:
     with pytest.raises(RequestError):
         as_fields(b"{'a': " * 100_000, True)
@@ -180,6 +206,15 @@ def test_header_names_have_any_case() -> None:
     context = make_context([{"accept": "text/plain"}])
     assert request_header(context, 0, "Accept") == "text/plain"
     assert request_header(context, 0, "explain") is None
+
+
+def test_field_of_a_form_is_not_a_header() -> None:
+    """TorchServe's own look-up puts both into one mapping."""
+    field = {"content-type": "text/plain"}
+    context = make_context([{"Accept": field, "accept": "text/html", "host": field}])  # type: ignore[dict-item]
+    assert request_header(context, 0, "accept") == "text/html"
+    assert request_header(context, 0, "host") is None
+    assert request_headers(context, 0) == {"accept": "text/html"}
 
 
 MEDIA_TYPES = ("application/json", "text/html", "image/png")

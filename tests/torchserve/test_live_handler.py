@@ -77,6 +77,21 @@ def test_pieces_of_one_byte(load_model: LoadModel) -> None:
     assert answers[-1]["text"] == TRANSCRIPTS[MONO[0]]
 
 
+@pytest.mark.parametrize("name", ["ts_request_sequence_id", "TS_Request_Sequence_End"])
+def test_field_of_a_form_named_like_a_header_names_no_session(
+    load_model: LoadModel, name: str
+) -> None:
+    recording = (EXAMPLES / MONO[0]).read_bytes()
+    fields: dict[str, Any] = {name: {"content-type": "text/plain"}}
+    sent = session_headers("form", True, True)
+    with_id, without = load_model("emformer_asr_live").answer(
+        [{"data": recording, name: b"true"}] * 2,
+        [{**fields, **sent}, {**fields, "ts_request_sequence_end": "true"}],
+    )
+    assert (with_id.status, with_id.answer["text"]) == (200, TRANSCRIPTS[MONO[0]])
+    assert without.status == 200
+
+
 def test_sessions_do_not_hear_each_other(load_model: LoadModel) -> None:
     model = load_model("emformer_asr_live")
     recordings = {name: samples_of(name).tobytes() for name in MONO[:6]}

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, pipeline
 
@@ -359,3 +361,48 @@ def test_a_question_without_an_answer_gets_none(tmp_path: Path) -> None:
         classifier.weight.copy_(hidden.expand(2, -1) * 10)
     reply = model.answer([{"body": {"question": "kalo", "context": "miren stoba"}}])[0]
     assert (reply.status, reply.answer) == (200, "")
+
+
+QUESTION_WORDS = ["who", "works", "for", "Acme", "and", "where", "does", "she", "live"]
+CONTEXT = "Maria Rossi works for Acme in Paris. Ann lives there too."
+
+
+def test_answers_in_small_windows_are_right_or_refused(load_model: LoadModel) -> None:
+    """Where the whole fits, it is the answer of a large window; what does not fit is told."""
+    model = load_model("bert_question_answering")
+    tokenizer = model.handler.tokenizer
+
+    @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.integers(8, 40),
+        st.none() | st.integers(0, 40),
+        st.none() | st.integers(1, 12),
+        st.integers(1, 9),
+        st.integers(1, len(CONTEXT)),
+    )
+    def check(
+        window: int, stride: int | None, question_tokens: int | None, words: int, characters: int
+    ) -> None:
+        inputs = {"question": " ".join(QUESTION_WORDS[:words]), "context": CONTEXT[:characters]}
+        asked = {"max_seq_len": window, "doc_stride": stride, "max_question_len": question_tokens}
+        rows = pipeline_rows([inputs], **asked) + pipeline_rows([inputs])
+        small, large = model.answer(rows)
+        length = len(tokenizer(inputs["question"], inputs["context"])["input_ids"])
+        question = len(tokenizer(inputs["question"], add_special_tokens=False)["input_ids"])
+        most = min(window // 2, window - 4, question_tokens or window)
+        assert large.status == 200
+        if question > most:
+            assert small.status == 413
+            assert f"at most {most} tokens in question" in small.answer["message"]
+        elif stride is not None and small.status != 200:
+            assert small.status == 422
+            room = window - 3 - question
+            assert stride > room - max(1, room // 4)
+        else:
+            assert small.status == 200
+            if length <= window:
+                assert_alike(small.answer, large.answer)
+            start, end = small.answer["start"], small.answer["end"]
+            assert small.answer["answer"] == inputs["context"][start:end] != ""
+
+    check()

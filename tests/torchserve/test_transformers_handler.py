@@ -241,7 +241,8 @@ def test_truncated_texts_are_reported_or_refused(
     assert {reply.status for reply in replies} == {200}
     tokens = len(cutting.handler.tokenizer(rows[0]["body"])["input_ids"])
     headers = [cutting.service.context.get_response_headers(index) for index in range(2)]
-    assert headers == [{"X-Truncated-Tokens": str(tokens - 20)}, {}]
+    dropped = [each.get("X-Truncated-Tokens") for each in headers]
+    assert dropped == [str(tokens - 20), None]
     refusing = load_text_model(folder, tmp_path, max_length=20, truncation=False)
     replies = refusing.answer(rows)
     assert [reply.status for reply in replies] == [413, 200]

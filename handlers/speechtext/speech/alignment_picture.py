@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from speechtext.pictures import text_style
 from speechtext.speech.alignments import Alignment
 
 # Labels that no frame gives this probability are left out.
@@ -51,7 +52,8 @@ def _draw_emission(figure: Any, axis: Any, alignment: Alignment) -> None:
         vmax=1,
         extent=(0, frames * alignment.frame_s, len(shown) - 0.5, -0.5),
     )
-    axis.set_yticks(range(len(shown)), [alignment.labels[label] for label in shown])
+    labels = [alignment.labels[label] for label in shown]
+    axis.set_yticks(range(len(shown)), labels, **text_style())
     axis.set_ylabel("label")
     figure.colorbar(image, ax=axis, label="probability", pad=0.01)
 
@@ -60,11 +62,10 @@ def _draw_words(axis: Any, alignment: Alignment) -> None:
     for index, word in enumerate(alignment.transcript.words):
         axis.axvspan(word.start_s, word.end_s, color="#d9e4ef")
         middle_s = (word.start_s + word.end_s) / 2
-        # Dollar signs would be read as formulas.
-        text = f"{word.text}\n{word.confidence:.0%}".replace("$", r"\$")
+        text = f"{word.text}\n{word.confidence:.0%}"
         # At two heights, so that short neighbours do not cover each other.
         height = 0.7 if index % 2 else 0.3
-        axis.text(middle_s, height, text, ha="center", va="center", fontsize=7)
+        axis.text(middle_s, height, text, ha="center", va="center", fontsize=7, **text_style())
     axis.set_ylim(0, 1)
     axis.set_yticks([])
     axis.set_ylabel("words")

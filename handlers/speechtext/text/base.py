@@ -251,7 +251,7 @@ class TextTask(ABC):
         What the request asks for goes before the settings' and the task's own. Raises
         `ImpossibleRequestError` where windows would hardly move on.
         """
-        most = room - room // LEAST_ADVANCE
+        most = room - max(1, room // LEAST_ADVANCE)
         if asked is not None and asked > most:
             raise impossible(
                 "the stride", f"at most {most} of a window's {room} tokens", str(asked)

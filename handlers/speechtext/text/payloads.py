@@ -155,9 +155,10 @@ def _describe_unknown(name: str) -> str:
 
 def _show(value: Any) -> str:
     """Return what may be told of a value: numbers tell what is wrong, texts may be a user's."""
-    return (
-        str(value)[:MOST_SHOWN] if isinstance(value, int | float) else f"a {type(value).__name__}"
-    )
+    # Python refuses to write integers of thousands of digits.
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**MOST_SHOWN):
+        return str(value)
+    return f"a{'n' * isinstance(value, int)} {type(value).__name__}"
 
 
 def impossible(name: str, expected: str, got: str) -> ImpossibleRequestError:

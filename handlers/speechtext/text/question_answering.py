@@ -1,10 +1,9 @@
 """The span of a context that answers a question."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForQuestionAnswering
 
@@ -27,23 +26,22 @@ from speechtext.text.base import (
 )
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Content, Example, text_of, unknown_target
+from speechtext.text.ranges import MOST_ANSWERS, AnswerCount, Count, PositiveCount, WindowTokens
 from speechtext.text.tokens import Tokens, Window, cut_windows
 from speechtext.text.windows import Scored
 
 LONGEST_STRIDE = 128
-# Answers that a request may ask for: of each window, twice as many spans are looked at.
-MOST_ANSWERS = 100
 
 
 @dataclass(frozen=True, config=STRICT)
 class QuestionParameters:
     """What a request may ask for, as `transformers.pipeline` names it."""
 
-    top_k: Annotated[int, KeyOptions(ge=1, le=MOST_ANSWERS)] = 1
-    doc_stride: Annotated[int, KeyOptions(ge=0)] | None = None
-    max_answer_len: Annotated[int, KeyOptions(ge=1)] = 15
-    max_seq_len: Annotated[int, KeyOptions(ge=8)] | None = None
-    max_question_len: Annotated[int, KeyOptions(ge=1)] | None = None
+    top_k: AnswerCount = 1
+    doc_stride: Count | None = None
+    max_answer_len: PositiveCount = 15
+    max_seq_len: WindowTokens | None = None
+    max_question_len: PositiveCount | None = None
     handle_impossible_answer: bool = False
     align_to_words: bool = True
 
@@ -88,12 +86,14 @@ class QuestionAnswering(UnderstandingTask):
         """
         wanted = example.parameters
         most = min(self.max_tokens, wanted.max_seq_len or self.max_tokens)
-        longest = min(most // 2, wanted.max_question_len or most)
+        # Beside the question there is room for a token of the context, at least.
+        room_for_both = most - tokens.count(None)
+        longest = min(most // 2, room_for_both - 1, wanted.max_question_len or most)
         if tokens.count(0) > longest:
-            raise too_long("question", longest, tokens.count(0))
+            raise too_long(f"question, in windows of {most}", longest, tokens.count(0))
         if not tokens.count(1):
             raise MalformedRequestError("EmptyContext", "Expected words in context, got none.")
-        room = most - tokens.count(0) - tokens.count(None)
+        room = room_for_both - tokens.count(0)
         stride = self.choose_stride(wanted.doc_stride, min(most // 2, LONGEST_STRIDE), room)
         return [
             Window(tokens, positions, owner) for positions in cut_windows(tokens, 1, most, stride)

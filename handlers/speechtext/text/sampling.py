@@ -19,13 +19,19 @@ from transformers import (
 from speechtext.allowance import check_time
 from speechtext.finite import find_finite, not_finite
 from speechtext.settings import STRICT
+from speechtext.text.ranges import (
+    Count,
+    PositiveCount,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TopP,
+)
 
 # A tokenizer writes a token as the ones before it ask for; those further away do not matter.
 PROMPT_TAIL = 16
 # What a tokenizer writes for bytes that do not make up a character yet.
 UNFINISHED = "\ufffd"
-# What logits are divided by: by less, twice, they would be no float32.
-LEAST_DIVISOR = 1e-6
 
 StopText = Annotated[str, KeyOptions(min_length=1, max_length=100)]
 
@@ -34,14 +40,14 @@ StopText = Annotated[str, KeyOptions(min_length=1, max_length=100)]
 class GenerationParameters:
     """What a request may ask for, under the names that transformers and its servers use."""
 
-    max_new_tokens: Annotated[int, KeyOptions(ge=1)] = 50
+    max_new_tokens: PositiveCount = 50
     do_sample: bool = False
-    temperature: Annotated[float, KeyOptions(ge=LEAST_DIVISOR, le=100)] = 1.0
-    top_k: Annotated[int, KeyOptions(ge=0)] = 0
-    top_p: Annotated[float, KeyOptions(gt=0, le=1)] = 1.0
-    repetition_penalty: Annotated[float, KeyOptions(ge=LEAST_DIVISOR, le=10)] = 1.0
+    temperature: Temperature = 1.0
+    top_k: Count = 0
+    top_p: TopP = 1.0
+    repetition_penalty: RepetitionPenalty = 1.0
     stop: Annotated[list[StopText], KeyOptions(max_length=16)] | None = None
-    seed: Annotated[int, KeyOptions(ge=0, lt=2**63)] | None = None
+    seed: Seed | None = None
     return_full_text: bool = True
     details: bool = False
     stream: bool = False

@@ -1,10 +1,9 @@
 """Labels for a text, or for a pair of texts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForSequenceClassification
 
@@ -19,6 +18,7 @@ from speechtext.text.payloads import (
     text_of,
     unknown_target,
 )
+from speechtext.text.ranges import PositiveCount
 from speechtext.text.windows import Scored
 
 MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
@@ -30,7 +30,7 @@ LEAST_PROBABILITY = 0.5
 class ClassificationParameters:
     """What a request may ask for; `top_k` null means all labels."""
 
-    top_k: Annotated[int, KeyOptions(ge=1)] | None = 1
+    top_k: PositiveCount | None = 1
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
 
 

@@ -1,12 +1,19 @@
 """The `handler` keys of a text archive's YAML."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 
 from speechtext.devices import DtypeName
 from speechtext.settings import STRICT
+from speechtext.text.ranges import (
+    Count,
+    PositiveCount,
+    RepetitionPenalty,
+    Temperature,
+    TopP,
+    WindowTokens,
+)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -27,25 +34,25 @@ class TextSettings:
 
     # The longest row of tokens that the model is given, special ones included, and what happens to
     # texts that are longer: those of entities and contexts become several overlapping rows.
-    max_length: Annotated[int, KeyOptions(ge=8)] = 150
+    max_length: WindowTokens = 150
     truncation: bool = True
-    stride: Annotated[int, KeyOptions(ge=0)] | None = None
-    max_batch_tokens: Annotated[int, KeyOptions(ge=1)] | None = None
+    stride: Count | None = None
+    max_batch_tokens: PositiveCount | None = None
 
-    max_answer_len: Annotated[int, KeyOptions(ge=1)] = 15
+    max_answer_len: PositiveCount = 15
     handle_impossible_answer: bool = False
 
-    max_new_tokens: Annotated[int, KeyOptions(ge=1)] = 50
-    max_new_tokens_limit: Annotated[int, KeyOptions(ge=1)] = 512
+    max_new_tokens: PositiveCount = 50
+    max_new_tokens_limit: PositiveCount = 512
     do_sample: bool = True
-    temperature: Annotated[float, KeyOptions(gt=0)] = 1.0
-    top_p: Annotated[float, KeyOptions(gt=0, le=1)] = 0.95
-    top_k: Annotated[int, KeyOptions(ge=0)] = 60
-    repetition_penalty: Annotated[float, KeyOptions(gt=0)] = 1.0
+    temperature: Temperature = 1.0
+    top_p: TopP = 0.95
+    top_k: Count = 60
+    repetition_penalty: RepetitionPenalty = 1.0
 
     captum_explanation: bool = False
-    n_steps: Annotated[int, KeyOptions(ge=1)] = 50
-    max_explanation_steps: Annotated[int, KeyOptions(ge=1)] = 500
-    max_explanation_tokens: Annotated[int, KeyOptions(ge=1)] = 512
-    max_explanation_targets: Annotated[int, KeyOptions(ge=1)] = 20
+    n_steps: PositiveCount = 50
+    max_explanation_steps: PositiveCount = 500
+    max_explanation_tokens: PositiveCount = 512
+    max_explanation_targets: PositiveCount = 20
     embedding_name: str | None = None

@@ -1,10 +1,9 @@
 """Labels for the tokens of a text, and the entities that they make up."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForTokenClassification
 
@@ -26,6 +25,7 @@ from speechtext.text.entities import (
 )
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Example, impossible, unknown_target
+from speechtext.text.ranges import Count
 from speechtext.text.tokens import Tokens, Window, cut_windows, merge_windows
 from speechtext.text.windows import Scored
 
@@ -41,7 +41,7 @@ class TokenParameters:
 
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = "none"
     ignore_labels: list[str] | None = None
-    stride: Annotated[int, KeyOptions(ge=0)] | None = None
+    stride: Count | None = None
 
     def __post_init__(self) -> None:
         if self.stride is not None and self.aggregation_strategy == "none":

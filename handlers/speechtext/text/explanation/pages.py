@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from speechtext.pictures import text_style
 from speechtext.text.explanation.explanation import View
 from speechtext.text.explanation.targets import Explained, WordSpan
 
@@ -116,21 +117,17 @@ def _draw_bars(axis: Any, spans: Sequence[WordSpan], explained: Explained) -> No
     values = [explained.importances[each] for each in chosen]
     colours = [[part / 255 for part in (FOR if value > 0 else AGAINST)] for value in values]
     axis.barh(range(len(chosen)), values, color=colours)
-    axis.set_yticks(range(len(chosen)), [plain(spans[each].word) for each in chosen])
+    axis.set_yticks(range(len(chosen)), [spans[each].word for each in chosen], **text_style())
     axis.axvline(0, color="#444", linewidth=0.8)
     facts = ", ".join(f"{name} {value}" for name, value in page_facts(explained))
-    axis.set_title(f"{plain(explained.target.name)}: {plain(facts)}", fontsize=9, loc="left")
+    axis.set_title(f"{explained.target.name}: {facts}", fontsize=9, loc="left", **text_style())
 
 
 def _draw_matrix(figure: Any, view: View) -> None:
     axis = figure.subplots()
     rows = [[value / strongest(each) for value in each.importances] for each in view.explained]
     image = axis.imshow(rows, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
-    axis.set_xticks(range(len(view.spans)), [plain(each.word) for each in view.spans], rotation=60)
-    axis.set_yticks(range(len(rows)), [plain(each.target.about["text"]) for each in view.explained])
+    words, added = view.spans, view.explained
+    axis.set_xticks(range(len(words)), [each.word for each in words], rotation=60, **text_style())
+    axis.set_yticks(range(len(rows)), [each.target.about["text"] for each in added], **text_style())
     figure.colorbar(image, ax=axis, label="share of the row's largest")
-
-
-def plain(text: str) -> str:
-    """Return a text for a picture: dollar signs would be read as formulas."""
-    return text.replace("$", r"\$")

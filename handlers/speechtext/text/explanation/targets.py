@@ -9,6 +9,7 @@ from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass as settings_dataclass
 
 from speechtext.settings import STRICT
+from speechtext.text.ranges import PositiveCount
 from speechtext.text.tokens import Window
 
 
@@ -19,7 +20,7 @@ class ExplanationParameters:
     method: Literal["layer_integrated_gradients", "layer_gradient_x_activation", "occlusion"] = (
         "layer_integrated_gradients"
     )
-    n_steps: Annotated[int, KeyOptions(ge=1)] = 50
+    n_steps: PositiveCount = 50
     tolerance: Annotated[float, KeyOptions(gt=0, lt=1)] | None = None
     granularity: Literal["token", "word"] = "token"
     metrics: bool = False
