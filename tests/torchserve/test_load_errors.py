@@ -11,7 +11,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from ts.context import Context
 
+from load_errors import check_files_and_explain
 from serving.local import load_archive
 from support.common import LoadModel
 
@@ -233,3 +235,16 @@ def test_pickled_weights_run_no_code(
 
 def test_whole_archive_still_loads(load_model: LoadModel) -> None:
     assert load_model(TEXT).handler.initialized
+
+
+def test_memory_that_runs_out_while_loading_is_no_mistake_in_the_archive(tmp_path: Path) -> None:
+    class Handler:
+        @check_files_and_explain()
+        def initialize(self, context: Any) -> None:
+            torch.empty(2**50)
+
+    manifest: dict[str, Any] = {"model": {}}
+    context = Context("model", tmp_path, manifest, 1, None, "0.12")
+    # The class that TorchServe answers with 507.
+    with pytest.raises(MemoryError):
+        Handler().initialize(context)
