@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 Record = TypeVar("Record")
+
+# How the dataclass of a record reads: no unknown keys, no conversions.
+EXACT = ConfigDict(extra="forbid", strict=True)
 
 
 class DamagedRecordError(Exception):
@@ -25,7 +28,7 @@ def write_record(path: Path, record: Any) -> None:
 
 
 def read_record(path: Path, record_class: type[Record]) -> Record | None:
-    """Return the record of a file, a pydantic dataclass, or None where there is no file.
+    """Return the `EXACT` pydantic dataclass that a file holds, or None where there is no file.
 
     Raises `DamagedRecordError` for a file that holds anything else.
     """

@@ -12,15 +12,14 @@ from archives.disk_space import check_disk_space
 from archives.errors import BuildError, SourceError
 from archives.fingerprint import fingerprint
 from archives.packaging import FORMATS, FormatName, Staging, archive_path, package
-from records import DamagedRecordError, read_record, write_record
+from records import EXACT, DamagedRecordError, read_record, write_record
 from repository import HANDLER_FOLDER, MODEL_STORE
-from speechtext.settings import STRICT
 
 # Staging and archiving each write the model once.
 COPIES_ON_DISK = 2
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=EXACT)
 class BuildRecord:
     """What an archive was built from; it stands beside the archive, hidden."""
 

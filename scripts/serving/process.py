@@ -16,13 +16,12 @@ from pathlib import Path
 import psutil
 from pydantic.dataclasses import dataclass
 
-from records import DamagedRecordError, read_record, write_record
+from records import EXACT, DamagedRecordError, read_record, write_record
 from serving.configuration import LOG_CONFIG, check_management, check_ports
 from serving.errors import ServerError
 from serving.java import find_java_home
 from serving.logs import log_path, output_path
 from shutdown_gate import VARIABLE, close_gate
-from speechtext.settings import STRICT
 
 # Where TorchServe writes the tokens that it asks for.
 KEY_FILE = "key_file.json"
@@ -31,7 +30,7 @@ STOP_TIMEOUT_S = 20.0
 DRAIN_TIMEOUT_S, SETTLE_S = 120.0, 1.0
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=EXACT)
 class ServerRecord:
     """The first process of a server; `created_s` tells it from a later one with its pid."""
 
