@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from speechtext.batching import is_out_of_memory
+
 Initialize = Callable[[Any, Any], None]
 # A library's message may be a report of many lines.
 MOST_CHARACTERS = 500
@@ -47,11 +49,13 @@ def check_files_and_explain(*required: str) -> Callable[[Initialize], Initialize
                 serialized = context.manifest["model"].get("serializedFile")
                 check_files(folder, [*required, *([serialized] if serialized else [])])
                 initialize(self, context)
-            except (LoadError, MemoryError, torch.OutOfMemoryError):
-                # TorchServe has an answer of its own for the last two.
-                raise
             except Exception as error:
-                raise LoadError(_sentence(error, context)) from error
+                if isinstance(error, LoadError):
+                    raise
+                sentence = _sentence(error, context)
+                # TorchServe has an answer of its own for this class.
+                kind = MemoryError if is_out_of_memory(error) else LoadError
+                raise kind(sentence) from error
 
         return checked
 

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -21,6 +22,19 @@ logger = logging.getLogger(__name__)
 Request = TypeVar("Request")
 # A processor computes one waveform at a time fastest; a GPU is filled by about this much audio.
 GPU_BATCH_SAMPLES = 640 * 16_000
+# TorchScript's text of an exception: where it was raised, a mark, and then the exception's own.
+SCRIPTED = re.compile(r".*<--- HERE\n(?:[\w.]+: )?", re.DOTALL)
+# What PyTorch says of memory in an exception that has no class for it. Its allocators: c10/cuda,
+# c10/xpu, aten/src/ATen/mps, c10/core/impl/alloc_cpu.cpp (on Windows too); what it calls: CUDA,
+# cuBLAS, cuDNN, cuFFT, cuSOLVER, their likes of ROCm, and C++ itself.
+NO_MEMORY_LEFT = re.compile(
+    r"(?:\w+(?: backend)?|\w+(?: driver)? error:) out of memory\b"
+    r"|\w+ error: \w+_ALLOC(?:ATION)?_FAILED\b"
+    r"|\w+ runtime error \(2\)"
+    r"|(?:\[enforce fail at .*)?DefaultCPUAllocator: (?:can't allocate|not enough) memory"
+    r"|std::bad_alloc|bad allocation",
+    re.IGNORECASE,
+)
 
 
 def run_isolated(
@@ -72,9 +86,19 @@ def as_request_error(error: Exception) -> RequestError:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an exception means that memory ran out, on the GPU or on the host."""
-    out_of_host_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or out_of_host_memory
+    """Tell whether an exception means that memory ran out, on the GPU or on the host.
+
+    PyTorch has a class for the former, which TorchScript turns into the text of another. Only the
+    beginning of that text counts: further on it may quote a request.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch.jit.Error, where a script raises by itself, derives from Exception.
+    if not isinstance(error, RuntimeError | torch.jit.Error):
+        return False
+    text = str(error)
+    scripted = SCRIPTED.match(text)
+    return NO_MEMORY_LEFT.match(text, scripted.end() if scripted else 0) is not None
 
 
 def plan_groups(lengths: Sequence[int], most_tokens: int, call_tokens: int) -> list[list[int]]:

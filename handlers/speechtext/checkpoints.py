@@ -5,12 +5,16 @@ from typing import Any
 
 import torch
 
+from speechtext.batching import is_out_of_memory
+
 
 def load_script(path: Path, device: torch.device) -> Any:
     """Return a TorchScript file on its device; raises `ValueError` for a damaged one."""
     try:
         return torch.jit.load(str(path), device).eval()
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(f"{path.name}: expected TorchScript, got a damaged file.") from error
 
 

@@ -1,29 +1,30 @@
 """Archives in a model store: built when they are missing or something in them changed."""
 
-import json
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic.dataclasses import dataclass
 
 from archives.configs import ArchiveConfig, source_folder
 from archives.disk_space import check_disk_space
 from archives.errors import BuildError, SourceError
 from archives.fingerprint import fingerprint
-from archives.packaging import FORMATS, Staging, archive_path, package
+from archives.packaging import FORMATS, FormatName, Staging, archive_path, package
+from records import EXACT, DamagedRecordError, read_record, write_record
 from repository import HANDLER_FOLDER, MODEL_STORE
 
 # Staging and archiving each write the model once.
 COPIES_ON_DISK = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=EXACT)
 class BuildRecord:
     """What an archive was built from; it stands beside the archive, hidden."""
 
     source: str
-    archive_format: str
+    archive_format: FormatName
     fingerprint: str
 
 
@@ -31,7 +32,7 @@ def build_archive(
     config: ArchiveConfig,
     model_store: Path = MODEL_STORE,
     source: str | None = None,
-    archive_format: str | None = None,
+    archive_format: FormatName | None = None,
     handlers: Path = HANDLER_FOLDER,
 ) -> Path:
     """Build an archive unless it is up to date; return its path.
@@ -52,7 +53,7 @@ def build_archive(
     started_s = time.monotonic()
     _check_room_for(source, model_store)
     _stage_and_package(config, source, archive_format, model_store, handlers)
-    _record_path(config, model_store).write_text(json.dumps(asdict(record)), encoding="utf-8")
+    write_record(_record_path(config, model_store), record)
     print(f"{config.name}: wrote {target} in {time.monotonic() - started_s:.0f} s", flush=True)
     return target
 
@@ -64,7 +65,11 @@ def find_archive(name: str, model_store: Path = MODEL_STORE) -> Path | None:
 
 
 def _stage_and_package(
-    config: ArchiveConfig, source: str, archive_format: str, model_store: Path, handlers: Path
+    config: ArchiveConfig,
+    source: str,
+    archive_format: FormatName,
+    model_store: Path,
+    handlers: Path,
 ) -> None:
     # Here, not above: this imports PyTorch, seconds that an up-to-date archive does not cost.
     from archives.sources import STAGERS
@@ -108,6 +113,12 @@ def _record_path(config: ArchiveConfig, model_store: Path) -> Path:
 
 def _read_record(config: ArchiveConfig, model_store: Path) -> BuildRecord | None:
     path = _record_path(config, model_store)
-    if not path.exists():
+    try:
+        return read_record(path, BuildRecord)
+    except DamagedRecordError:
+        print(
+            f"{config.name}: {path} is damaged, so that the archive's SOURCE and FORMAT are not "
+            "known any more: building anew",
+            flush=True,
+        )
         return None
-    return BuildRecord(**json.loads(path.read_text(encoding="utf-8")))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from archives.errors import SourceError
 from archives.layout import SCRIPTED_FILE, TORCHAUDIO, WEIGHTS_FILE
 from speechtext.speech.rnnt.features import LogMelFeatures, load_features
-from speechtext.speech.rnnt.loading import SENTENCEPIECE_FILE
+from speechtext.speech.rnnt.loading import SENTENCEPIECE_FILE, check_vocabulary, load_vocabulary
 from speechtext.speech.rnnt.scripted_beam_search import STATISTICS_FILE
 from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
 
@@ -68,6 +68,7 @@ def stage_bundle(bundle: Any, folder: Path) -> str:
 
 
 def _script_recognizer(model: Any, front_end: LogMelFeatures, folder: Path) -> str:
+    check_vocabulary(load_vocabulary(folder), model.joiner.linear.out_features - 1)
     try:
         save_recognizer(model, front_end, folder / SCRIPTED_FILE)
     except ValueError as error:

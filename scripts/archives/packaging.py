@@ -5,17 +5,18 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from archives.configs import ArchiveConfig
 from archives.errors import BuildError
 from archives.handler_files import copy_handlers
 
+FormatName = Literal["default", "tgz", "no-archive"]
 # How torch-model-archiver names what it writes.
-FORMATS = {"default": ".mar", "tgz": ".tar.gz", "no-archive": ""}
+FORMATS: dict[FormatName, str] = {"default": ".mar", "tgz": ".tar.gz", "no-archive": ""}
 
 
-def archive_path(folder: Path, name: str, archive_format: str) -> Path:
+def archive_path(folder: Path, name: str, archive_format: FormatName) -> Path:
     """Return where the archive of a name lies in a folder."""
     return folder / f"{name}{FORMATS[archive_format]}"
 
@@ -39,7 +40,11 @@ class Staging:
 
 
 def package(
-    config: ArchiveConfig, staging: Staging, weights: str, archive_format: str, exported: Path
+    config: ArchiveConfig,
+    staging: Staging,
+    weights: str,
+    archive_format: FormatName,
+    exported: Path,
 ) -> Path:
     """Write the archive of what is staged to the folder `exported`; return its path.
 

@@ -10,7 +10,13 @@ from transformers import AutoTokenizer
 from archives.hub import load_pretrained, local_folder
 from archives.layout import SCRIPTED_FILE, WEIGHTS_FILE
 from archives.text_tracing import trace_text_model
-from speechtext.text.loading import LABELS_FILE, check_complete, count_positions
+from speechtext.text.labels import LABELS_FILE, load_labels
+from speechtext.text.loading import (
+    check_complete,
+    check_tokenizer_files,
+    check_vocabulary,
+    count_positions,
+)
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
 
@@ -20,17 +26,20 @@ def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -
     settings = TextSettings(**handler_settings)
     path = local_folder(source)
     tokenizer = load_pretrained(AutoTokenizer, path)
-    auto_model = find_task(settings.mode).auto_model
-    model, report = load_pretrained(auto_model, path, dtype="auto", output_loading_info=True)
+    task = find_task(settings.mode)
+    model, report = load_pretrained(task.auto_model, path, dtype="auto", output_loading_info=True)
     check_complete(report, settings.mode)
+    check_tokenizer_files(path, tokenizer)
+    check_vocabulary(tokenizer, model.config)
+    if task.has_labels:
+        load_labels(path, model.config)
     # A TorchScript file does not tell.
     tokenizer.model_max_length = min(
         tokenizer.model_max_length, count_positions(model, model.config)
     )
     tokenizer.save_pretrained(folder)
-    labels = path / LABELS_FILE
-    if labels.is_file():
-        shutil.copy(labels, folder)
+    if (path / LABELS_FILE).is_file():
+        shutil.copy(path / LABELS_FILE, folder)
     if settings.save_mode == "torchscript":
         model.config.save_pretrained(folder)
         trace_text_model(model.float().eval(), tokenizer, folder / SCRIPTED_FILE)

@@ -15,7 +15,7 @@ from archives.hub import ADAPTER_FILE, load_pretrained, local_folder
 from archives.layout import TORCHAUDIO, WEIGHTS_FILE
 from archives.wav2vec2_bundles import bundle_names, convert_bundle
 from speechtext.speech.ctc.beam import LANGUAGE_MODEL_FILE, spell
-from speechtext.speech.ctc.loading import choose_language
+from speechtext.speech.ctc.loading import check_vocabulary, choose_language
 from speechtext.text.loading import check_complete
 
 # KenLM's formats.
@@ -37,6 +37,7 @@ def stage_wav2vec2(source: str, folder: Path, handler_settings: Mapping[str, Any
         choose_language(model, processor, language)
         adapter = {name: weight.detach() for name, weight in model._get_adapters().items()}
         save_file(adapter, folder / ADAPTER_FILE.format(language), {"format": "pt"})
+    check_vocabulary(processor.tokenizer, model.lm_head.out_features)
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
     _stage_language_model(Path(source), folder, handler_settings, processor.tokenizer)

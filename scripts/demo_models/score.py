@@ -26,6 +26,7 @@ from archives.errors import BuildError
 from demo_models import speech_corpus
 from demo_models.catalogue import SPEECH_MODELS, TEXT_MODELS, WORKSPACE
 from demo_models.espeak import SAMPLE_RATE_HZ, EspeakMissingError, to_float
+from demo_models.pauses import score_pauses
 from demo_models.word_model import write_demo_model
 from repository import ROOT
 from serving.local import LocalModel, build_with_settings, load_archive
@@ -164,6 +165,8 @@ def score(config: ArchiveConfig) -> dict[str, float]:
         if config.name not in SPEECH_MODELS:
             return score_text(config.name, model)
         scores = score_speech(model)
+        recognizer = model.handler.recognizer
+        scores |= score_pauses(recognizer.transcribe, speech_corpus.held_out(WORKSPACE))
         scores |= score_bfloat16(config, model, Path(folder))
         if config.name == "emformer_asr":
             return scores | score_beam_search(config, Path(folder))

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,16 +14,27 @@ LOG_CONFIG = ROOT / "log4j2.xml"
 ADDRESS_KEYS = ("inference_address", "management_address", "metrics_address")
 PATH_KEYS = ("metrics_config", "keystore", "private_key_file", "certificate_file")
 PORT_KEYS = ("grpc_inference_port", "grpc_management_port")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# What TorchServe 0.12 takes for a key that is absent (org.pytorch.serve.util.ConfigManager).
+DEFAULTS = {
+    "inference_address": "http://127.0.0.1:8080",
+    "management_address": "http://127.0.0.1:8081",
+    "metrics_address": "http://127.0.0.1:8082",
+    "grpc_management_address": "127.0.0.1",
+    "grpc_inference_port": "7070",
+    "grpc_management_port": "7071",
+}
 
 
 def read_properties(path: Path = CONFIG_FILE) -> dict[str, str]:
-    """Return the keys and values of a Java properties file, and paths in it as absolute ones."""
+    """Return the keys and values of a Java properties file, and paths in it as absolute ones.
+
+    Addresses and ports that it does not name are TorchServe's own.
+    """
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     properties = {key.strip(): value.strip() for key, _, value in pairs}
     paths = {key: str(path.parent / properties[key]) for key in PATH_KEYS if key in properties}
-    return properties | paths
+    return DEFAULTS | properties | paths
 
 
 def free_properties() -> dict[str, str]:
@@ -41,9 +53,18 @@ def free_properties() -> dict[str, str]:
 
 
 def read_ports(properties: Mapping[str, str]) -> dict[str, int]:
-    """Return the ports of a server, by the key that names each."""
-    ports = {key: urlsplit(properties[key]).port or 0 for key in ADDRESS_KEYS}
-    return ports | {key: int(properties[key]) for key in PORT_KEYS}
+    """Return the ports of a server, by the key that names each; raises `ServerError`."""
+    given, ports = {**DEFAULTS, **properties}, {}
+    for key in (*ADDRESS_KEYS, *PORT_KEYS):
+        try:
+            address = key in ADDRESS_KEYS
+            ports[key] = urlsplit(given[key]).port or 0 if address else int(given[key])
+        except ValueError as error:
+            raise ServerError(
+                f"config.properties: {key}: expected a port, as in {DEFAULTS[key]}, got "
+                f"{given[key]}."
+            ) from error
+    return ports
 
 
 def check_ports(properties: Mapping[str, str]) -> None:
@@ -67,10 +88,26 @@ def check_port(key: str, port: int) -> None:
 
 
 def check_management(properties: Mapping[str, str]) -> None:
-    """Raise `ServerError` where others than this machine would reach the management API."""
-    address = properties["management_address"]
-    if urlsplit(address).hostname not in LOOPBACK:
-        raise ServerError(
-            f"config.properties: management_address: expected a host out of {', '.join(LOOPBACK)}, "
-            f"got {address}: who reaches it can stop models, or run code."
-        )
+    """Raise `ServerError` where others than this machine would reach the management API.
+
+    It is an address for HTTP and a host for gRPC. Those of other machines, those that mean all of
+    this one's networks, and names that may be either are refused.
+    """
+    given = {**DEFAULTS, **properties}
+    hosts = {
+        "management_address": urlsplit(given["management_address"]).hostname or "",
+        "grpc_management_address": given["grpc_management_address"].strip("[]"),
+    }
+    for key, host in hosts.items():
+        if not _is_loopback(host):
+            raise ServerError(
+                f"config.properties: {key}: expected the host 127.0.0.1, ::1 or localhost, got "
+                f"{given[key]}: who reaches it can stop models, or run code."
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

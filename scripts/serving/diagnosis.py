@@ -15,7 +15,7 @@ import torch
 from archives.building import find_archive
 from archives.configs import read_configs
 from repository import MODEL_STORE, ROOT, SERVER_FOLDER
-from serving.configuration import check_port, read_ports, read_properties
+from serving.configuration import check_management, check_port, read_ports, read_properties
 from serving.errors import ServerError
 from serving.java import FIRST_JAVA, find_java_home, java_release
 from serving.process import ServerRecord, find_server
@@ -43,9 +43,29 @@ def examine() -> Iterator[Finding]:
     yield from examine_hardware()
     yield from examine_java()
     yield from examine_disk()
-    server = find_server(SERVER_FOLDER)
-    yield from examine_ports(read_properties(), running=server is not None)
-    yield from examine_models(SERVER_FOLDER, server)
+    properties = read_properties()
+    yield from examine_doors(properties)
+    yield from examine_server(SERVER_FOLDER, properties)
+
+
+def examine_doors(properties: Mapping[str, str]) -> Iterator[Finding]:
+    """Tell whether others than this machine reach the management API."""
+    try:
+        check_management(properties)
+        yield Finding("management", "for this machine only")
+    except ServerError as error:
+        yield Finding("management", "open to others", str(error))
+
+
+def examine_server(folder: Path, properties: Mapping[str, str]) -> Iterator[Finding]:
+    """Tell about the ports and models of the server of `folder`, if there is one."""
+    try:
+        server = find_server(folder)
+    except ServerError as error:
+        yield Finding("server", "unknown", str(error))
+        return
+    yield from examine_ports(properties, running=server is not None)
+    yield from examine_models(folder, server)
 
 
 def examine_packages() -> Iterator[Finding]:

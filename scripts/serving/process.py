@@ -4,7 +4,6 @@ A server lives in a folder: its configuration, its logs and a record of its proc
 pid file and unpacked archives go to a temporary folder of its own, so that servers never meet.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,12 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from pydantic.dataclasses import dataclass
 
+from records import EXACT, DamagedRecordError, read_record, write_record
 from serving.configuration import LOG_CONFIG, check_management, check_ports
+from serving.errors import ServerError
 from serving.java import find_java_home
 from serving.logs import log_path, output_path
 from shutdown_gate import VARIABLE, close_gate
@@ -29,7 +30,7 @@ STOP_TIMEOUT_S = 20.0
 DRAIN_TIMEOUT_S, SETTLE_S = 120.0, 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=EXACT)
 class ServerRecord:
     """The first process of a server; `created_s` tells it from a later one with its pid."""
 
@@ -83,7 +84,7 @@ def _record(
         properties["inference_address"],
         properties["management_address"],
     )
-    _record_path(folder).write_text(json.dumps(asdict(record)), encoding="utf-8")
+    write_record(_record_path(folder), record)
     return record
 
 
@@ -93,7 +94,7 @@ def _prepare_folder(folder: Path, properties: Mapping[str, str]) -> Path:
     (folder / KEY_FILE).unlink(missing_ok=True)
     if log_path(folder).is_file():
         log_path(folder).unlink()
-    config = folder / "config.properties"
+    config = _config_path(folder)
     config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
     return config
 
@@ -131,15 +132,22 @@ def server_environment(folder: Path, temporary_folder: str) -> dict[str, str]:
 
 
 def find_server(folder: Path) -> ServerRecord | None:
-    """Return the server that runs in `folder`, or None."""
+    """Return the server that runs in `folder`, or None; raises `ServerError` if that is unknown."""
     record = _read_record(folder)
     return record if record and server_processes(record) else None
 
 
 def _read_record(folder: Path) -> ServerRecord | None:
-    if not _record_path(folder).exists():
-        return None
-    return ServerRecord(**json.loads(_record_path(folder).read_text(encoding="utf-8")))
+    """Return which server was started in `folder`; raises `ServerError` for a damaged record."""
+    path = _record_path(folder)
+    try:
+        return read_record(path, ServerRecord)
+    except DamagedRecordError as error:
+        # One may run: to forget it would leave it running, and holding its ports.
+        raise ServerError(
+            f"{path} is damaged, so that it does not tell which server runs: stop what "
+            f"`pgrep -af {_config_path(folder)}` lists, if anything, and remove that file."
+        ) from error
 
 
 def server_processes(record: ServerRecord) -> list[psutil.Process]:
@@ -163,6 +171,7 @@ def stop_server(folder: Path, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
     """Stop the server of `folder` with its workers and its files; tell whether it was running.
 
     Requests that run are answered first, those that come meanwhile get 503 and when to try again.
+    Raises `ServerError` where the record of the server is damaged.
     """
     record = _read_record(folder)
     if record is None:
@@ -197,6 +206,10 @@ def _signal(send: Callable[[], None]) -> None:
 
 def _gate_path(temporary_folder: str) -> Path:
     return Path(temporary_folder) / "gate"
+
+
+def _config_path(folder: Path) -> Path:
+    return folder / "config.properties"
 
 
 def _record_path(folder: Path) -> Path:

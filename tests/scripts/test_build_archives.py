@@ -1,6 +1,7 @@
 """Archives: from every source, complete, reproducible, and built only when something changed."""
 
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -11,21 +12,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 import torch
 import torchaudio
 from safetensors.torch import load_file
+from sentencepiece import SentencePieceTrainer
 from transformers import BertConfig, BertModel, Wav2Vec2ForCTC, Wav2Vec2Model, Wav2Vec2Processor
 
 import archives.fingerprint
-from archives.building import build_archive
+from archives.building import BuildRecord, build_archive
 from archives.configs import choose_configs, read_configs
 from archives.errors import BuildError
 from archives.fingerprint import fingerprint
 from archives.handler_files import copy_handlers, list_handler_files
 from archives.own_configs import demo_configs
+from archives.packaging import FormatName
 from benchmarks.full_size_models import (
     write_base_960h,
     write_bundle,
@@ -33,6 +37,7 @@ from benchmarks.full_size_models import (
     write_speech_bundle,
 )
 from build_archives import main
+from records import read_record, write_record
 from repository import EXAMPLES, HANDLER_FOLDER, ROOT
 from serving.local import build_with_settings, load_archive
 from speechtext.speech.ctc.emissions import compute_emissions
@@ -171,7 +176,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("archive_format", ["default", "tgz", "no-archive"])
 def test_every_format_holds_the_same_bytes_whatever_lies_around(
-    archive_format: str, tmp_path: Path, unpacked: Callable[[str], Path]
+    archive_format: FormatName, tmp_path: Path, unpacked: Callable[[str], Path]
 ) -> None:
     config, handlers = read_configs()["bert_seq_classification"], tmp_path / "handlers"
     copy_handlers(handlers)
@@ -193,10 +198,95 @@ def test_archive_has_every_file_once(model_store: Path) -> None:
         assert not [each for each in names if "__pycache__" in each or "/." in f"/{each}"]
 
 
+DAMAGED_RECORDS = {
+    "empty": b"",
+    "cut": b'{"source": "demo_models/wav2v',
+    "another kind": b"[1, 2]",
+    "unknown keys": b'{"source": "a", "archive_format": "tgz", "fingerprint": "b", "more": 1}',
+    "missing keys": b'{"source": "a"}',
+    "unknown format": b'{"source": "a", "archive_format": "zip", "fingerprint": "b"}',
+    "binary": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED_RECORDS.values(), ids=DAMAGED_RECORDS)
+def test_damaged_record_means_building_anew(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["bert_seq_classification", "--model-store", str(tmp_path)]
+    record = tmp_path / ".bert_seq_classification.json"
+    record.write_bytes(content)
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "damaged" in printed
+    assert "building from demo_models/bert_seq_classification" in printed
+    assert json.loads(record.read_text())["archive_format"] == "default"
+    assert main(arguments) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {record.name, f"{arguments[0]}.mar"}
+
+
+def test_record_is_replaced_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / ".model.json"
+    write_record(path, BuildRecord("before", "tgz", "1"))
+    with path.open() as opened:
+        write_record(path, BuildRecord("after", "tgz", "2"))
+        # Whoever reads meanwhile has the whole of the earlier one.
+        assert json.load(opened)["source"] == "before"
+    assert read_record(path, BuildRecord) == BuildRecord("after", "tgz", "2")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "remove", "write", "sentence"),
+    [
+        ("gpt2_text_generation", "tokenizer.json", {}, r"Expected a tokenizer \(.*\), got no such"),
+        (
+            "bert_seq_classification",
+            "index_to_name.json",
+            {"index_to_name.json": {"0": "no"}},
+            "index_to_name.json: expected names of the labels 0 to 1, got those of 0.",
+        ),
+        (
+            "wav2vec2",
+            "vocab.json",
+            {"vocab.json": {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "E": 5}},
+            "vocab.json: expected a token for each of the model's 32 labels, got 6 tokens.",
+        ),
+    ],
+)
+def test_source_whose_model_could_not_answer_is_refused(
+    name: str, remove: str, write: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "demo_models" / name, source)
+    (source / remove).unlink()
+    for file, content in write.items():
+        (source / file).write_text(json.dumps(content))
+    with pytest.raises(BuildError, match=f"^{name}: {sentence}"):
+        build_archive(read_configs()[name], tmp_path / "store", str(source))
+
+
+def test_emformer_with_the_pieces_of_another_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "demo_models" / "emformer_asr", source)
+    with (source / "spm.model").open("wb") as file:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(["a few words of another model"] * 10),
+            model_writer=file,
+            vocab_size=18,
+            minloglevel=2,
+        )
+    with pytest.raises(BuildError, match=r"spm.model: expected \d+ pieces, .*, got 18\.$"):
+        build_archive(read_configs()["emformer_asr"], tmp_path / "store", str(source))
+
+
 @pytest.mark.parametrize(
     ("archive_format", "path"), [("tgz", "wav2vec2.tar.gz"), ("no-archive", "wav2vec2/config.json")]
 )
-def test_other_formats_replace_the_archive(archive_format: str, path: str, tmp_path: Path) -> None:
+def test_other_formats_replace_the_archive(
+    archive_format: FormatName, path: str, tmp_path: Path
+) -> None:
     config = read_configs()["wav2vec2"]
     build_archive(config, tmp_path)
     build_archive(config, tmp_path, archive_format=archive_format)

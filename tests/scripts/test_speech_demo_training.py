@@ -21,6 +21,7 @@ from demo_models import (
     command_grammar,
     emformer,
     espeak,
+    pauses,
     speech_corpus,
     speech_examples,
     speech_training,
@@ -29,6 +30,7 @@ from demo_models import (
 )
 from demo_models.speech_corpus import CorpusPlan, Utterance, word_error_rate
 from demo_models.speech_training import AveragedWeights, Recipe, learning_rate
+from speechtext.speech.transcripts import Word
 
 DRAWERS = (
     command_grammar.command,
@@ -210,6 +212,19 @@ def test_band_limit_keeps_what_is_below() -> None:
 )
 def test_word_error_rate(references: list[str], hypotheses: list[str], percent: float) -> None:
     assert word_error_rate(references, hypotheses) == percent
+
+
+def test_sentences_are_joined_by_pauses_in_which_words_may_go_on() -> None:
+    spoken = [Utterance(np.full(16_000, level, np.int16), "", "") for level in (1000, -1000)]
+    silent = pauses.join(spoken, 0.5, None, seed=1)
+    assert silent.seams_s == [1.25]
+    assert silent.waveform[16_000:24_000].tolist() == [0] * 8_000
+    assert len(silent.waveform) == 40_000
+    noisy = pauses.join(spoken, 0.5, -40.0, seed=1)
+    assert noisy.waveform[16_000:24_000].std() == pytest.approx(10, rel=0.1)
+    apart = [Word("one", 0.1, 0.9, 1.0), Word("two", 1.6, 2.4, 1.0)]
+    assert pauses.count_glued(apart, silent.seams_s) == 0
+    assert pauses.count_glued([Word("onetwo", 0.1, 2.4, 1.0)], silent.seams_s) == 1
 
 
 def test_learning_rate_rises_holds_and_falls() -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import ssl
 import stat
+import subprocess
 import threading
 import zipfile
 from pathlib import Path
@@ -21,8 +22,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+import serve
 from serving.archives_server import serve_archives
-from serving.configuration import free_properties
+from serving.configuration import (
+    check_management,
+    free_properties,
+    read_ports,
+    read_properties,
+)
+from serving.diagnosis import examine_server
 from serving.errors import ServerError
 from serving.logs import log_path
 from serving.process import start_server, stop_server
@@ -172,12 +180,80 @@ def test_models_come_from_the_store_only(archives: list[Path], model_store: Path
         assert len(httpx2.get(f"{management}/models").json()["models"]) == 1
 
 
-def test_management_is_never_let_off_the_machine(tmp_path: Path) -> None:
-    port = free_properties()["management_address"].rpartition(":")[2]
-    for host in ("0.0.0.0", "192.168.1.2"):  # noqa: S104
-        properties = free_properties() | {"management_address": f"http://{host}:{port}"}
-        with pytest.raises(ServerError, match=r"management_address: expected a host out of 127"):
-            start_server(tmp_path, tmp_path, [], properties)
+OTHERS = ["0.0.0.0", "0", "::", "192.168.1.2", "example.com", "localhost.example.com", ""]  # noqa: S104
+OWN = ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST"]
+
+
+@pytest.mark.parametrize("host", OTHERS)
+@pytest.mark.parametrize("scheme", ["http", "https", "grpc"])
+def test_management_is_never_let_off_the_machine(scheme: str, host: str, tmp_path: Path) -> None:
+    changes = management_door(scheme, host)
+    sentence = f"properties: {next(iter(changes))}: expected the host 127.0.0.1, ::1 or localhost"
+    with pytest.raises(ServerError, match=sentence):
+        start_server(tmp_path, tmp_path, [], free_properties() | changes)
+
+
+@pytest.mark.parametrize("host", OWN)
+@pytest.mark.parametrize("scheme", ["http", "https", "grpc"])
+def test_management_is_for_this_machine(scheme: str, host: str) -> None:
+    check_management(management_door(scheme, host))
+
+
+def test_doors_that_nobody_names_are_torchserves_own(tmp_path: Path) -> None:
+    (tmp_path / "config.properties").write_text("job_queue_size=100\n")
+    properties = read_properties(tmp_path / "config.properties")
+    check_management(properties)
+    assert set(read_ports(properties).values()) == {8080, 8081, 8082, 7070, 7071}
+
+
+@pytest.mark.parametrize("key", ["management_address", "grpc_management_port"])
+def test_port_that_is_none_is_named(key: str) -> None:
+    with pytest.raises(ServerError, match=f"config.properties: {key}: expected a port"):
+        read_ports({key: "http://127.0.0.1:eighty"})
+
+
+def management_door(scheme: str, host: str) -> dict[str, str]:
+    """Return the key of config.properties that lets a host in by a scheme."""
+    bracketed = f"[{host}]" if ":" in host else host
+    if scheme == "grpc":
+        return {"grpc_management_address": host}
+    return {"management_address": f"{scheme}://{bracketed}:{free_port()}"}
+
+
+def free_port() -> str:
+    return free_properties()["management_address"].rpartition(":")[2]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"pid": 12', b"[]", b'{"pid": 1}', bytes(range(256))])
+def test_damaged_record_of_a_server_says_what_to_do(
+    content: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = tmp_path / "server.json"
+    record.write_bytes(content)
+    sentence = (
+        f"{record} is damaged, so that it does not tell which server runs: stop what "
+        f"`pgrep -af {tmp_path / 'config.properties'}` lists, if anything, and remove that file."
+    )
+    monkeypatch.setattr(serve, "SERVER_FOLDER", tmp_path)
+    assert serve.main(["stop"]) == 1
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+    with pytest.raises(ServerError, match=re.escape(sentence)):
+        serve_archives([MODEL], tmp_path)
+    (found,) = examine_server(tmp_path, free_properties())
+    assert found.problem == sentence
+    assert record.exists()
+
+
+def test_server_of_a_damaged_record_is_found_as_it_says(
+    archives: list[Path], model_store: Path
+) -> None:
+    with run_server(archives=archives, store=model_store) as server:
+        config = str(server.folder / "config.properties")
+        listed = subprocess.run(["pgrep", "-f", config], capture_output=True, text=True).stdout
+        assert str(server.record.pid) in listed.split()
 
 
 def test_archive_that_reaches_out_of_its_folder_is_refused(

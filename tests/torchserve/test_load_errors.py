@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer
+from ts.context import Context
 
+from load_errors import check_files_and_explain
 from serving.local import load_archive
 from support.common import LoadModel
 
 Damage = Callable[[Path], None]
 TEXT, WAV2VEC2, EMFORMER = "bert_seq_classification", "wav2vec2", "emformer_asr"
-LIVE = "emformer_asr_live"
+LIVE, GENERATION = "emformer_asr_live", "gpt2_text_generation"
 
 
 def settings(changes: Any) -> Damage:
@@ -89,6 +93,55 @@ def pickled(damage: Damage) -> Damage:
         manifest["model"]["serializedFile"] = "pytorch_model.bin"
         path.write_text(json.dumps(manifest))
         damage(folder)
+
+    return change
+
+
+def made_up_tokenizer(folder: Path) -> None:
+    """Replace a tokenizer by what transformers makes up where there is none."""
+    (folder / "tokenizer.json").unlink()
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+
+
+def more_tokens(folder: Path) -> None:
+    """Give a tokenizer tokens that its model knows nothing of."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    embeddings = AutoConfig.from_pretrained(folder).vocab_size
+    tokenizer.add_tokens([f"<{number}>" for number in range(embeddings)])
+    tokenizer.save_pretrained(folder)
+
+
+def vocabulary(change: Callable[[dict[str, int]], dict[str, int]]) -> Damage:
+    """Return what changes the tokens of a Wav2Vec2."""
+
+    def write(folder: Path) -> None:
+        path = folder / "vocab.json"
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+    return write
+
+
+def other_pieces(folder: Path) -> None:
+    """Replace the pieces of an Emformer by 25 of another text."""
+    words = ["some words that nobody ever said to this model", "and a few more of them"] * 10
+    with (folder / "spm.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(words), model_writer=file, vocab_size=25, minloglevel=2
+        )
+
+
+def names(content: Mapping[str, Any]) -> Damage:
+    """Return what names the labels otherwise."""
+    return written("index_to_name.json", json.dumps(content).encode())
+
+
+def own_names(content: Mapping[str, Any]) -> Damage:
+    """Return what names the labels in the model's own configuration only."""
+
+    def change(folder: Path) -> None:
+        (folder / "index_to_name.json").unlink()
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": content}))
 
     return change
 
@@ -188,6 +241,72 @@ def pickled(damage: Damage) -> Damage:
             written("config.json", b"{}"),
             "config.json: expected the sizes of the weights beside it, got other ones.",
         ),
+        (
+            GENERATION,
+            made_up_tokenizer,
+            "Expected a tokenizer with a vocabulary, got one of special tokens only.",
+        ),
+        (TEXT, made_up_tokenizer, "Expected a tokenizer with a vocabulary, got one of .*"),
+        (
+            TEXT,
+            more_tokens,
+            r"Expected a tokenizer with ids below \d+, the model's vocab_size, got one with ids "
+            r"up to \d+.",
+        ),
+        (
+            WAV2VEC2,
+            vocabulary(lambda tokens: {each: tokens[each] for each in tokens.keys() - {*"XYZ"}}),
+            "vocab.json: expected a token for each of the model's 32 labels, got 29 tokens.",
+        ),
+        (
+            WAV2VEC2,
+            vocabulary(lambda tokens: tokens | {"É": len(tokens)}),
+            "vocab.json: expected ids below 32, as many as the model has labels, got ids up to 32.",
+        ),
+        (
+            EMFORMER,
+            other_pieces,
+            r"spm.model: expected \d+ pieces, as many as the model has labels, got 25.",
+        ),
+        (LIVE, other_pieces, r"spm.model: expected \d+ pieces, .*, got 25."),
+        (
+            TEXT,
+            names({"0": "no"}),
+            "index_to_name.json: expected names of the labels 0 to 1, got those of 0.",
+        ),
+        (TEXT, names({}), "index_to_name.json: expected names of the labels 0 to 1, got none."),
+        (
+            TEXT,
+            names({"0": "no", "1": "yes", "2": "perhaps"}),
+            "index_to_name.json: expected names of the labels 0 to 1, got those of 0, 1, 2.",
+        ),
+        (TEXT, names({"0": "no", "2": "yes"}), "index_to_name.json: .*, got those of 0, 2."),
+        (TEXT, names({"no": 0, "yes": 1}), "index_to_name.json: .*, got those of no, yes."),
+        (
+            TEXT,
+            names({"0": "yes", "1": "yes"}),
+            "index_to_name.json: expected a name of its own for each label, got two yes.",
+        ),
+        (
+            TEXT,
+            names({"0": "no", "1": None}),
+            "index_to_name.json: expected a text as the name of label 1, got a NoneType.",
+        ),
+        (
+            TEXT,
+            names({"0": [], "1": ["yes"]}),
+            "index_to_name.json: expected a text as the name of label 0, got a list.",
+        ),
+        (
+            TEXT,
+            own_names({"0": "no", "2": "yes"}),
+            "config.json: id2label: expected names of the labels 0 to 1, got those of 0, 2.",
+        ),
+        (
+            TEXT,
+            own_names({"0": "no", "1": "yes", "2": "perhaps"}),
+            "config.json: expected the sizes of the weights beside it, got other ones.",
+        ),
         (EMFORMER, empty_zip("model.pt"), "model.pt: expected TorchScript, got a damaged file."),
         (EMFORMER, other_script, "model.pt: expected an Emformer RNN-T, got a Linear."),
         (LIVE, other_script, "model.pt: expected an Emformer RNN-T, got a Linear."),
@@ -231,5 +350,37 @@ def test_pickled_weights_run_no_code(
     assert not (tmp_path / "proof").exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"0": ["n01440764", "no"], "1": ["n01443537", "yes"]},
+        {"object_type_names": ["no", "yes"]},
+        {"label_list": "[no, yes]"},
+        {"label_list": ["no", "yes"]},
+    ],
+)
+def test_names_of_torchserves_examples_are_taken(
+    unpacked: Callable[[str], Path], tmp_path: Path, content: Mapping[str, Any]
+) -> None:
+    folder = tmp_path / TEXT
+    shutil.copytree(unpacked(TEXT), folder)
+    names(content)(folder)
+    replies = load_archive(folder).answer([{"body": text} for text in ("Terrible!", "Great!")])
+    assert [(each.status, each.answer) for each in replies] == [(200, "no"), (200, "yes")]
+
+
 def test_whole_archive_still_loads(load_model: LoadModel) -> None:
     assert load_model(TEXT).handler.initialized
+
+
+def test_memory_that_runs_out_while_loading_is_no_mistake_in_the_archive(tmp_path: Path) -> None:
+    class Handler:
+        @check_files_and_explain()
+        def initialize(self, context: Any) -> None:
+            torch.empty(2**50)
+
+    manifest: dict[str, Any] = {"model": {}}
+    context = Context("model", tmp_path, manifest, 1, None, "0.12")
+    # The class that TorchServe answers with 507.
+    with pytest.raises(MemoryError):
+        Handler().initialize(context)

@@ -84,7 +84,8 @@ class LiveRecognizer:
         Raises `ValueError` with one sentence for what does not fit together.
         """
         folder, settings = Path(folder), settings or LiveSettings()
-        vocabulary, model = load_vocabulary(folder), load_transducer(folder / file, device)
+        vocabulary = load_vocabulary(folder)
+        model = load_transducer(folder / file, device, vocabulary)
         if is_beam_search(model):
             raise ValueError(
                 "Expected the TorchScript file that make archive writes, got an RNNTBeamSearch, "

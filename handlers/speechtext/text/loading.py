@@ -1,6 +1,5 @@
 """Loading a text archive: tokenizer, model and labels, from the archive's folder alone."""
 
-import json
 import logging
 import sys
 import warnings
@@ -17,13 +16,13 @@ from speechtext.checkpoints import load_checkpoint, load_script
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.settings import STRICT
 from speechtext.text.base import LoadedModel
+from speechtext.text.labels import load_labels
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
 from speechtext.text.windows import find_input_names
 
 logger = logging.getLogger(__name__)
 
-LABELS_FILE = "index_to_name.json"
 MODEL_FILE = "model.pt"
 
 
@@ -53,12 +52,13 @@ def load_text_model(
         network = load_network(folder, tokenizer, settings, device, settings.dtype)
         network = quantize(network) if settings.quantization else network
         config = network.config
+    check_vocabulary(tokenizer, config)
     _check_label_count(settings, config.num_labels)
     return LoadedModel(
         network,
         tokenizer,
         config,
-        load_labels(folder, config),
+        load_labels(folder, config) if find_task(settings.mode).has_labels else {},
         device,
         min(tokenizer.model_max_length, count_positions(network, config)),
         find_input_names(network, tokenizer),
@@ -89,15 +89,12 @@ def check_settings(settings: TextSettings, device: torch.device) -> None:
 def load_tokenizer(folder: Path, settings: TextSettings) -> Any:
     """Return the archive's tokenizer; `do_lower_case` overrides its own casing where it is set.
 
-    Raises `ValueError` where there is none, and for one that does not know which characters a token
-    is made of.
+    Raises `ValueError` where there is none, for one that does not know which characters a token is
+    made of, and for one without a token to pad with.
     """
     casing = {} if settings.do_lower_case is None else {"do_lower_case": settings.do_lower_case}
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **casing)
-    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
-    # transformers makes up an empty vocabulary where none of them is there.
-    if tokenizer.vocab_files_names and not any((folder / name).exists() for name in files):
-        raise ValueError(f"Expected a tokenizer ({', '.join(sorted(files))}), got no such file.")
+    check_tokenizer_files(folder, tokenizer)
     if not tokenizer.is_fast:
         raise ValueError(
             f"Expected a tokenizer of the tokenizers library, with a tokenizer.json, got "
@@ -105,7 +102,31 @@ def load_tokenizer(folder: Path, settings: TextSettings) -> Any:
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise ValueError("Expected a tokenizer with a token for padding, end or unknown, got none.")
     return tokenizer
+
+
+def check_tokenizer_files(folder: Path, tokenizer: Any) -> None:
+    """Raise `ValueError` where a tokenizer has no file: transformers makes up an empty one."""
+    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    if tokenizer.vocab_files_names and not any((folder / name).exists() for name in files):
+        raise ValueError(f"Expected a tokenizer ({', '.join(sorted(files))}), got no such file.")
+
+
+def check_vocabulary(tokenizer: Any, config: Any) -> None:
+    """Raise `ValueError` for a tokenizer without a vocabulary, or with that of another model."""
+    own = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    if own.keys() <= set(tokenizer.all_special_tokens):
+        raise ValueError("Expected a tokenizer with a vocabulary, got one of special tokens only.")
+    # What a model has no embedding for ends its request.
+    embeddings = getattr(config.get_text_config(), "vocab_size", None)
+    highest = max(tokenizer.get_vocab().values())
+    if embeddings is not None and highest >= embeddings:
+        raise ValueError(
+            f"Expected a tokenizer with ids below {embeddings}, the model's vocab_size, got one "
+            f"with ids up to {highest}."
+        )
 
 
 def load_network(
@@ -200,13 +221,6 @@ def count_positions(network: Any, config: Any) -> int:
         ):
             return int(positions) - int(module.padding_idx) - 1
     return int(positions)
-
-
-def load_labels(folder: Path, config: Any) -> dict[int, str]:
-    """Return the name of each label: `index_to_name.json`, else the model's own `id2label`."""
-    path = folder / LABELS_FILE
-    names = json.loads(path.read_text(encoding="utf-8")) if path.exists() else config.id2label
-    return {int(index): str(name) for index, name in (names or {}).items()}
 
 
 def compile_model(model: Any, settings: CompileSettings) -> Any:

@@ -26,6 +26,7 @@ def load_model(
     check_architecture(model)
     if settings.target_lang:
         choose_language(model, processor, settings.target_lang)
+    check_vocabulary(processor.tokenizer, model.lm_head.out_features)
     model = model.to(device, dtype).eval()
     if device.type == "cpu":
         speed_up_convolutions(model.wav2vec2.feature_extractor.conv_layers)
@@ -51,6 +52,28 @@ def choose_language(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, languag
         model.load_adapter(language, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ValueError(f"handler.target_lang: {error}") from error
+
+
+def check_vocabulary(tokenizer: Wav2Vec2CTCTokenizer, labels: int) -> None:
+    """Raise `ValueError` where the tokens of `vocab.json` are not the `labels` of the model's head.
+
+    The tokenizer adds special tokens behind them, which the model never says, where it lacks any.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if not set(range(labels)) <= set(vocabulary.values()):
+        raise ValueError(
+            f"vocab.json: expected a token for each of the model's {labels} labels, got "
+            f"{len(vocabulary)} tokens."
+        )
+    silent = set(tokenizer.all_special_tokens)
+    silent -= {tokenizer.pad_token, tokenizer.word_delimiter_token}
+    spoken = vocabulary.keys() - silent
+    highest = max((vocabulary[token] for token in spoken), default=0)
+    if highest >= labels:
+        raise ValueError(
+            f"vocab.json: expected ids below {labels}, as many as the model has labels, got ids up "
+            f"to {highest}."
+        )
 
 
 def name_labels(tokenizer: Wav2Vec2CTCTokenizer, count: int) -> list[str]:

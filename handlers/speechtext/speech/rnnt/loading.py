@@ -24,12 +24,25 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     return Vocabulary(pieces)
 
 
-def load_transducer(path: Path, device: torch.device) -> Any:
-    """Return a TorchScript file on its device; raises `ValueError` for another kind of model."""
+def load_transducer(path: Path, device: torch.device, vocabulary: Vocabulary) -> Any:
+    """Return a TorchScript file on its device.
+
+    Raises `ValueError` for another kind of model, and for one with another vocabulary.
+    """
     model = load_script(path, device)
     if not (is_beam_search(model) or hasattr(model, "encoder")):
         raise ValueError(f"{path.name}: expected an Emformer RNN-T, got a {model.original_name}.")
+    check_vocabulary(vocabulary, model.blank if is_beam_search(model) else model.decoder.blank)
     return model
+
+
+def check_vocabulary(vocabulary: Vocabulary, blank: int) -> None:
+    """Raise `ValueError` where the pieces are not the labels before the `blank`, the last one."""
+    if len(vocabulary) != blank:
+        raise ValueError(
+            f"{SENTENCEPIECE_FILE}: expected {blank} pieces, as many as the model has labels, got "
+            f"{len(vocabulary)}."
+        )
 
 
 def is_beam_search(model: Any) -> bool:

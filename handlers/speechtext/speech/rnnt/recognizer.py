@@ -155,7 +155,7 @@ def load_recognizer(
 ) -> EmformerRecognizer | ScriptedBeamSearch:
     """Return what recognises with a TorchScript file, whichever of the two kinds it is, run."""
     vocabulary = load_vocabulary(folder)
-    model = load_transducer(folder / file, device)
+    model = load_transducer(folder / file, device, vocabulary)
     if is_beam_search(model):
         search = ScriptedBeamSearch(model, vocabulary, folder, settings.beam_width)
         search.transcribe([torch.zeros(SAMPLE_RATE_HZ)])

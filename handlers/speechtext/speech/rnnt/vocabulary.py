@@ -21,10 +21,13 @@ class Vocabulary:
         # Unknown, end and padding tokens have no text.
         self._silent = {pieces.unk_id(), pieces.eos_id(), pieces.pad_id()}
 
+    def __len__(self) -> int:
+        """Return how many pieces there are."""
+        return int(self._pieces.get_piece_size())
+
     def names(self) -> list[str]:
         """Return what people call the labels: the pieces, and the blank behind them."""
-        count = self._pieces.get_piece_size()
-        return [*(self._pieces.id_to_piece(label) for label in range(count)), "blank"]
+        return [*(self._pieces.id_to_piece(label) for label in range(len(self))), "blank"]
 
     def spell(self, labels: Sequence[int]) -> str:
         """Return the text of labels."""
@@ -63,7 +66,7 @@ class Vocabulary:
         """
         labels = [token.label for token in word]
         chosen = [float(each[label]) for each, label in zip(probabilities, labels, strict=True)]
-        count = self._pieces.get_piece_size()
+        count = len(self)
         found: dict[str, float] = {}
         for position, each in enumerate(probabilities):
             best = each[:count].topk(min(ALTERNATIVES, count))

@@ -1,0 +1,62 @@
+"""The names of a model's labels."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LABELS_FILE = "index_to_name.json"
+# Keys of TorchServe's examples, under which all names are in order: a list, or "[O, B-PER]".
+NAMES_IN_ORDER = ("object_type_names", "label_list")
+
+
+def load_labels(folder: Path, config: Any) -> dict[int, str]:
+    """Return the name of each label: `index_to_name.json`, else the model's own `id2label`.
+
+    A name may be a list, as ImageNet's are, of which TorchServe takes the last (see
+    `ts.utils.util.load_label_mapping`). Raises `ValueError` for a label without a name of its own,
+    and for a name without a label.
+    """
+    path = folder / LABELS_FILE
+    if not path.exists():
+        return _read_names("config.json: id2label", config.id2label, config.num_labels)
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{LABELS_FILE}: expected JSON, got a damaged file: {error}.") from error
+    if not isinstance(names, dict):
+        kind = type(names).__name__
+        raise ValueError(f"{LABELS_FILE}: expected a JSON object, got a {kind}.")
+    return _read_names(LABELS_FILE, _by_index(names), config.num_labels)
+
+
+def _by_index(names: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in NAMES_IN_ORDER:
+        given = names.get(key)
+        if isinstance(given, str):
+            given = [name.strip() for name in given.strip("[] ").split(",")]
+        if isinstance(given, list):
+            return {str(index): name for index, name in enumerate(given)}
+    return names
+
+
+def _read_names(where: str, names: Mapping[Any, Any], count: int) -> dict[int, str]:
+    given = {str(index): name for index, name in names.items()}
+    if given.keys() != {str(index) for index in range(count)}:
+        keys = f"those of {', '.join(given)[:100]}" if given else "none"
+        raise ValueError(f"{where}: expected names of the labels 0 to {count - 1}, got {keys}.")
+    labels = {index: _read_name(where, index, given[str(index)]) for index in range(count)}
+    seen: set[str] = set()
+    for name in labels.values():
+        if name in seen:
+            raise ValueError(f"{where}: expected a name of its own for each label, got two {name}.")
+        seen.add(name)
+    return labels
+
+
+def _read_name(where: str, index: int, name: Any) -> str:
+    last = name[-1] if isinstance(name, list) and name else name
+    if not isinstance(last, str | int | float):
+        kind = type(last).__name__
+        raise ValueError(f"{where}: expected a text as the name of label {index}, got a {kind}.")
+    return str(last)
