@@ -1,6 +1,7 @@
 """The time that a batch may take: shared out before work is begun, and over at its deadline."""
 
 import time
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -77,9 +78,9 @@ def test_those_admitted_keep_their_places() -> None:
 
 
 def test_all_of_a_batch_end_at_its_deadline() -> None:
-    runs = []
+    runs: list[Sequence[int]] = []
 
-    def run(requests: list[int]) -> list[int]:
+    def run(requests: Sequence[int]) -> Sequence[int]:
         runs.append(requests)
         time.sleep(0.02)
         check_time()

@@ -23,8 +23,9 @@ from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
 from speechtext.speech.rnnt.features import load_features
 from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
 from speechtext.speech.rnnt.transducer import Transducer
+from speechtext.text.base import Answer
 from speechtext.text.predictor import TextPredictor
-from speechtext.text.sampling import LEAST_DIVISOR
+from speechtext.text.ranges import LEAST_PENALTY, LEAST_TEMPERATURE
 from speechtext.text.settings import TextSettings
 from support.common import EXAMPLES
 
@@ -134,10 +135,15 @@ def test_generation_whatever_is_asked_for(asked: dict[str, Any]) -> None:
 def test_least_temperature_and_penalty_have_numbers() -> None:
     settings = TextSettings(mode="text_generation")
     predictor = TextPredictor.load(DEMO_MODELS / "gpt2_text_generation", settings)
-    least = {"temperature": LEAST_DIVISOR, "repetition_penalty": LEAST_DIVISOR, "top_p": 0.9}
+    least = {
+        "temperature": LEAST_TEMPERATURE,
+        "repetition_penalty": LEAST_PENALTY,
+        "top_p": 0.9,
+    }
     asked = {"max_new_tokens": 5, "do_sample": True, "details": True, **least}
     example = predictor.read({"inputs": "Once upon", "parameters": asked})
     (answer,) = predictor.answer([example])
+    assert isinstance(answer, Answer)
     for token in answer.content[0]["details"]["tokens"]:
         assert np.isfinite(token["logprob"])
 

@@ -15,8 +15,9 @@ AnswerCount = Annotated[int, KeyOptions(ge=1, le=MOST_ANSWERS)]
 # What torch takes for a seed.
 Seed = Annotated[int, KeyOptions(ge=0, lt=2**63)]
 # Logits are divided by both: so that float32 holds them after the smallest of each.
-Temperature = Annotated[float, KeyOptions(ge=1e-6, le=100)]
-RepetitionPenalty = Annotated[float, KeyOptions(ge=0.01, le=10)]
+LEAST_TEMPERATURE, LEAST_PENALTY = 1e-6, 0.01
+Temperature = Annotated[float, KeyOptions(ge=LEAST_TEMPERATURE, le=100)]
+RepetitionPenalty = Annotated[float, KeyOptions(ge=LEAST_PENALTY, le=10)]
 TopP = Annotated[float, KeyOptions(gt=0, le=1)]
 # Tokens of a window: the special ones, those of a question, and some more.
 WindowTokens = Annotated[int, KeyOptions(ge=8, le=MOST)]
