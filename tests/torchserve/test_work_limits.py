@@ -14,7 +14,7 @@ from serving.local import LocalModel, Reply, build_with_settings, load_archive
 from speechtext.errors import MalformedRequestError
 from speechtext.payloads import LONGEST_LITERAL, as_fields
 from speechtext.speech.costs import PROBE_S, SpeechCost
-from speechtext.text.base import CHARACTERS_PER_TOKEN, TextCosts
+from speechtext.text.base import CHARACTERS_PER_TOKEN, MOST_CHARACTERS, TextCosts
 from support.common import EXAMPLES, LoadModel, pipeline_rows
 
 EXPLAIN = {"explain": "True"}
@@ -174,6 +174,16 @@ def test_characters_are_counted_before_they_are_tokenised(load_model: LoadModel)
     assert fits.status == 200
     assert (longer.status, longer.answer["type"]) == (413, "TextTooLong")
     assert f"at most {most} characters" in longer.answer["message"]
+
+
+def test_text_that_is_read_whole_has_a_limit_too(load_model: LoadModel) -> None:
+    context = {"question": "Who works?", "context": "1," * (MOST_CHARACTERS // 2)}
+    for name, payload in (
+        ("bert_token_classification", "{" + "1," * (MOST_CHARACTERS // 2)),
+        ("bert_question_answering", context),
+    ):
+        (reply,) = load_model(name).answer([{"body": payload}])
+        assert (reply.status, reply.answer["type"]) == (413, "TextTooLong")
 
 
 def test_answers_to_a_question_are_bounded(load_model: LoadModel) -> None:

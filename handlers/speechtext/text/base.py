@@ -37,9 +37,9 @@ from speechtext.text.windows import EncodedBatch, Scored, pad_batch, score_windo
 
 # Windows over a text move on by this part of their room, or more.
 LEAST_ADVANCE = 4
-# Of a text that is cut, so many characters for each token that is read, at most; and of one that is
-# read whole. Tokenising takes 180 bytes for each.
-CHARACTERS_PER_TOKEN, MOST_CHARACTERS = 1000, 1_000_000
+# Characters of a text that is cut for each token that is read, at most, and of one that is read
+# whole. Tokenising takes up to 660 bytes for each.
+CHARACTERS_PER_TOKEN, MOST_CHARACTERS = 1000, 250_000
 # Gets the number of an example, and what was added to its text.
 TokenListener = Callable[[int, TokenEvent], None]
 
