@@ -8,7 +8,7 @@ import torch
 from batches import Answer, answer_requests
 from device_io import Row, prepare_worker
 from load_errors import check_files_and_explain
-from speech_requests import SpeechRequest, read_request, write_answer
+from speech_requests import SpeechRequest, describe_recognizer, read_request, write_answer
 from speechtext.host_memory import keep_loaded
 from speechtext.settings import read_settings
 from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
@@ -45,7 +45,15 @@ class Wav2VecHandler:
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
         """Return one transcript or alignment for each recording of the batch, in order."""
         return answer_requests(
-            data, context, lambda index, row: self._parse(index, row, context), self._answer
+            data,
+            context,
+            lambda index, row: self._parse(index, row, context),
+            self._answer,
+            describe_recognizer(
+                self.expected_sampling_rate,
+                self._settings.max_audio_seconds,
+                self._settings.decoder,
+            ),
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
