@@ -100,14 +100,14 @@ class LiveHandler:
     def _answer(self, chunks: Sequence[AudioChunk]) -> list[Any]:
         works = [self.recognizer.cost.measure(chunk.duration_s) for chunk in chunks]
         answers = run_admitted(self._recognize, chunks, works)
-        self._end_where(chunks, [isinstance(answer, RequestError) for answer in answers])
+        pairs = zip(chunks, answers, strict=True)
+        self._end([chunk for chunk, answer in pairs if isinstance(answer, RequestError)])
         return answers
 
-    def _end_where(self, chunks: Sequence[AudioChunk], unheard: Sequence[bool]) -> None:
+    def _end(self, chunks: Sequence[AudioChunk]) -> None:
         """End the sessions of chunks that were not recognised: what follows would make no sense."""
-        for chunk, ends in zip(chunks, unheard, strict=True):
-            if ends:
-                self._sessions.end(chunk.name)
+        for chunk in chunks:
+            self._sessions.end(chunk.name)
 
     def _recognize(self, chunks: Sequence[AudioChunk]) -> list[Answer]:
         # Who does not wait for answers may have several chunks in a batch.
@@ -115,6 +115,6 @@ class LiveHandler:
         try:
             self.recognizer.recognize(list(sessions.values()))
         except DeadlineError:
-            self._end_where(chunks, [True] * len(chunks))
+            self._end(chunks)
             raise
         return [write_live(chunk.name, chunk.session.tell(chunk.ends)) for chunk in chunks]

@@ -14,13 +14,14 @@ import av
 from speechtext.errors import MalformedRequestError
 
 MOV, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+WAV_HEADER = re.compile(rb"RIFF.{4}WAVE", re.DOTALL)
 # A page of Ogg with which a stream begins, at position 0.
 OGG_PAGE = re.compile(rb"OggS\x00[\x02\x06]\x00{8}")
 # With the first block, of 34 bytes, behind the name.
 FLAC_HEADER = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 # How a recording begins, by FFmpeg's name of the container; each matches once in a whole one.
 HEADERS: dict[str, Sequence[re.Pattern[bytes]]] = {
-    "wav": [re.compile(rb"RIFF.{4}WAVE", re.DOTALL)],
+    "wav": [WAV_HEADER],
     "flac": [FLAC_HEADER],
     "ogg": [OGG_PAGE],
     "amr": [re.compile(rb"#!AMR(?:-WB)?\n")],

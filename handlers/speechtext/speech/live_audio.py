@@ -1,13 +1,13 @@
 """A recording that arrives in pieces of bytes, cut anywhere: to samples at the model's rate."""
 
 import io
-import re
 import wave
 
 import torch
 
 from speechtext.errors import MalformedRequestError, RequestError, UnsupportedMediaError
 from speechtext.speech.audio_limits import check_duration, check_rate
+from speechtext.speech.joined import WAV_HEADER
 from speechtext.speech.pcm import CODECS, MAX_CHANNELS, PcmDecoder, PcmFormat
 from speechtext.speech.resampling import Resampler
 
@@ -15,7 +15,6 @@ from speechtext.speech.resampling import Resampler
 MAX_HEADER_BYTES = 65_536
 # Programs that write to a pipe leave one of these as the length of the data, or nearly.
 UNKNOWN_DATA_BYTES = 0x7F000000
-WAV_HEADER = re.compile(rb"RIFF.{4}WAVE", re.DOTALL)
 WAV_HEADER_BYTES = 12
 
 

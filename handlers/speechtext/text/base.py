@@ -96,6 +96,8 @@ class TextTask(ABC):
     # Whether a TorchScript file can hold the model.
     scriptable: ClassVar[bool] = False
     padding_side: ClassVar[str] = "right"
+    # Whether a text is read to its end, in windows, and not cut to one.
+    reads_whole: ClassVar[bool] = False
     # Whether what is explained follows one another, as the tokens of a continuation do.
     as_matrix: ClassVar[bool] = False
 
@@ -144,7 +146,9 @@ class TextTask(ABC):
 
     @property
     def most_characters(self) -> int:
-        """Return the characters of the longest text that is tokenised, read whole or not."""
+        """Return the characters of the longest text that is tokenised."""
+        if self.reads_whole:
+            return MOST_CHARACTERS
         return min(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * self.max_tokens)
 
     def sample(self, words: int) -> dict[str, Any]:

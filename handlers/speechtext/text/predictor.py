@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 
-from speechtext.allowance import admit, run_admitted
+from speechtext.allowance import run_admitted
 from speechtext.devices import CPU
 from speechtext.errors import RequestError
 from speechtext.text.base import Answer, TextTask, TokenListener
@@ -107,17 +107,13 @@ class TextPredictor:
         """Encode examples and run those that have windows and are not too much work."""
         task = self.task
         found = run_admitted(task.cut_all, examples, list(map(task.measure_reading, examples)))
-        kept = _find_good(found)
+        kept = [i for i, each in enumerate(found) if not isinstance(each, RequestError)]
         works = [task.measure_work(examples[index], found[index]) for index in kept]
-        for index, refusal in zip(kept, admit(works), strict=True):
-            found[index] = refusal or found[index]
-        kept = _find_good(found)
-        if kept:
+
+        def run_kept(kept: Sequence[int]) -> Sequence[Any]:
             batch = task.join([examples[each] for each in kept], [found[each] for each in kept])
-            for index, answer in zip(kept, run(batch, kept), strict=True):
-                found[index] = answer
+            return run(batch, kept)
+
+        for index, outcome in zip(kept, run_admitted(run_kept, kept, works), strict=True):
+            found[index] = outcome
         return found
-
-
-def _find_good(found: Sequence[Any]) -> list[int]:
-    return [index for index, each in enumerate(found) if not isinstance(each, RequestError)]

@@ -17,13 +17,7 @@ from speechtext.text.answer_spans import (
     score_context,
     whole_words,
 )
-from speechtext.text.base import (
-    MOST_CHARACTERS,
-    UnderstandingTask,
-    own_tokens,
-    too_long,
-    write_words,
-)
+from speechtext.text.base import UnderstandingTask, own_tokens, too_long, write_words
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Content, Example, text_of, unknown_target
 from speechtext.text.ranges import MOST_ANSWERS, AnswerCount, Count, PositiveCount, WindowTokens
@@ -52,15 +46,11 @@ class QuestionAnswering(UnderstandingTask):
     auto_model = AutoModelForQuestionAnswering
     parameters = QuestionParameters
     per_token = True
+    reads_whole = True
 
     def read_texts(self, content: Content) -> tuple[str, str | None]:
         """Return the question and its context."""
         return text_of(content, "question"), text_of(content, "context")
-
-    @property
-    def most_characters(self) -> int:
-        """Return the longest question with its context, which is read whole."""
-        return MOST_CHARACTERS
 
     def sample(self, words: int) -> dict[str, Any]:
         """Return a question about a context of so many words, and as many answers as may be."""

@@ -8,13 +8,7 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoModelForTokenClassification
 
 from speechtext.settings import STRICT
-from speechtext.text.base import (
-    MOST_CHARACTERS,
-    UnderstandingTask,
-    own_tokens,
-    too_long,
-    write_words,
-)
+from speechtext.text.base import UnderstandingTask, own_tokens, too_long, write_words
 from speechtext.text.entities import (
     Labelled,
     ScoredToken,
@@ -55,11 +49,7 @@ class TokenClassification(UnderstandingTask):
     parameters = TokenParameters
     has_labels = True
     per_token = True
-
-    @property
-    def most_characters(self) -> int:
-        """Return the longest text, which is read whole."""
-        return MOST_CHARACTERS
+    reads_whole = True
 
     def sample(self, words: int) -> dict[str, Any]:
         """Return a text of so many words, with the first of them to be explained."""

@@ -1,14 +1,10 @@
 """A text model tried when it is loaded: what loads answers, and what that takes is known."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from speechtext.allowance import measure_seconds
 from speechtext.errors import RequestError
-from speechtext.text.base import TextCosts, TextTask, write_words
+from speechtext.text.base import Answer, TextCosts, TextTask, write_words
 from speechtext.text.explanation.explainer import Explainer, count_tokens
-from speechtext.text.payloads import Example
-from speechtext.text.tokens import Window, tokenize
+from speechtext.text.tokens import tokenize
 
 # Words of a short text and of a long one, whose difference shows what a token takes.
 SHORT_WORDS, LONG_WORDS = 2, 256
@@ -27,17 +23,17 @@ def try_task(task: TextTask) -> TextCosts:
     """
     # What the settings say of a request without parameters is only looked at.
     encode_defaults(task)
-    short_s, short, _ = _time(task, SHORT_WORDS)
-    long_s, long, added = _time(task, min(LONG_WORDS, count_words(task.max_tokens)))
-    tokens = _count(long) - _count(short)
+    short_s, short = _time(task, SHORT_WORDS)
+    long_s, long = _time(task, min(LONG_WORDS, count_words(task.max_tokens)))
+    tokens = long.tokens_in - short.tokens_in
     # Of a small model, most of the time is none of its tokens'.
     differs = tokens > 0 and long_s - short_s > LEAST_DIFFERENCE * long_s
-    token_s = (long_s - short_s) / tokens if differs else long_s / _count(long)
+    token_s = (long_s - short_s) / tokens if differs else long_s / long.tokens_in
     return TextCosts(
         character_s=_measure_characters(task),
         token_s=token_s,
-        new_token_s=long_s / max(1, added),
-        window_tokens=max(0, int(short_s / token_s) - _count(short)),
+        new_token_s=long_s / max(1, long.tokens_out),
+        window_tokens=max(0, int(short_s / token_s) - short.tokens_in),
     )
 
 
@@ -76,22 +72,13 @@ def encode_defaults(task: TextTask) -> None:
         ) from error
 
 
-def _time(task: TextTask, words: int) -> tuple[float, Sequence[Window], int]:
-    """Return the seconds of an answer, the windows of its text and the tokens that were added."""
+def _time(task: TextTask, words: int) -> tuple[float, Answer]:
+    """Return the seconds of an answer to a text of so many words, and the answer."""
     example = task.read(task.sample(words))
-    answer = _answer(task, example)
-    # Once more: the first run is slower than all others.
-    seconds = measure_seconds(lambda: _answer(task, example), task.model.device)
-    return seconds, task.encode([example]).windows, answer.tokens_out
-
-
-def _answer(task: TextTask, example: Example) -> Any:
     (answer,) = task.answer(task.encode([example]))
-    return answer
-
-
-def _count(windows: Sequence[Window]) -> int:
-    return sum(map(len, windows))
+    # Once more: the first run is slower than all others.
+    seconds = measure_seconds(lambda: task.answer(task.encode([example])), task.model.device)
+    return seconds, answer
 
 
 def _measure_characters(task: TextTask) -> float:
