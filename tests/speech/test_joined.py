@@ -264,6 +264,7 @@ def test_joined_recordings_are_read_whole_or_refused(
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(Kind("adts", "aac"), Kind("adts", "aac"), 0.6015625, False)
+@example(Kind("ipod", "alac"), Kind("mp4", "aac"), 0.990234375, False)
 @given(st.sampled_from(KINDS), st.sampled_from(KINDS), st.floats(0.3, 1), st.booleans())
 def test_whole_recording_behind_a_cut_one_is_not_lost(
     first: Kind, second: Kind, share: float, piped: bool

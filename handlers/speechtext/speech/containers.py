@@ -96,9 +96,10 @@ def read_recording(audio: bytes, max_duration_s: float) -> Iterator[Block]:
 
 def _read_link(audio: bytes, before_s: float, max_duration_s: float) -> Iterator[Block]:
     with _open(audio) as container:
+        # First: what a cut header says, filled up with what follows it, is no matter.
+        check_one_header(audio, container.format.name)
         link = _Link(audio, container)
         check_duration(before_s + link.told_s, max_duration_s)
-        check_one_header(audio, link.format)
         read_s = 0.0
         try:
             for block in _gather(link.decode()):
