@@ -74,7 +74,9 @@ def record(kind: Kind, seed: int, piped: bool = False, duration_s: float = 0.8) 
     """Return a recording as FFmpeg writes it into a file, or into a pipe."""
     file: Any = Pipe() if piped else io.BytesIO()
     samples = speak(seed, kind.rate_hz, duration_s)
-    with av.open(file, "w", format=kind.container) as output:
+    # No 8 kB of nothing before the frames of FLAC: a part of the file is a part of the speech.
+    options = {"metadata_header_padding": "0"}
+    with av.open(file, "w", format=kind.container, options=options) as output:
         stream = cast(
             av.AudioStream, output.add_stream(kind.codec, rate=kind.rate_hz, layout="mono")
         )
@@ -220,6 +222,7 @@ def test_tags_between_mp3s_are_left_out() -> None:
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(Kind("flac", "flac", 8_000), True, 0.708984375)
 @given(st.sampled_from(KINDS), st.booleans(), st.floats(0, 1))
 def test_cut_recording_is_read_up_to_its_cut_or_refused(
     kind: Kind, piped: bool, share: float
