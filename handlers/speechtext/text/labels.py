@@ -14,8 +14,8 @@ def load_labels(folder: Path, config: Any) -> dict[int, str]:
     """Return the name of each label: `index_to_name.json`, else the model's own `id2label`.
 
     A name may be a list, as ImageNet's are, of which TorchServe takes the last (see
-    `ts.utils.util.load_label_mapping`). Raises `ValueError` for a label without a name of its own,
-    and for a name without a label.
+    `ts.utils.util.load_label_mapping`). Raises `ValueError` for a label without a name, and for a
+    name without a label.
     """
     path = folder / LABELS_FILE
     if not path.exists():
@@ -45,13 +45,8 @@ def _read_names(where: str, names: Mapping[Any, Any], count: int) -> dict[int, s
     if given.keys() != {str(index) for index in range(count)}:
         keys = f"those of {', '.join(given)[:100]}" if given else "none"
         raise ValueError(f"{where}: expected names of the labels 0 to {count - 1}, got {keys}.")
-    labels = {index: _read_name(where, index, given[str(index)]) for index in range(count)}
-    seen: set[str] = set()
-    for name in labels.values():
-        if name in seen:
-            raise ValueError(f"{where}: expected a name of its own for each label, got two {name}.")
-        seen.add(name)
-    return labels
+    # Several may have the same: classes that their owner tells as one.
+    return {index: _read_name(where, index, given[str(index)]) for index in range(count)}
 
 
 def _read_name(where: str, index: int, name: Any) -> str:
