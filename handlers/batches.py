@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ts.handler_utils.utils import send_intermediate_predict_response
 
-from device_io import Row, came_by_http, response_timeout_s
+from device_io import Row, came_by_prediction, response_timeout_s, wants_description
 from request_envelopes import open_envelopes
 from shutdown_gate import pass_gate
 from speechtext.allowance import allow
@@ -113,17 +113,25 @@ def answer_requests(
     context: Any,
     parse: Callable[[int, Row], Request],
     run: Callable[[Sequence[Request]], Sequence[Any]],
+    description: Mapping[str, Any] = {},
 ) -> list[Any]:
     """Answer every row of a batch, in order, each on its own merits.
 
     `parse(index, row)` turns a row of the request `index` into what `run` takes, or raises
-    `RequestError`; `run(requests)` answers all good ones together, one answer each.
+    `RequestError`; `run(requests)` answers all good ones together, one answer each. `description`
+    is what a row gets that asks what the model is.
     """
+
+    def read(index: int, row: Row) -> Request | Answer:
+        if wants_description(context, index):
+            return Answer(description, "application/json")
+        return parse(index, row)
+
     rows, joined = open_envelopes(given)
     owners = [owner for owner, _ in rows]
     timed = allow(response_timeout_s(context))
     with timed, pass_gate() as open_, measure_batch(max(owners, default=-1) + 1) as measurements:
-        outcomes = _answer_all(rows, parse, run) if open_ else [_stopping()] * len(rows)
+        outcomes = _answer_all(rows, read, run) if open_ else [_stopping()] * len(rows)
         _memory.give_back()
     if context is not None and context.request_ids:
         report(measurements, _worst_statuses(owners, outcomes), context)
@@ -135,13 +143,15 @@ def answer_requests(
 
 def _answer_all(
     rows: Sequence[tuple[int, Row]],
-    parse: Callable[[int, Row], Request],
+    read: Callable[[int, Row], Request | Answer],
     run: Callable[[Sequence[Request]], Sequence[Any]],
 ) -> list[Any]:
     with stage("parse"):
-        outcomes: list[Any] = [_parse_row(parse, owner, row) for owner, row in rows]
+        outcomes: list[Any] = [_parse_row(read, owner, row) for owner, row in rows]
     good = [
-        index for index, outcome in enumerate(outcomes) if not isinstance(outcome, RequestError)
+        index
+        for index, outcome in enumerate(outcomes)
+        if not isinstance(outcome, RequestError | Answer)
     ]
     for index, answer in zip(good, run_isolated(run, [outcomes[i] for i in good]), strict=True):
         outcomes[index] = _as_answer(answer)
@@ -209,7 +219,7 @@ def error_body(error: RequestError) -> dict[str, int | str]:
 def _write(outcome: Answer | RequestError, index: int, context: Any, joined: bool) -> Any:
     """Return what TorchServe sends, and tell it how; `joined` answers become part of JSON."""
     served = context is not None and context.request_processor
-    if served and context.request_ids and not came_by_http(context, index):
+    if served and context.request_ids and not came_by_prediction(context, index):
         # A gRPC request, whole or StreamPredictions: without this header the latter ends its worker
         # in TorchServe 0.12. An answer to HTTP with it would be the last part of a stream.
         context.set_response_header(index, STREAM_HEADER, "false")

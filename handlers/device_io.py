@@ -65,9 +65,18 @@ def preferred_media_type(accept: str, media_types: Sequence[str]) -> str:
     return named.best_match(media_types) or media_types[0]
 
 
-def came_by_http(context: Any, index: int) -> bool:
-    """Tell whether a row came by HTTP, whose requests TorchServe marks, and not by gRPC."""
+def came_by_prediction(context: Any, index: int) -> bool:
+    """Tell whether a row came by HTTP to /predictions or /explanations, as TorchServe marks it."""
     return request_header(context, index, "explain") is not None
+
+
+def wants_description(context: Any, index: int) -> bool:
+    """Tell whether a row is TorchServe's question what the model is.
+
+    `GET /models/NAME?customized=true` asks it; a prediction with such a header does not.
+    """
+    asked = request_header(context, index, "describe") == "True"
+    return asked and not came_by_prediction(context, index)
 
 
 def wants_explanation(context: Any, index: int) -> bool:

@@ -16,7 +16,7 @@ from device_io import (
 )
 from live_headers import read_idle_seconds, read_sequence_headers, read_session_id
 from load_errors import check_files_and_explain
-from speech_requests import write_live
+from speech_requests import describe_live, write_live
 from speechtext.allowance import run_admitted
 from speechtext.errors import DeadlineError, RequestError
 from speechtext.host_memory import keep_loaded
@@ -46,7 +46,9 @@ class LiveHandler:
         """
         config = context.model_yaml_config
         settings = read_settings(LiveSettings, config, "handler")
-        self._sessions = OpenSessions(settings.max_sessions, read_idle_seconds(config))
+        idle_s = read_idle_seconds(config)
+        self._description = describe_live(settings, idle_s)
+        self._sessions = OpenSessions(settings.max_sessions, idle_s)
         folder, self.device = prepare_worker(context, settings.threads)
         file = context.manifest["model"]["serializedFile"]
         self.recognizer = LiveRecognizer.load(folder, settings, self.device, file)
@@ -57,7 +59,11 @@ class LiveHandler:
         """Return what each session of the batch said with the chunk that came of it, in order."""
         self._sessions.expire()
         return answer_requests(
-            data, context, lambda index, row: self._parse(index, row, context), self._answer
+            data,
+            context,
+            lambda index, row: self._parse(index, row, context),
+            self._answer,
+            self._description,
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> AudioChunk:

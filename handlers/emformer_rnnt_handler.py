@@ -13,6 +13,7 @@ from speech_requests import (
     TRANSCRIPT_WRITERS,
     SpeechRequest,
     affordable_seconds,
+    describe_recognizer,
     read_request,
     run_speech,
     write_answer,
@@ -55,14 +56,29 @@ class ModelHandler:
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
         """Return one transcript or alignment for each recording of the batch, in order."""
         return answer_requests(
-            data, context, lambda index, row: self._parse(index, row, context), self._answer
+            data,
+            context,
+            lambda index, row: self._parse(index, row, context),
+            self._answer,
+            self._describe(),
         )
 
+    def _describe(self) -> dict[str, Any]:
+        scripted = isinstance(self.recognizer, ScriptedBeamSearch)
+        decoder = "beam" if scripted or self._settings.beam_width else "greedy"
+        limit_s, formats = self._limits()
+        return describe_recognizer(SAMPLE_RATE_HZ, limit_s, decoder, formats, not scripted)
+
+    def _limits(self) -> tuple[float, tuple[str, ...]]:
+        """Return the longest recording, in seconds, and the media types of its transcript."""
+        if isinstance(self.recognizer, ScriptedBeamSearch):
+            return min(self._max_audio_s, MAX_AUDIO_S), (PLAIN,)
+        return self._max_audio_s, (*TRANSCRIPT_WRITERS, NDJSON)
+
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
-        limit_s, formats = self._max_audio_s, (*TRANSCRIPT_WRITERS, NDJSON)
         if isinstance(self.recognizer, ScriptedBeamSearch):
             refuse_explanation(context, index)
-            limit_s, formats = min(limit_s, MAX_AUDIO_S), (PLAIN,)
+        limit_s, formats = self._limits()
         return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, formats)
 
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:

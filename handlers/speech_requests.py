@@ -23,8 +23,9 @@ from speechtext.speech.alignment_picture import draw_alignment
 from speechtext.speech.alignments import Alignment, Recognition, describe_alignment
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.costs import SpeechCost
-from speechtext.speech.live_sessions import LiveTranscript
+from speechtext.speech.live_sessions import LiveSettings, LiveTranscript
 from speechtext.speech.pcm import parse_pcm_format
+from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
 from speechtext.speech.subtitles import write_srt, write_vtt
 from speechtext.speech.transcripts import Transcript, write_json, write_plain, write_segment
 
@@ -64,6 +65,42 @@ class SpeechRequest(NamedTuple):
     media_type: str
     explain: bool = False
     parts: Parts | None = None
+
+
+def describe_recognizer(
+    sample_rate_hz: int,
+    max_audio_seconds: float,
+    decoder: str,
+    media_types: Sequence[str] = tuple(TRANSCRIPT_WRITERS),
+    explainable: bool = True,
+) -> dict[str, Any]:
+    """Return what a model of recordings is, for who asks TorchServe to describe it."""
+    return {
+        "kind": "speech_recognition",
+        "decoder": decoder,
+        "sample_rate_hz": sample_rate_hz,
+        "media_types": [each for each in media_types if each != NDJSON],
+        "streams": [NDJSON] if NDJSON in media_types else [],
+        "explainable": explainable,
+        "limits": {"max_audio_seconds": max_audio_seconds},
+    }
+
+
+def describe_live(settings: LiveSettings, idle_s: float) -> dict[str, Any]:
+    """Return what a model of live speech is, for who asks TorchServe to describe it."""
+    return {
+        "kind": "live_speech",
+        "decoder": "greedy",
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "media_types": [JSON],
+        "streams": [],
+        "explainable": False,
+        "limits": {
+            "max_audio_seconds": settings.max_audio_seconds,
+            "max_sessions": settings.max_sessions,
+            "max_idle_seconds": idle_s,
+        },
+    }
 
 
 def read_request(

@@ -1,7 +1,7 @@
 """From a row of a batch to an example, and from a result of the library to the answer asked for."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from speechtext.text.explanation.pages import draw_chart, draw_page
 from speechtext.text.payloads import Example
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.sampling import TokenEvent
+from speechtext.text.settings import TextSettings
 from speechtext.text.windows import EncodedBatch
 
 EVENT_STREAM = "text/event-stream"
@@ -57,6 +58,24 @@ class EncodedPair(tuple[torch.Tensor, torch.Tensor]):
         pair = super().__new__(cls, (batch.input_ids, batch.attention_mask))
         pair.batch = batch
         return pair
+
+
+def describe_predictor(predictor: TextPredictor, settings: TextSettings) -> dict[str, Any]:
+    """Return what a text model is, for who asks TorchServe to describe it."""
+    task = predictor.task
+    streams = any(field.name == "stream" for field in fields(task.parameters))
+    limits = {"max_length": task.max_tokens}
+    if streams:
+        limits["max_new_tokens"] = settings.max_new_tokens_limit
+    labels = task.model.labels if task.has_labels else {}
+    return {
+        "kind": settings.mode,
+        "labels": [labels[index] for index in sorted(labels)],
+        "media_types": [JSON],
+        "streams": [EVENT_STREAM] if streams else [],
+        "explainable": settings.captum_explanation,
+        "limits": limits,
+    }
 
 
 def read_request(

@@ -21,6 +21,7 @@ from text_requests import (
     EncodedPair,
     Pair,
     TextRequest,
+    describe_predictor,
     read_request,
     send_token,
     write_answer,
@@ -36,6 +37,7 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         self.initialized = False
         self.setup_config: dict[str, Any] = {}
         self.model: Any = None
+        self._description: dict[str, Any] = {}
 
     @check_files_and_explain("config.json")
     def initialize(self, context: Any) -> None:
@@ -53,6 +55,7 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         self.predictor = TextPredictor.load(folder, settings, self.device, compile_settings, file)
         loaded = self.predictor.task.model
         self.model, self.tokenizer, self.mapping = loaded.network, loaded.tokenizer, loaded.labels
+        self._description = describe_predictor(self.predictor, settings)
         keep_loaded()
         self.initialized = True
 
@@ -63,6 +66,7 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
             context,
             lambda index, row: read_request(self.predictor, row, context, index),
             self._answer,
+            self._description,
         )
 
     def preprocess(self, requests: Sequence[Row]) -> Pair:

@@ -11,6 +11,7 @@ from load_errors import check_files_and_explain
 from speech_requests import (
     SpeechRequest,
     affordable_seconds,
+    describe_recognizer,
     read_request,
     run_speech,
     write_answer,
@@ -53,7 +54,13 @@ class Wav2VecHandler:
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
         """Return one transcript or alignment for each recording of the batch, in order."""
         return answer_requests(
-            data, context, lambda index, row: self._parse(index, row, context), self._answer
+            data,
+            context,
+            lambda index, row: self._parse(index, row, context),
+            self._answer,
+            describe_recognizer(
+                self.expected_sampling_rate, self._max_audio_s, self._settings.decoder
+            ),
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
