@@ -32,7 +32,7 @@ export UV_COMPILE_BYTECODE="${UV_COMPILE_BYTECODE:-1}"
 unset VIRTUAL_ENV
 
 # The project itself is not installed: archives carry it, and a copy here would hide what they lack.
-set -- --locked --no-install-project --extra torchserve "$@"
+set -- --locked --no-install-project --extra torchserve --extra gateway "$@"
 
 # An environment keeps the index that its PyTorch came from, whatever is added to it later.
 torch_index_file=$venv/torch-index

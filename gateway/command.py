@@ -1,0 +1,65 @@
+"""Serve the protocols that clients already speak, in front of TorchServe."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from gateway.app import build_app
+from gateway.settings import CONFIG_FILE, Settings, SettingsError, read_settings
+from gateway.torchserve.engine import TorchServeEngine
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+# How long a connection without a request is kept.
+IDLE_CONNECTION_S = 75
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal ends it; return the exit status."""
+    try:
+        settings = read_options(arguments)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout)
+    # It would log every request to the engine.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    serve(settings)
+    return 0
+
+
+def read_options(arguments: Sequence[str] | None = None) -> Settings:
+    """Return the settings of a file with those of the command line over them."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
+    parser.add_argument("--config", type=Path, default=CONFIG_FILE, metavar="FILE")
+    parser.add_argument("--host", help="address to listen at")
+    parser.add_argument("--port", type=int, help="port to listen at")
+    for name in ("inference_address", "management_address", "certificate_file", "key_file"):
+        parser.add_argument(
+            f"--torchserve-{name.replace('_', '-')}",
+            dest=f"torchserve.{name}",
+            metavar="URL" if name.endswith("address") else "FILE",
+        )
+    given = vars(parser.parse_args(arguments))
+    path = given.pop("config")
+    return read_settings(path, {name: value for name, value in given.items() if value is not None})
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal ends it, and then let what runs come to its end."""
+    uvicorn.run(
+        build_app(settings, TorchServeEngine(settings)),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        # Its own access log has query strings in it.
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=IDLE_CONNECTION_S,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
+        ssl_certfile=settings.certificate_file,
+        ssl_keyfile=settings.private_key_file,
+    )

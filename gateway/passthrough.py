@@ -1,0 +1,80 @@
+"""The contract as it is: /predictions, /explanations and /ping, there and back unchanged."""
+
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from fastapi import APIRouter
+from starlette.datastructures import Headers
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from gateway import request_ids
+from gateway.engine import Engine, ForwardedRequest, NotFoundError
+from gateway.protocol import Protocol
+from gateway.responses import PartsResponse
+from gateway.settings import Settings
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# What concerns one connection alone: RFC 9110, section 7.6.1, and the names of both ends.
+HOP_BY_HOP = {
+    "connection",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    request_ids.HEADER,
+}
+
+
+def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG001
+    """Return the routes of the engine's own contract."""
+    router = APIRouter(include_in_schema=False)
+
+    async def forward(request: HttpRequest) -> Response:
+        answer = await engine.forward(read_request(request))
+        headers = end_to_end(answer.raw_headers)
+        return PartsResponse(aiter(answer), answer.aclose, answer.status, headers)
+
+    for path in ("/predictions/{rest:path}", "/explanations/{rest:path}", "/ping"):
+        router.add_api_route(path, forward, methods=METHODS, response_model=None)
+    return router
+
+
+def read_request(request: HttpRequest) -> ForwardedRequest:
+    """Return a request for the engine; its body is read as the engine takes it.
+
+    Raises `NotFoundError` for a path with steps up, which might end at another address.
+    """
+    raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    segments = unquote(raw_path.decode("latin-1")).replace("\\", "/").split("/")
+    if {".", ".."} & set(segments):
+        raise NotFoundError("NotFound", "Expected a path without . and .. between its slashes.")
+    query: bytes = request.scope["query_string"]
+    return ForwardedRequest(
+        request.method,
+        raw_path + (b"?" + query if query else b""),
+        end_to_end(request.headers.items()),
+        request.stream() if has_body(request.headers) else None,
+    )
+
+
+def has_body(headers: Headers) -> bool:
+    """Tell whether a request has a body: RFC 9112, section 6.3."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def end_to_end(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return headers without those of the connection alone, with names in lower case."""
+    named = [(name.lower(), value) for name, value in headers]
+    listed = ",".join(value for name, value in named if name == "connection")
+    dropped = HOP_BY_HOP | {each.strip().lower() for each in listed.split(",")}
+    return [(name, value) for name, value in named if name not in dropped]
+
+
+PROTOCOL = Protocol(build_router)

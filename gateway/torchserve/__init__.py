@@ -1,0 +1,1 @@
+"""TorchServe as an engine of the gateway."""

@@ -1,0 +1,123 @@
+"""One kept HTTP client for all that is asked of a TorchServe."""
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import httpx2
+
+from gateway import request_ids
+from gateway.engine import Answer, AnswerStream, Headers, InternalError
+from gateway.settings import TorchServeSettings
+from gateway.torchserve.errors import as_engine_errors, read_error
+
+# How long a connection without a request is kept.
+KEEP_IDLE_S = 60.0
+Content = bytes | AsyncIterator[bytes] | None
+
+
+class TorchServeClient:
+    """Connections to a TorchServe that are kept; the name of a request goes with it."""
+
+    def __init__(self, settings: TorchServeSettings) -> None:
+        self._settings = settings
+        self._inference = httpx2.URL(settings.inference_address)
+        self._timeout = httpx2.Timeout(
+            settings.answer_timeout_s, connect=settings.connect_timeout_s
+        ).as_dict()
+        self._client = httpx2.AsyncClient(
+            verify=ssl.create_default_context(cafile=settings.certificate_file),
+            limits=httpx2.Limits(
+                max_connections=settings.max_connections,
+                max_keepalive_connections=settings.max_connections,
+                keepalive_expiry=KEEP_IDLE_S,
+            ),
+            # The engine is ours: whatever proxy there is, is for others.
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def request(
+        self, method: str, target: bytes, headers: Headers, content: Content
+    ) -> AnswerStream:
+        """Return the answer of the inference API to a request, whatever its status.
+
+        `target` is the path and query. Raises `EngineError` where there is none.
+        """
+        url = self._inference.copy_with(raw_path=target)
+        return await self._send(self._build(method, url, headers, content))
+
+    async def answer(self, target: bytes, headers: Headers, content: bytes) -> Answer:
+        """Return a good answer of the inference API; raises `EngineError`."""
+        given = [*headers, *self._authorization("inference").items()]
+        return await _read(await self.request("POST", target, given, content))
+
+    async def stream(self, target: bytes, headers: Headers, content: bytes) -> AnswerStream:
+        """Return a good answer of the inference API in parts; raises `EngineError`."""
+        given = [*headers, *self._authorization("inference").items()]
+        found = await self.request("POST", target, given, content)
+        if found.status >= httpx2.codes.BAD_REQUEST:
+            await _read(found)
+        return found
+
+    async def manage(self, path: str, timeout_s: float) -> Answer:
+        """Return a good answer of the management API; raises `EngineError`."""
+        url = httpx2.URL(f"{self._settings.management_address}{path}")
+        request = self._build("GET", url, list(self._authorization("management").items()), None)
+        request.extensions["timeout"] = httpx2.Timeout(timeout_s).as_dict()
+        return await _read(await self._send(request))
+
+    def _build(
+        self, method: str, url: httpx2.URL, headers: Headers, content: Content
+    ) -> httpx2.Request:
+        """Return a request with no other headers than those given, its host and its name."""
+        named = [(name, value) for name, value in headers if name != request_ids.HEADER]
+        if name := request_ids.current.get():
+            named.append((request_ids.HEADER, name))
+        encoded = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in named]
+        extensions = {"timeout": self._timeout}
+        return httpx2.Request(method, url, headers=encoded, content=content, extensions=extensions)
+
+    async def _send(self, request: httpx2.Request) -> AnswerStream:
+        with as_engine_errors():
+            response = await self._client.send(request, stream=True)
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in response.headers.raw
+        ]
+        return AnswerStream(response.status_code, headers, _parts(response), response.aclose)
+
+    def _authorization(self, door: str) -> dict[str, str]:
+        """Return the header with TorchServe's token, none where it asks for none.
+
+        Its file is read each time, as tokens expire. Raises `InternalError` without it.
+        """
+        if not self._settings.key_file:
+            return {}
+        try:
+            keys = json.loads(Path(self._settings.key_file).read_text(encoding="utf-8"))
+            return {"authorization": f"Bearer {keys[door]['key']}"}
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise InternalError(
+                "EngineTokens", "Expected TorchServe's tokens in torchserve.key_file."
+            ) from error
+
+
+async def _parts(response: httpx2.Response) -> AsyncIterator[bytes]:
+    with as_engine_errors():
+        async for part in response.aiter_raw():
+            yield part
+
+
+async def _read(found: AnswerStream) -> Answer:
+    """Return a good answer whole; raises `EngineError` for any other."""
+    async with found:
+        body = b"".join([part async for part in found])
+    headers: Mapping[str, str] = found.headers
+    if found.status >= httpx2.codes.BAD_REQUEST:
+        raise read_error(found.status, headers, body)
+    return Answer(found.status, headers, body)

@@ -1,0 +1,57 @@
+"""A session of live speech: a series of requests with the same `ts_request_sequence_id`."""
+
+import asyncio
+import json
+import uuid
+from contextlib import suppress
+from typing import Any
+
+from gateway.engine import AudioFormat, EngineError, InternalError, SessionGoneError
+from gateway.torchserve.client import TorchServeClient
+
+
+class TorchServeLiveSession:
+    """Speech, chunk by chunk; docs/live.md has the headers and the answers."""
+
+    def __init__(self, client: TorchServeClient, target: bytes, audio_format: AudioFormat) -> None:
+        self._client = client
+        self._target = target
+        self._headers = {
+            "content-type": f"audio/L16; rate={audio_format.rate_hz}; "
+            f"channels={audio_format.channels}; endianness=little-endian",
+            # Names in lower case, which TorchServe insists on.
+            "ts_request_sequence_id": str(uuid.uuid4()),
+        }
+        self._opened = self._ended = False
+        self._turn = asyncio.Lock()
+
+    async def send(self, chunk: bytes, last: bool = False) -> dict[str, Any]:
+        """Return what was said by the end of a chunk; raises `EngineError`."""
+        async with self._turn:
+            if self._ended:
+                raise SessionGoneError("SessionGone", "Expected an open session; it has ended.")
+            headers = dict(self._headers)
+            if not self._opened:
+                headers["ts_request_sequence_start"] = "true"
+            if last:
+                headers["ts_request_sequence_end"] = "true"
+            # Whatever comes of it, the engine may have opened the session.
+            self._opened, self._ended = True, last
+            answer = await self._client.answer(self._target, list(headers.items()), chunk)
+            return _read_answer(answer.body)
+
+    async def close(self) -> None:
+        """End the session, where it has not ended, without its text; raises nothing."""
+        if self._opened and not self._ended:
+            with suppress(EngineError):
+                await self.send(b"", last=True)
+        self._ended = True
+
+
+def _read_answer(body: bytes) -> dict[str, Any]:
+    """Return an answer of a live model; raises `InternalError` for one of another."""
+    with suppress(ValueError):
+        answer = json.loads(body)
+        if isinstance(answer, dict) and "partial" in answer:
+            return answer
+    raise InternalError("NotLive", "Expected the answer of a model of live speech, got another.")
