@@ -25,10 +25,10 @@ READY := $(VENV)/.ready
 ADDED = $(patsubst $(VENV)/.extra-%,--extra %,$(wildcard $(VENV)/.extra-*)) \
 	$(patsubst $(VENV)/.group-%,--group %,$(wildcard $(VENV)/.group-*))
 BOOTSTRAP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstrap.sh $(VENV)
-export PYTHONPATH := $(CURDIR)/handlers:$(CURDIR)/scripts
+export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lm model-parallel serve stop archive test lint types demo-models demo-scores \
+.PHONY: help setup lm telemetry model-parallel serve stop archive test lint types demo-models demo-scores \
 	benchmark doctor fuzz chaos soak docs lock clean
 
 help:  ## list the targets
@@ -51,7 +51,7 @@ $(VENV)/.group-%: $(READY)
 serve: $(READY)  ## serve the archives and try each; MODELS="wav2vec2 emformer_asr" for a choice
 	@$(BIN)/python scripts/serve.py start $(MODELS)
 
-stop: $(READY)  ## stop the server that make serve left running
+stop: $(READY)  ## stop what make serve left running
 	@$(BIN)/python scripts/serve.py stop
 
 archive: $(READY)  ## build archives; MODEL= or NAME= with HANDLER=; SOURCE=, FORMAT=
@@ -60,6 +60,8 @@ archive: $(READY)  ## build archives; MODEL= or NAME= with HANDLER=; SOURCE=, FO
 		$(if $(SOURCE),--source "$(SOURCE)") $(if $(FORMAT),--format "$(FORMAT)")
 
 lm: $(VENV)/.extra-lm  ## add beam search with a language model for Wav2Vec2 (a C++ compiler needed)
+
+telemetry: $(VENV)/.extra-telemetry  ## add traces of the gateway's requests
 
 model-parallel: $(VENV)/.extra-model-parallel  ## add text models spread over several GPUs
 
@@ -109,5 +111,6 @@ lock:  ## choose versions anew and write uv.lock
 		--quiet --upgrade --output-file scripts/uv-requirements.txt
 
 clean:  ## stop the server and remove what was built, but not .venv
-	@test ! -e .build/server/server.json || $(BIN)/python scripts/serve.py stop
+	@test ! -e .build/server/server.json -a ! -e .build/server/gateway.json \
+		|| $(BIN)/python scripts/serve.py stop
 	rm -rf .build model_store/*.mar model_store/*.tar.gz model_store/.*.json

@@ -42,10 +42,16 @@ def read_options(arguments: Sequence[str] | None = None) -> Settings:
             f"--torchserve-{name.replace('_', '-')}",
             dest=f"torchserve.{name}",
             metavar="URL" if name.endswith("address") else "FILE",
+            type=str if name.endswith("address") else _absolute,
         )
     given = vars(parser.parse_args(arguments))
     path = given.pop("config")
     return read_settings(path, {name: value for name, value in given.items() if value is not None})
+
+
+def _absolute(path: str) -> str:
+    """Return a path of the command line, which is relative to where it was typed."""
+    return str(Path(path).resolve())
 
 
 def serve(settings: Settings) -> None:

@@ -14,7 +14,6 @@ from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from gateway import request_ids
 from gateway.engine import (
     EngineError,
     EngineTimeoutError,
@@ -34,6 +33,7 @@ from gateway.engine import (
     UnsupportedMediaError,
     WorkerDiedError,
 )
+from gateway.request_context import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class ErrorShapes:
         """Return the answer that tells the client of `path` about an error."""
         fits = (writer for prefix, writer in self._writers if path.startswith(prefix))
         write = next(fits, write_error)
-        response = write(Failure(status_of(error).value, error, request_ids.current.get()))
+        response = write(Failure(status_of(error).value, error, request_id.get()))
         if error.retry_after_s is not None and "retry-after" not in response.headers:
             response.headers["retry-after"] = str(math.ceil(error.retry_after_s))
         return response

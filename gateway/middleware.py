@@ -9,9 +9,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import request_ids
 from gateway.engine import RequestTooLargeError
 from gateway.errors import ErrorShapes, as_engine_error
+from gateway.request_context import ID_HEADER, authorization, choose_id, request_id
 
 access_log = logging.getLogger("gateway.access")
 logger = logging.getLogger(__name__)
@@ -32,15 +32,18 @@ class NameAndLog:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        name = request_ids.choose(Headers(scope=scope).get(request_ids.HEADER))
-        token = request_ids.current.set(name)
+        headers = Headers(scope=scope)
+        name = choose_id(headers.get(ID_HEADER))
+        # Each request has a task, and so a context, of its own.
+        request_id.set(name)
+        authorization.set(headers.get("authorization", ""))
         started_s, status = time.monotonic(), CLIENT_GONE
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] in ("http.response.start", "websocket.accept"):
                 status = message.get("status", 101)
-                MutableHeaders(scope=message)[request_ids.HEADER] = name
+                MutableHeaders(scope=message)[ID_HEADER] = name
             await send(message)
 
         try:
@@ -51,7 +54,6 @@ class NameAndLog:
                 "%s %s %d %.1f ms %s",
                 scope.get("method", "WEBSOCKET"), logged_path(scope), status, spent_ms, name,
             )  # fmt: skip
-            request_ids.current.reset(token)
 
 
 def logged_path(scope: Scope) -> str:

@@ -8,9 +8,9 @@ from starlette.datastructures import Headers
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from gateway import request_ids
 from gateway.engine import Engine, ForwardedRequest, NotFoundError
 from gateway.protocol import Protocol
+from gateway.request_context import ID_HEADER
 from gateway.responses import PartsResponse
 from gateway.settings import Settings
 
@@ -28,7 +28,7 @@ HOP_BY_HOP = {
     "trailer",
     "transfer-encoding",
     "upgrade",
-    request_ids.HEADER,
+    ID_HEADER,
 }
 
 

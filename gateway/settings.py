@@ -82,19 +82,35 @@ def read_settings(path: Path = CONFIG_FILE, changes: Mapping[str, Any] | None = 
         raise SettingsError(f"{path.name}: expected keys and values.")
     for name, value in (changes or {}).items():
         _change(content, name, value)
-    settings = parse_settings(content, path.name)
-    _check_together(settings)
-    return settings
+    return parse_settings(_resolve_files(content, path.resolve().parent), path.name)
 
 
 def parse_settings(content: Mapping[str, Any], name: str = CONFIG_FILE.name) -> Settings:
     """Return settings from keys and values as YAML has them; raises `SettingsError`."""
     try:
         # As JSON, in which a section is one and a list may be a tuple.
-        return _SETTINGS.validate_json(json.dumps(content, default=str))
+        settings = _SETTINGS.validate_json(json.dumps(content, default=str))
     except ValidationError as error:
         said = " ".join(f"{name}: {_describe(each)}." for each in error.errors())
         raise SettingsError(said) from error
+    if bool(settings.certificate_file) != bool(settings.private_key_file):
+        raise SettingsError(
+            f"{name}: certificate_file: expected private_key_file with it, got one alone."
+        )
+    return settings
+
+
+def _resolve_files(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return keys and values with paths that do not depend on the working directory."""
+    resolved: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            resolved[key] = _resolve_files(value, folder)
+        elif str(key).endswith("_file") and isinstance(value, str):
+            resolved[key] = str(folder / value)
+        else:
+            resolved[key] = value
+    return resolved
 
 
 def _change(content: dict[str, Any], name: str, value: Any) -> None:
@@ -102,13 +118,6 @@ def _change(content: dict[str, Any], name: str, value: Any) -> None:
     target = content.setdefault(section, {}) if section else content
     if isinstance(target, dict):
         target[key] = value
-
-
-def _check_together(settings: Settings) -> None:
-    if bool(settings.certificate_file) != bool(settings.private_key_file):
-        raise SettingsError(
-            "gateway.yaml: certificate_file: expected private_key_file with it, got one alone."
-        )
 
 
 def _describe(problem: Mapping[str, Any]) -> str:

@@ -5,10 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from archives.errors import BuildError
-from repository import SERVER_FOLDER
-from serving.archives_server import serve_archives
+from serving.archives_server import serve_archives, stop_serving
 from serving.errors import ServerError
-from serving.process import stop_server
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.action == "start":
             serve_archives(options.models)
         else:
-            stopped = stop_server(SERVER_FOLDER)
+            stopped = stop_serving()
             print("The server is stopped." if stopped else "No server is running.")
     except (BuildError, ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

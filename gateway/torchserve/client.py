@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx2
 
-from gateway import request_ids
 from gateway.engine import Answer, AnswerStream, Headers, InternalError
-from gateway.settings import TorchServeSettings
+from gateway.request_context import ID_HEADER, authorization, request_id
+from gateway.settings import Settings
 from gateway.torchserve.errors import as_engine_errors, read_error
 
 # How long a connection without a request is kept.
@@ -20,8 +20,9 @@ Content = bytes | AsyncIterator[bytes] | None
 class TorchServeClient:
     """Connections to a TorchServe that are kept; the name of a request goes with it."""
 
-    def __init__(self, settings: TorchServeSettings) -> None:
-        self._settings = settings
+    def __init__(self, all_settings: Settings) -> None:
+        self._settings = settings = all_settings.torchserve
+        self._has_tokens = all_settings.tokens_file is not None
         self._inference = httpx2.URL(settings.inference_address)
         self._timeout = httpx2.Timeout(
             settings.answer_timeout_s, connect=settings.connect_timeout_s
@@ -53,12 +54,12 @@ class TorchServeClient:
 
     async def answer(self, target: bytes, headers: Headers, content: bytes) -> Answer:
         """Return a good answer of the inference API; raises `EngineError`."""
-        given = [*headers, *self._authorization("inference").items()]
+        given = [*headers, *self._inference_token()]
         return await _read(await self.request("POST", target, given, content))
 
     async def stream(self, target: bytes, headers: Headers, content: bytes) -> AnswerStream:
         """Return a good answer of the inference API in parts; raises `EngineError`."""
-        given = [*headers, *self._authorization("inference").items()]
+        given = [*headers, *self._inference_token()]
         found = await self.request("POST", target, given, content)
         if found.status >= httpx2.codes.BAD_REQUEST:
             await _read(found)
@@ -67,7 +68,7 @@ class TorchServeClient:
     async def manage(self, path: str, timeout_s: float) -> Answer:
         """Return a good answer of the management API; raises `EngineError`."""
         url = httpx2.URL(f"{self._settings.management_address}{path}")
-        request = self._build("GET", url, list(self._authorization("management").items()), None)
+        request = self._build("GET", url, self._own_token("management"), None)
         request.extensions["timeout"] = httpx2.Timeout(timeout_s).as_dict()
         return await _read(await self._send(request))
 
@@ -75,9 +76,9 @@ class TorchServeClient:
         self, method: str, url: httpx2.URL, headers: Headers, content: Content
     ) -> httpx2.Request:
         """Return a request with no other headers than those given, its host and its name."""
-        named = [(name, value) for name, value in headers if name != request_ids.HEADER]
-        if name := request_ids.current.get():
-            named.append((request_ids.HEADER, name))
+        named = [(name, value) for name, value in headers if name != ID_HEADER]
+        if name := request_id.get():
+            named.append((ID_HEADER, name))
         encoded = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in named]
         extensions = {"timeout": self._timeout}
         return httpx2.Request(method, url, headers=encoded, content=content, extensions=extensions)
@@ -91,16 +92,25 @@ class TorchServeClient:
         ]
         return AnswerStream(response.status_code, headers, _parts(response), response.aclose)
 
-    def _authorization(self, door: str) -> dict[str, str]:
-        """Return the header with TorchServe's token, none where it asks for none.
+    def _inference_token(self) -> list[tuple[str, str]]:
+        """Return the header that opens the inference API.
+
+        It is the client's own, unless the gateway has tokens of its own for clients.
+        """
+        if self._has_tokens:
+            return self._own_token("inference")
+        return [("authorization", given)] if (given := authorization.get()) else []
+
+    def _own_token(self, door: str) -> list[tuple[str, str]]:
+        """Return the header with TorchServe's token for a door, none where it asks for none.
 
         Its file is read each time, as tokens expire. Raises `InternalError` without it.
         """
         if not self._settings.key_file:
-            return {}
+            return []
         try:
             keys = json.loads(Path(self._settings.key_file).read_text(encoding="utf-8"))
-            return {"authorization": f"Bearer {keys[door]['key']}"}
+            return [("authorization", f"Bearer {keys[door]['key']}")]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise InternalError(
                 "EngineTokens", "Expected TorchServe's tokens in torchserve.key_file."

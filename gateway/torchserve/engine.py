@@ -20,7 +20,7 @@ class TorchServeEngine:
     """A TorchServe, on this machine or another."""
 
     def __init__(self, settings: Settings) -> None:
-        self._client = TorchServeClient(settings.torchserve)
+        self._client = TorchServeClient(settings)
         self._catalogue = Catalogue(self._client, settings)
 
     async def answer(self, model: str, request: Request, version: str | None = None) -> Answer:

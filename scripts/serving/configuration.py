@@ -73,7 +73,7 @@ def check_ports(properties: Mapping[str, str]) -> None:
         check_port(key, port)
 
 
-def check_port(key: str, port: int) -> None:
+def check_port(key: str, port: int, file: str = CONFIG_FILE.name) -> None:
     """Raise `ServerError` where a port is in use."""
     with socket.socket() as probe:
         # As TorchServe itself binds: a port in TIME_WAIT is free.
@@ -82,7 +82,7 @@ def check_port(key: str, port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ServerError(
-                f"Port {port} ({key} in config.properties) is in use by another program; stop "
+                f"Port {port} ({key} in {file}) is in use by another program; stop "
                 "that one, or choose another port there."
             ) from error
 

@@ -14,15 +14,26 @@ import torch
 
 from archives.building import find_archive
 from archives.configs import read_configs
+from gateway.settings import CONFIG_FILE as GATEWAY_CONFIG
 from repository import MODEL_STORE, ROOT, SERVER_FOLDER
 from serving.configuration import check_management, check_port, read_ports, read_properties
 from serving.errors import ServerError
+from serving.gateway import check_gateway, find_gateway
 from serving.java import FIRST_JAVA, find_java_home, java_release
 from serving.process import ServerRecord, find_server
 from serving.status import read_workers
 from speechtext.devices import choose_device, choose_dtype, count_cores
 
-PACKAGES = ("torch", "torchaudio", "transformers", "captum", "torchserve", "torch-model-archiver")
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "transformers",
+    "captum",
+    "torchserve",
+    "torch-model-archiver",
+    "fastapi",
+    "uvicorn",
+)
 TOOLS = ("curl",)
 LEAST_FREE_BYTES = 2 * 2**30
 GIGABYTE = 2**30
@@ -65,6 +76,7 @@ def examine_server(folder: Path, properties: Mapping[str, str]) -> Iterator[Find
         yield Finding("server", "unknown", str(error))
         return
     yield from examine_ports(properties, running=server is not None)
+    yield examine_gateway(folder)
     yield from examine_models(folder, server)
 
 
@@ -129,6 +141,18 @@ def examine_ports(properties: Mapping[str, str], running: bool) -> Iterator[Find
         except ServerError as error:
             state = "in use by make serve" if running else "in use"
             yield Finding(f"port {port}", f"{key}: {state}", "" if running else str(error))
+
+
+def examine_gateway(folder: Path, config_file: Path = GATEWAY_CONFIG) -> Finding:
+    """Tell whether the gateway of `folder` is up, or could be started."""
+    running = find_gateway(folder)
+    if running:
+        return Finding("gateway", f"up at {running.url}")
+    try:
+        settings = check_gateway(folder, read_properties(), config_file)
+    except ServerError as error:
+        return Finding("gateway", "down", str(error))
+    return Finding("gateway", f"down, port {settings.port} is free")
 
 
 def examine_models(folder: Path, server: ServerRecord | None) -> Iterator[Finding]:

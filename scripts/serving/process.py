@@ -66,7 +66,8 @@ def start_server(
         *("--model-store", str(model_store)),
         *("--models", *archives),
     ]
-    process = _run_detached(command, folder, server_environment(folder, temporary_folder))
+    environment = server_environment(folder, temporary_folder)
+    process = run_detached(command, folder, environment, output_path(folder))
     return _record(folder, process, temporary_folder, properties)
 
 
@@ -99,11 +100,11 @@ def _prepare_folder(folder: Path, properties: Mapping[str, str]) -> Path:
     return config
 
 
-def _run_detached(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+def run_detached(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], printed: Path
 ) -> subprocess.Popen[bytes]:
-    """Run a command in a session of its own; what it prints goes to a file in `folder`."""
-    with output_path(folder).open("wb") as output:
+    """Run a command in `folder`, in a session of its own; `printed` gets what it prints."""
+    with printed.open("wb") as output:
         return subprocess.Popen(  # noqa: S603
             command,
             cwd=folder,
@@ -151,13 +152,18 @@ def _read_record(folder: Path) -> ServerRecord | None:
 
 
 def server_processes(record: ServerRecord) -> list[psutil.Process]:
-    """Return what is alive of a server: it has a session of its own, which outlives its leader."""
+    """Return what is alive of a server."""
+    return session_processes(record.pid, record.created_s)
+
+
+def session_processes(leader: int, created_s: float) -> list[psutil.Process]:
+    """Return what is alive of a session, which may outlive its leader."""
     try:
-        if psutil.Process(record.pid).create_time() != record.created_s:
+        if psutil.Process(leader).create_time() != created_s:
             return []
     except psutil.NoSuchProcess:
         pass
-    return [process for process in psutil.process_iter() if _is_alive_in(process, record.pid)]
+    return [process for process in psutil.process_iter() if _is_alive_in(process, leader)]
 
 
 def _is_alive_in(process: psutil.Process, session: int) -> bool:
@@ -180,10 +186,10 @@ def stop_server(folder: Path, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
     if processes:
         _drain(record, drain_timeout_s)
     for process in processes:
-        _signal(process.terminate)
+        signal_quietly(process.terminate)
     _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
     for process in alive:
-        _signal(process.kill)
+        signal_quietly(process.kill)
     psutil.wait_procs(alive)
     shutil.rmtree(record.temporary_folder, ignore_errors=True)
     _record_path(folder).unlink()
@@ -197,7 +203,8 @@ def _drain(record: ServerRecord, timeout_s: float) -> None:
     time.sleep(SETTLE_S)
 
 
-def _signal(send: Callable[[], None]) -> None:
+def signal_quietly(send: Callable[[], None]) -> None:
+    """Send a signal to a process that may have ended."""
     try:
         send()
     except psutil.NoSuchProcess:

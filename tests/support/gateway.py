@@ -1,0 +1,153 @@
+"""A gateway of one's own to put to the test, as the real process, and what stands around it."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import yaml
+
+from serving.gateway import GatewayRecord, gateway_log_path, start_gateway, stop_gateway
+
+
+@dataclass(frozen=True)
+class RunningGateway:
+    """A gateway that answers at `url`."""
+
+    url: str
+    folder: Path
+    record: GatewayRecord
+
+    @property
+    def port(self) -> int:
+        """Return its port."""
+        return urlsplit(self.url).port or 0
+
+    @property
+    def process(self) -> psutil.Process:
+        """Return its process."""
+        return psutil.Process(self.record.pid)
+
+    def log(self) -> str:
+        """Return what it printed so far."""
+        return gateway_log_path(self.folder).read_text(encoding="utf-8")
+
+
+@contextmanager
+def run_gateway(
+    folder: Path, properties: Mapping[str, str], **settings: Any
+) -> Iterator[RunningGateway]:
+    """Run a gateway before the TorchServe with these properties, and stop it afterwards.
+
+    `settings` are keys of gateway.yaml; those of its section `torchserve` are a dictionary. The
+    addresses of TorchServe come from the properties.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "gateway.yaml"
+    config.write_text(yaml.safe_dump({"port": free_port(), **settings}), encoding="utf-8")
+    try:
+        record = start_gateway(folder, properties, config)
+        yield RunningGateway(record.url, folder, record)
+    finally:
+        stop_gateway(folder)
+
+
+def free_port() -> int:
+    """Return a port that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def properties_of(address: str) -> dict[str, str]:
+    """Return the properties of a server whose APIs all are at one address."""
+    return {
+        "inference_address": address,
+        "management_address": address,
+        "disable_token_authorization": "true",
+    }
+
+
+class Relay:
+    """Passes TCP on to a server, and counts connections: `made`, and those that are `open`."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self.made = 0
+        self.open = 0
+        self.port = 0
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.made += 1
+        self.open += 1
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
+            tasks = [
+                asyncio.create_task(_copy(reader, back)),
+                asyncio.create_task(_copy(there, writer)),
+            ]
+            # Whichever end closes, closes the other.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for each in tasks:
+                each.cancel()
+            for end in (back, writer):
+                end.close()
+        finally:
+            self.open -= 1
+
+    async def _serve(self, started: Callable[[], None]) -> None:
+        server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            started()
+            await server.serve_forever()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+@contextmanager
+def run_relay(target_port: int) -> Iterator[Relay]:
+    """Run a relay to a port of this machine."""
+    relay, loop = Relay(target_port), asyncio.new_event_loop()
+    running: asyncio.Future[None] = loop.create_future()
+
+    async def serve() -> None:
+        with suppress(asyncio.CancelledError):
+            await relay._serve(lambda: running.set_result(None))
+
+    task = loop.create_task(serve())
+    loop.run_until_complete(running)
+    thread = Thread(target=loop.run_until_complete, args=(task,))
+    thread.start()
+    try:
+        yield relay
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        pending = asyncio.all_tasks(loop)
+        for each in pending:
+            each.cancel()
+        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        loop.close()
+
+
+@contextmanager
+def run_silent_server() -> Iterator[socket.socket]:
+    """Run a server that takes connections and requests, and answers nothing."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server
