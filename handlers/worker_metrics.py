@@ -5,12 +5,14 @@ Numbers only: nothing of a request's or an answer's content comes in here.
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from device_io import request_header
 from speechtext.measurements import BatchMeasurements
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,8 @@ COUNTERS = {
     "explanation_steps": "ExplanationSteps",
 }
 BYTES_PER_MEGABYTE = 2**20
+# What may stand in a log as it is.
+HARMLESS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def report(measurements: BatchMeasurements, statuses: Sequence[int], context: Any) -> None:
@@ -36,6 +40,7 @@ def report(measurements: BatchMeasurements, statuses: Sequence[int], context: An
     for index, (status, sizes) in enumerate(zip(statuses, measurements.requests, strict=True)):
         line = {
             "request_id": context.get_request_id(index),
+            **_given_id(context, index),
             "model": context.model_name,
             "status": status,
             "batch_size": len(statuses),
@@ -43,6 +48,12 @@ def report(measurements: BatchMeasurements, statuses: Sequence[int], context: An
             **{name: round(size, 3) for name, size in sizes.items()},
         }
         logger.info(json.dumps(line))
+
+
+def _given_id(context: Any, index: int) -> dict[str, str]:
+    """Return the name that a client, or the gateway, gave its request, where it is harmless."""
+    given = request_header(context, index, "x-request-id")
+    return {"x_request_id": given} if given and HARMLESS_ID.fullmatch(given) else {}
 
 
 def _emit(measurements: BatchMeasurements, statuses: Sequence[int], context: Any) -> None:

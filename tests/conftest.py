@@ -11,8 +11,10 @@ import torch
 
 from archives.building import build_archive
 from archives.own_configs import demo_configs
+from gateway.settings import Settings, parse_settings
 from serving.local import LocalModel, load_archive
 from support.common import LoadModel
+from support.gateway import RunningGateway, run_gateway
 from trials.servers import TrialServer, run_server
 
 # No test reaches the network, also where there is one.
@@ -67,3 +69,25 @@ def server(model_store: Path) -> Iterator[TrialServer]:
 def inference_url(server: TrialServer) -> str:
     """Return the address of that server."""
     return server.properties["inference_address"]
+
+
+@pytest.fixture(scope="session")
+def gateway(
+    server: TrialServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningGateway]:
+    """Return a running gateway before that server."""
+    with run_gateway(tmp_path_factory.mktemp("gateway"), server.properties) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def gateway_url(gateway: RunningGateway) -> str:
+    """Return the address of that gateway."""
+    return gateway.url
+
+
+@pytest.fixture(scope="session")
+def engine_settings(server: TrialServer) -> Settings:
+    """Return settings for an engine of one's own before that server."""
+    addresses = ("inference_address", "management_address")
+    return parse_settings({"torchserve": {name: server.properties[name] for name in addresses}})

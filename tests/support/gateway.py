@@ -5,7 +5,9 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import Queue
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
@@ -83,9 +85,7 @@ class Relay:
         self.open = 0
         self.port = 0
 
-    async def _pass_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.made += 1
         self.open += 1
         try:
@@ -103,12 +103,13 @@ class Relay:
         finally:
             self.open -= 1
 
-    async def _serve(self, started: Callable[[], None]) -> None:
-        server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        async with server:
-            started()
-            await server.serve_forever()
+    async def serve(self, started: Callable[[Callable[[], Any]], None]) -> None:
+        """Pass on until the function is called that `started` is given."""
+        stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with await asyncio.start_server(self._pass_on, "127.0.0.1", 0) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            started(partial(loop.call_soon_threadsafe, stopped.set))
+            await stopped.wait()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -121,27 +122,16 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @contextmanager
 def run_relay(target_port: int) -> Iterator[Relay]:
     """Run a relay to a port of this machine."""
-    relay, loop = Relay(target_port), asyncio.new_event_loop()
-    running: asyncio.Future[None] = loop.create_future()
-
-    async def serve() -> None:
-        with suppress(asyncio.CancelledError):
-            await relay._serve(lambda: running.set_result(None))
-
-    task = loop.create_task(serve())
-    loop.run_until_complete(running)
-    thread = Thread(target=loop.run_until_complete, args=(task,))
+    relay = Relay(target_port)
+    started: Queue[Callable[[], Any]] = Queue()
+    thread = Thread(target=asyncio.run, args=(relay.serve(started.put),))
     thread.start()
+    stop = started.get()
     try:
         yield relay
     finally:
-        loop.call_soon_threadsafe(task.cancel)
+        stop()
         thread.join()
-        pending = asyncio.all_tasks(loop)
-        for each in pending:
-            each.cancel()
-        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        loop.close()
 
 
 @contextmanager
