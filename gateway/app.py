@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import passthrough
+from gateway import health, passthrough
 from gateway.engine import Engine
 from gateway.errors import ErrorShapes
 from gateway.middleware import AnswerMistakes, CancelForGone, LimitBody, NameAndLog
@@ -15,6 +15,7 @@ from gateway.settings import Settings
 # One line for each protocol; the first that has an address answers it.
 PROTOCOLS: tuple[Protocol, ...] = (
     passthrough.PROTOCOL,
+    health.PROTOCOL,
 )  # fmt: skip
 
 

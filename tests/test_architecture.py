@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 HANDLERS = Path(__file__).resolve().parent.parent / "handlers"
+GATEWAY = HANDLERS.parent / "gateway"
 LIBRARY = HANDLERS / "speechtext"
 ADAPTERS = {path.stem for path in HANDLERS.glob("*.py")}
 SERVERS = {"ts", "model_archiver", "fastapi", "starlette", "uvicorn", "ray", "kserve", "werkzeug"}
@@ -60,6 +61,19 @@ def test_speech_and_text_do_not_know_each_other() -> None:
     for one, other in (("speech", "text"), ("text", "speech")):
         for path in (LIBRARY / one).rglob("*.py"):
             assert not [each for each in imports_of(path) if each.startswith(f"speechtext.{other}")]
+
+
+@pytest.mark.parametrize("path", sorted(GATEWAY.rglob("*.py")), ids=lambda path: path.stem)
+def test_gateway_knows_neither_handlers_nor_scripts_nor_pytorch(path: Path) -> None:
+    imported = {each.partition(".")[0] for each in imports_of(path)}
+    scripts = {each.stem for each in (HANDLERS.parent / "scripts").iterdir()}
+    assert not imported & (ADAPTERS | scripts | {"speechtext", "torch", "torchaudio", "ts"})
+
+
+def test_protocols_know_no_particular_engine() -> None:
+    for path in GATEWAY.glob("*.py"):
+        if path.stem != "command":
+            assert not [each for each in imports_of(path) if "torchserve" in each], path.stem
 
 
 @pytest.mark.parametrize("path", sorted(HANDLERS.glob("*_handler.py")), ids=lambda path: path.stem)

@@ -99,7 +99,10 @@ def _wait_until_up(folder: Path, record: GatewayRecord) -> None:
     while time.monotonic() < deadline_s and find_gateway(folder):
         try:
             httpx2.get(
-                f"{record.url}/ping", verify=any_certificate, timeout=ASK_TIMEOUT_S, trust_env=False
+                f"{record.url}/livez",
+                verify=any_certificate,
+                timeout=ASK_TIMEOUT_S,
+                trust_env=False,
             )
         except httpx2.HTTPError:
             time.sleep(ASK_EVERY_S)

@@ -13,16 +13,17 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, pipeli
 
 from archives.own_configs import demo_configs
 from repository import CONFIG_FOLDER, ROOT
-from serving.archives_server import serve_archives
+from serving.archives_server import serve_archives, stop_serving
 from serving.logs import log_path
-from serving.process import stop_server
 from speechtext.text.base import Answer
 from speechtext.text.explanation.explanation import Explanation
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import TASKS
 from support.common import write_free_config
-from support.pages import PAGES, SERVED_AT, blocks, link_workspace, prints
+from support.gateway import free_port
+from support.pages import GATEWAY_AT, MANAGED_AT, PAGES, SERVED_AT, blocks, link_workspace, prints
+from trials.servers import TrialServer
 
 # A request after "$ ", continued by backslashes, and what it prints, up to the next or the end.
 EXCHANGE = re.compile(
@@ -38,11 +39,11 @@ PAGES_WITH_PYTHON = [page for page in PAGES if blocks(page, "pycon")]
 
 @pytest.mark.parametrize(("command", "shown"), EXCHANGES)
 def test_requests_are_answered_as_shown(
-    command: str, shown: str, inference_url: str, tmp_path: Path
+    command: str, shown: str, server: TrialServer, gateway_url: str, tmp_path: Path
 ) -> None:
     link_workspace(tmp_path)
     result = subprocess.run(  # noqa: S602 - the pages' commands are for a shell
-        command.replace(SERVED_AT, inference_url).replace("curl ", "curl -s ", 1),
+        at_test(command, server, gateway_url).replace("curl ", "curl -s ", 1),
         shell=True,
         cwd=tmp_path,
         capture_output=True,
@@ -50,6 +51,16 @@ def test_requests_are_answered_as_shown(
         check=True,
     )
     assert prints(shown, result.stdout), result.stdout
+
+
+def at_test(command: str, server: TrialServer, gateway_url: str) -> str:
+    """Return a command of the manual with the addresses of the servers of the tests."""
+    properties = server.properties
+    return (
+        command.replace(SERVED_AT, properties["inference_address"])
+        .replace(MANAGED_AT, properties["management_address"])
+        .replace(GATEWAY_AT, gateway_url)
+    )
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_PYTHON)
@@ -78,14 +89,18 @@ def test_make_serve_prints_what_the_readme_shows(
     (shown,) = blocks("README.md", "text")
     store, config = tmp_path / "store", tmp_path / "config.properties"
     address = write_free_config(config)["inference_address"]
+    port = free_port()
+    gateway_config = tmp_path / "gateway.yaml"
+    gateway_config.write_text(f"port: {port}\n")
     # Two of the seven models: "..." stands for the others.
     models = ["bert_question_answering", "wav2vec2"]
     try:
-        serve_archives(models, tmp_path / "server", config, CONFIG_FOLDER, store)
+        serve_archives(models, tmp_path / "server", config, CONFIG_FOLDER, store, gateway_config)
     finally:
-        stop_server(tmp_path / "server")
+        stop_serving(tmp_path / "server")
     log = os.path.relpath(log_path(tmp_path / "server"))
     printed = capsys.readouterr().out.replace(address, SERVED_AT)
+    printed = printed.replace(f"http://127.0.0.1:{port}", GATEWAY_AT)
     assert prints(shown, printed.replace(log, ".build/server/logs/torchserve.log")), printed
 
 

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 
 from archives.own_configs import KINDS
 from batches import STATUSES
+from gateway.settings import Settings, TorchServeSettings
 from repository import HANDLER_FOLDER, ROOT
 from serving.configuration import read_properties
 from speech_requests import EXPLANATION_WRITERS, RESPONSE_FORMATS
@@ -25,6 +27,9 @@ from support.pages import PAGES, rows
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"(?:`|^\$ )make ([^`\n]+)", "\n".join(PAGES.values()), re.MULTILINE)
+GATEWAY_MODULES = sorted(
+    path for path in (ROOT / "gateway").rglob("*.py") if path.name != "__init__.py"
+)
 MODULES = sorted(
     path.relative_to(HANDLER_FOLDER)
     for path in HANDLER_FOLDER.rglob("*.py")
@@ -37,13 +42,18 @@ TORCHSERVE_METRICS = {"HandlerTime", "PredictionTime"}
 def error_kinds() -> Iterator[str]:
     """Yield the name of each reason for which the handlers and the library refuse a request."""
     for path in HANDLER_FOLDER.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Call) and len(node.args) > 1):
-                continue
-            function, kind = node.func, node.args[0]
-            name = function.id if isinstance(function, ast.Name) else ""
-            if name.endswith("Error") and isinstance(kind, ast.Constant):
-                yield str(kind.value)
+        yield from kinds_in(path)
+
+
+def kinds_in(path: Path) -> Iterator[str]:
+    """Yield the names of reasons in one file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.Call) and len(node.args) > 1):
+            continue
+        function, kind = node.func, node.args[0]
+        name = function.id if isinstance(function, ast.Name) else ""
+        if name.endswith("Error") and isinstance(kind, ast.Constant):
+            yield str(kind.value)
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
@@ -81,6 +91,22 @@ def test_every_key_of_config_properties_is_in_the_manual() -> None:
     cells = " ".join(rows("docs/configuration.md"))
     for key in read_properties():
         assert f"`{key}`" in cells, key
+
+
+def test_every_setting_of_the_gateway_is_in_the_manual_and_in_its_file() -> None:
+    cells = " ".join(rows("docs/gateway.md"))
+    text = (ROOT / "gateway.yaml").read_text(encoding="utf-8")
+    for field in (*fields(Settings), *fields(TorchServeSettings)):
+        assert f"`{field.name}`" in cells, field.name
+        assert re.search(rf"^ *(# )?{field.name}:", text, re.MULTILINE), field.name
+
+
+def test_every_reason_for_an_error_of_the_gateway_is_in_the_manual() -> None:
+    kinds = {each for path in GATEWAY_MODULES for each in kinds_in(path)}
+    assert "EngineUnreachable" in kinds
+    cells = " ".join((*rows("docs/gateway.md"), *rows("docs/errors.md")))
+    for kind in kinds:
+        assert f"`{kind}`" in cells, kind
 
 
 @pytest.mark.parametrize("mode", TASKS)
@@ -137,4 +163,4 @@ def test_every_module_is_in_the_tree_and_in_the_reference() -> None:
     expected = [".".join(path.with_suffix("").parts) for path in MODULES]
     assert sorted(documented) == sorted(expected)
     tree = re.findall(r"^ +(\w+\.py)\b", PAGES["docs/architecture.md"], re.MULTILINE)
-    assert sorted(tree) == sorted(path.name for path in MODULES)
+    assert sorted(tree) == sorted(path.name for path in (*MODULES, *GATEWAY_MODULES))

@@ -59,12 +59,18 @@ CASES = [
     Case("/predictions/gpt2_text_generation", STREAM, JSON),
     Case("/predictions/wav2vec2", b"no audio at all", AUDIO, status=415),
     Case("/predictions/bert_seq_classification", b'{"text": ', JSON, status=400),
-    Case("/predictions/bert_seq_classification", b'{"inputs": "a", "no": 1}', JSON, status=422),
+    Case(
+        "/predictions/bert_seq_classification",
+        b'{"inputs": "a", "parameters": {"no": 1}}',
+        JSON,
+        status=422,
+    ),
     Case("/predictions/wav2vec2", method="POST", status=400),
     Case("/predictions/whisper", SPEECH, AUDIO, status=404),
     Case("/predictions/wav2vec2/9.9", SPEECH, AUDIO, status=404),
     Case("/predictions/", SPEECH, AUDIO, status=404),
-    Case("/predictions/bert_seq_classification", method="DELETE", status=405),
+    Case("/predictions/bert_seq_classification", method="DELETE", status=400),
+    Case("/ping", method="POST", status=405),
     Case("/ping", method="GET"),
 ]
 

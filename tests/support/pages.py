@@ -6,6 +6,8 @@ from pathlib import Path
 from repository import ROOT
 
 SERVED_AT = "http://127.0.0.1:8080"
+MANAGED_AT = "http://127.0.0.1:8081"
+GATEWAY_AT = "http://127.0.0.1:8000"
 LEFT_OUT = "..."
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
