@@ -21,8 +21,8 @@ from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import TASKS
 from support.common import write_free_config
-from support.gateway import free_port
 from support.pages import GATEWAY_AT, MANAGED_AT, PAGES, SERVED_AT, blocks, link_workspace, prints
+from trials.gateways import free_port
 from trials.servers import TrialServer
 
 # A request after "$ ", continued by backslashes, and what it prints, up to the next or the end.
