@@ -12,7 +12,6 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.engine import (
@@ -201,18 +200,19 @@ async def take_next(
     least, most = (round(bytes_per_s * each) for each in (LEAST_PIECE_S, MOST_PIECE_S))
     while True:
         try:
-            async with asyncio.timeout(keep_s if live else None):
+            async with asyncio.timeout(keep_s):
                 return await inbox.take(least, most)
         except TimeoutError:
+            if not inbox.is_empty:
+                return await inbox.take(1, most)
             if live:
                 await live.send(b"")
 
 
 async def end_session(live: LiveSession | None) -> None:
-    """End an engine's session, whatever happens meanwhile."""
+    """End an engine's session, where there is one; raises nothing."""
     if live:
-        with anyio.CancelScope(shield=True):
-            await live.close()
+        await live.close()
 
 
 async def hold(

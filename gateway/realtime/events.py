@@ -5,9 +5,9 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from gateway.engine import EngineError
 from gateway.realtime.configuration import Asked, AskedSession
@@ -15,6 +15,7 @@ from gateway.sockets import REFUSED, close_code
 
 Event = dict[str, Any]
 LONGEST_NAME = 100
+LONGEST_EVENT_ID = 512
 # The names that OpenAI's errors have for what pydantic finds.
 CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
 
@@ -22,7 +23,7 @@ CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_pa
 class ClientEvent(Asked):
     """What a client sends; it may give its event a name."""
 
-    event_id: str | None = None
+    event_id: Annotated[str, Field(max_length=LONGEST_EVENT_ID)] | None = None
 
 
 class Update(ClientEvent):
@@ -96,7 +97,8 @@ def parse_event(text: str | bytes) -> Update | Append | Commit | Clear:
     if not isinstance(content, dict):
         raise ClientEventError("invalid_type", "Expected an event, a JSON object.")
     event_id = content.get("event_id")
-    event_id = event_id if isinstance(event_id, str) else None
+    if not isinstance(event_id, str) or len(event_id) > LONGEST_EVENT_ID:
+        event_id = None
     kind = content.get("type")
     if not isinstance(kind, str) or kind not in CLIENT_EVENTS:
         names = ", ".join(CLIENT_EVENTS)

@@ -1,5 +1,7 @@
 """The address of OpenAI's Realtime protocol: `/v1/realtime`."""
 
+import json
+
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
@@ -23,7 +25,8 @@ def add_realtime(router: APIRouter, engine: Engine, settings: Settings, places: 
             return
 
         async def send(event: Event) -> None:
-            await websocket.send_json(event)
+            # ASCII: a client's own words that come back in it may be no UTF-8.
+            await websocket.send_text(json.dumps(event))
 
         session = Session(engine, send)
 

@@ -1,5 +1,6 @@
 """A session: obeys the client's events in their order, and asks the engine what its audio says."""
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -25,7 +26,7 @@ from gateway.realtime.events import (
     refusal_event,
     server_event,
 )
-from gateway.realtime.turns import Turns
+from gateway.realtime.turns import SILENCE, Said, Turns
 from gateway.sockets import (
     MOST_WAITING_BYTES,
     end_session,
@@ -37,6 +38,8 @@ from gateway.sockets import (
 
 Send = Callable[[Event], Awaitable[None]]
 Command = Update | Commit | Cleared
+# The part of its longest audio after which an engine's session ends with the next turn.
+LONG_SHARE = 0.5
 MODEL_FIELD = "session.audio.input.transcription.model"
 
 
@@ -118,6 +121,13 @@ class Session:
         said = await self._live.send(encoding.expand(audio))
         self._pass_by(len(audio))
         await self._tell(self._turns.hear(said, configuration.detects_turns))
+        if not self._turns.is_speaking and self._turns.open_s > self._longest_s * LONG_SHARE:
+            await self._tell(self._turns.hear(await self._finish(), configuration.detects_turns))
+
+    async def _finish(self) -> Said:
+        """End the engine's session, which tells the rest of its text."""
+        live, self._live = self._live, None
+        return await live.send(b"", last=True) if live else SILENCE
 
     async def _commit(self, event: Commit) -> None:
         if not self._turns.has_audio:
@@ -129,11 +139,8 @@ class Session:
         await self._end_item()
 
     async def _end_item(self) -> None:
-        """End the engine's session, which tells the rest of the text."""
-        live, self._live = self._live, None
-        if live:
-            said = await live.send(b"", last=True)
-            await self._tell(self._turns.commit(said, self._configuration.detects_turns))
+        said = await self._finish()
+        await self._tell(self._turns.commit(said, self._configuration.detects_turns))
 
     async def _clear(self, event: Cleared) -> None:
         live, self._live = self._live, None
@@ -164,9 +171,17 @@ class Session:
         self._turns.position_s += audio_bytes / self._configuration.encoding.bytes_per_s
 
     def _describe(self) -> Event:
-        limits: Mapping[str, float] = self._model.about.limits if self._model else {}
         named = {"id": self._id, "object": "realtime.transcription_session"}
-        return named | self._configuration.describe(limits)
+        return named | self._configuration.describe(self._limits)
+
+    @property
+    def _limits(self) -> Mapping[str, float]:
+        return self._model.about.limits if self._model else {}
+
+    @property
+    def _longest_s(self) -> float:
+        """Return how much audio a session of the engine may have."""
+        return self._limits.get("max_audio_seconds", math.inf)
 
     async def _tell(self, events: Iterable[Event]) -> None:
         for event in events:
