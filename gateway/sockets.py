@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -39,7 +38,7 @@ LEAST_PIECE_S, MOST_PIECE_S = 0.1, 0.5
 NORMAL, REFUSED, FAILED, TRY_AGAIN = 1000, 1008, 1011, 1013
 # The part of its longest silence after which an engine is told that a session goes on.
 KEEP_SHARE, KEEP_S = 1 / 3, 10.0
-DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 Command = TypeVar("Command")
 
@@ -93,19 +92,16 @@ def is_own_origin(websocket: WebSocket, allowed: Sequence[str]) -> bool:
     origin = websocket.headers.get("origin")
     if origin is None or origin in allowed or "*" in allowed:
         return True
-    return _place(origin) == _place(
-        f"{urlsplit(origin).scheme}://{websocket.headers.get('host', '')}"
-    )
+    scheme, _, place = origin.partition("://")
+    port = DEFAULT_PORTS.get(scheme)
+    host = websocket.headers.get("host", "")
+    return port is not None and _place(place, port) == _place(host, port)
 
 
-def _place(address: str) -> tuple[str, int | None] | None:
-    """Return host and port of an address, None for none."""
-    try:
-        parts = urlsplit(address)
-        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:
-        return None
-    return (parts.hostname, port) if parts.hostname else None
+def _place(host: str, default_port: str) -> str:
+    """Return a host with its port."""
+    has_port = host.rpartition("]")[2].rpartition(":")[1]
+    return host.lower() if has_port else f"{host.lower()}:{default_port}"
 
 
 def close_code(error: EngineError) -> int:
