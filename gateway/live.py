@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,12 +17,12 @@ from gateway.sockets import (
     MOST_WAITING_BYTES,
     NORMAL,
     Places,
+    Reader,
     accept,
     end_session,
     find_live_model,
     hold,
     keep_seconds,
-    read_messages,
     run_first,
     take_next,
 )
@@ -65,10 +65,10 @@ class LiveSocket:
         await run_first(self._read(idle_s), self._recognize(encoding))
 
     async def _read(self, idle_s: float) -> None:
-        messages = read_messages(self._websocket, self._inbox, idle_s)
-        async with aclosing(messages):
-            async for message in messages:
+        async with Reader(self._websocket, self._inbox, idle_s) as reader:
+            async for message in reader.messages():
                 if isinstance(message, bytes):
+                    await reader.wait_for_room()
                     self._inbox.put_audio(message)
                 elif is_end(message):
                     self._inbox.put_command(None, len(message))
@@ -84,7 +84,7 @@ class LiveSocket:
         keep_s = keep_seconds(model)
         try:
             while True:
-                audio = await take_next(self._inbox, encoding.bytes_per_s, live, keep_s)
+                audio = await take_next(self._inbox, encoding, live, keep_s)
                 said = await live.send(encoding.expand(audio or b""), last=audio is None)
                 await self._websocket.send_json(said)
                 if audio is None:

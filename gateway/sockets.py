@@ -6,13 +6,14 @@ and asks the engine. Who sends faster than the engine recognises is not read for
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gateway.encodings import Encoding
 from gateway.engine import (
     Engine,
     EngineError,
@@ -113,48 +114,58 @@ def close_code(error: EngineError) -> int:
     return REFUSED if status_of(error) < HTTPStatus.INTERNAL_SERVER_ERROR else FAILED
 
 
-async def read_messages(
-    websocket: WebSocket, inbox: Inbox[Any], idle_s: float
-) -> AsyncGenerator[str | bytes, None]:
-    """Yield what the client sends until it goes, and wait while the inbox is full.
+class Reader:
+    """Reads a WebSocket, message by message; to use in an `async with` statement."""
 
-    Raises `SilentTooLongError` where it sends nothing for so many seconds.
-    """
-    receiving = asyncio.create_task(websocket.receive())
-    try:
+    def __init__(self, websocket: WebSocket, inbox: Inbox[Any], idle_s: float) -> None:
+        self._websocket = websocket
+        self._inbox = inbox
+        self._idle_s = idle_s
+        self._receiving: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._receiving:
+            self._receiving.cancel()
+
+    async def messages(self) -> AsyncIterator[str | bytes]:
+        """Yield what the client sends until it goes.
+
+        Raises `SilentTooLongError` where it sends nothing for too long.
+        """
         while True:
-            message = await _receive(receiving, inbox, idle_s)
+            message = await self._next()
             if message["type"] == "websocket.disconnect":
                 return
             yield message["text"] if message.get("text") is not None else message["bytes"]
-            # One ahead, so that a client that goes is noticed while the inbox is full.
-            receiving = asyncio.create_task(websocket.receive())
-            if inbox.is_full and not await _wait_for_room(inbox, receiving):
-                return
-    finally:
-        receiving.cancel()
 
+    async def wait_for_room(self) -> None:
+        """Return once the inbox takes audio; raises `WebSocketDisconnect` where the client goes."""
+        if not self._inbox.is_full:
+            return
+        room, receiving = asyncio.create_task(self._inbox.wait_for_room()), self._receive()
+        try:
+            await asyncio.wait([room, receiving], return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done() and receiving.result()["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect
+            await room
+        finally:
+            room.cancel()
 
-async def _receive(receiving: "asyncio.Task[Any]", inbox: Inbox[Any], idle_s: float) -> Any:
-    while True:
-        done, _ = await asyncio.wait([receiving], timeout=idle_s)
-        if done:
-            return receiving.result()
-        if inbox.is_empty:
+    async def _next(self) -> Any:
+        receiving = self._receive()
+        if not (await asyncio.wait([receiving], timeout=self._idle_s))[0]:
             raise SilentTooLongError
+        self._receiving = None
+        return receiving.result()
 
-
-async def _wait_for_room(inbox: Inbox[Any], receiving: "asyncio.Task[Any]") -> bool:
-    """Tell whether the client is still there once the inbox has room."""
-    room = asyncio.create_task(inbox.wait_for_room())
-    try:
-        await asyncio.wait([room, receiving], return_when=asyncio.FIRST_COMPLETED)
-        if receiving.done() and receiving.result()["type"] == "websocket.disconnect":
-            return False
-        await room
-        return True
-    finally:
-        room.cancel()
+    def _receive(self) -> "asyncio.Task[Any]":
+        """Return the task that waits for the next message."""
+        if self._receiving is None:
+            self._receiving = asyncio.create_task(self._websocket.receive())
+        return self._receiving
 
 
 async def run_first(*works: Coroutine[Any, Any, None]) -> None:
@@ -187,20 +198,19 @@ def keep_seconds(model: Model | None) -> float:
 
 
 async def take_next(
-    inbox: Inbox[Command], bytes_per_s: int, live: LiveSession | None, keep_s: float
+    inbox: Inbox[Command], encoding: Encoding, live: LiveSession | None, keep_s: float
 ) -> bytes | Command:
     """Return the next audio or command; the engine's session is kept open meanwhile.
 
     Raises `EngineError` where that is lost.
     """
-    least, most = (round(bytes_per_s * each) for each in (LEAST_PIECE_S, MOST_PIECE_S))
+    least, most = (round(encoding.bytes_per_s * each) for each in (LEAST_PIECE_S, MOST_PIECE_S))
     while True:
         try:
             async with asyncio.timeout(keep_s):
-                return await inbox.take(least, most)
+                return await inbox.take(least, most, encoding.frame_bytes)
         except TimeoutError:
-            if not inbox.is_empty:
-                return await inbox.take(1, most)
+            least = 0
             if live:
                 await live.send(b"")
 

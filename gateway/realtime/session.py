@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing
 from dataclasses import replace
 
 from starlette.websockets import WebSocket
@@ -29,10 +28,10 @@ from gateway.realtime.events import (
 from gateway.realtime.turns import SILENCE, Said, Turns
 from gateway.sockets import (
     MOST_WAITING_BYTES,
+    Reader,
     end_session,
     find_live_model,
     keep_seconds,
-    read_messages,
     take_next,
 )
 
@@ -65,17 +64,19 @@ class Session:
 
     async def read(self, websocket: WebSocket, idle_s: float) -> None:
         """Put what the client sends into the inbox until it goes."""
-        async with aclosing(read_messages(websocket, self._inbox, idle_s)) as messages:
-            async for message in messages:
+        async with Reader(websocket, self._inbox, idle_s) as reader:
+            async for message in reader.messages():
                 try:
-                    self._receive(message)
+                    await self._receive(message, reader)
                 except ClientEventError as error:
                     await self._send(refusal_event(error))
 
-    def _receive(self, message: str | bytes) -> None:
+    async def _receive(self, message: str | bytes, reader: Reader) -> None:
         event = parse_event(message)
         if isinstance(event, Append):
-            self._inbox.put_audio(event.decode())
+            audio = event.decode()
+            await reader.wait_for_room()
+            self._inbox.put_audio(audio)
         elif isinstance(event, Clear):
             self._inbox.put_command(Cleared(self._inbox.drop_audio()), len(message))
         else:
@@ -93,9 +94,8 @@ class Session:
             await end_session(self._live)
 
     async def _take(self) -> None:
-        bytes_per_s = self._configuration.encoding.bytes_per_s
-        keep_s = keep_seconds(self._model)
-        entry = await take_next(self._inbox, bytes_per_s, self._live, keep_s)
+        encoding, keep_s = self._configuration.encoding, keep_seconds(self._model)
+        entry = await take_next(self._inbox, encoding, self._live, keep_s)
         try:
             if isinstance(entry, bytes):
                 await self._hear(entry)
