@@ -66,7 +66,8 @@ def describe_predictor(predictor: TextPredictor, settings: TextSettings) -> dict
     streams = any(field.name == "stream" for field in fields(task.parameters))
     limits = {"max_length": task.max_tokens}
     if streams:
-        limits["max_new_tokens"] = settings.max_new_tokens_limit
+        most = min(settings.max_new_tokens_limit, task.model.positions - 1)
+        limits["max_new_tokens"] = most
     labels = task.model.labels if task.has_labels else {}
     return {
         "kind": settings.mode,
@@ -109,12 +110,12 @@ def send_token(requests: Sequence[TextRequest], number: int, event: TokenEvent) 
 
 def write_event(event: TokenEvent) -> str:
     """Return a token as a server-sent event, as text-generation-inference writes it."""
-    details = event.ending and {**event.ending._asdict(), "input_length": event.prompt_tokens}
-    content = {
-        "index": event.index,
-        "token": event.token._asdict(),
+    content: dict[str, Any] = {"index": event.index, "token": event.token._asdict()}
+    if event.top_tokens:
+        content["top_tokens"] = [each._asdict() for each in event.top_tokens]
+    content |= {
         "generated_text": event.generated_text,
-        "details": details,
+        "details": event.ending and event.ending._asdict(),
     }
     return f"data:{dump_json(content)}\n\n"
 
