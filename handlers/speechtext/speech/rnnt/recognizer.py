@@ -1,7 +1,7 @@
 """Speech recognition with an Emformer RNN-T."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -13,6 +13,14 @@ from speechtext.devices import CPU, DtypeName
 from speechtext.settings import STRICT
 from speechtext.speech.alignments import Alignment, Recognition
 from speechtext.speech.costs import SpeechCost, try_recognizer
+from speechtext.speech.hotword_scores import HotwordScores
+from speechtext.speech.hotwords import (
+    DEFAULT_BOOST,
+    HotwordBoost,
+    HotwordParameters,
+    HotwordPhrases,
+    hotwords_unsupported,
+)
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
 from speechtext.speech.rnnt.loading import (
     MODEL_FILE,
@@ -27,10 +35,7 @@ from speechtext.speech.rnnt.scripted_beam_search import (
 from speechtext.speech.rnnt.segments import SegmentTracker
 from speechtext.speech.rnnt.transducer import Transducer
 from speechtext.speech.rnnt.vocabulary import Vocabulary, split_path
-from speechtext.speech.transcripts import Segment, Token, Transcript
-
-# Gets the number of a waveform, that of a segment of it, and the segment.
-SegmentListener = Callable[[int, int, Segment], None]
+from speechtext.speech.transcripts import SegmentListener, Token, Transcript
 
 
 @settings_dataclass(frozen=True, config=STRICT)
@@ -40,9 +45,15 @@ class EmformerSettings:
     dtype: DtypeName = "float32"
     threads: int | None = None
     beam_width: Annotated[int, KeyOptions(ge=1)] | None = None
+    hotwords: HotwordPhrases | None = None
+    hotword_boost: HotwordBoost = DEFAULT_BOOST
     step_max_tokens: Annotated[int, KeyOptions(ge=1)] = 100
     max_audio_seconds: float = 3600.0
     endpoint_silence_s: Annotated[float, KeyOptions(gt=0)] = 0.8
+
+    def __post_init__(self) -> None:
+        if self.hotwords and not self.beam_width:
+            raise ValueError("expected a beam_width for hotwords")
 
 
 class EmformerRecognizer:
@@ -76,6 +87,12 @@ class EmformerRecognizer:
             raise ValueError(f"{file}: expected frames and probabilities, got an RNNTBeamSearch.")
         return recognizer
 
+    def choose_hotwords(self, asked: HotwordParameters) -> HotwordScores | None:
+        """Return the hotwords that are searched for, None for none; raises `RequestError` 422."""
+        if asked.ask():
+            raise hotwords_unsupported("this archive decodes greedily; set beam_width")
+        return None
+
     def transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[Transcript]:
         """Return what is said in waveforms of shape (samples,) at 16 kHz, mono, in order."""
         return [each.transcript for each in self.recognize(waveforms)]
@@ -90,6 +107,7 @@ class EmformerRecognizer:
         waveforms: Sequence[torch.Tensor],
         aligned: Sequence[bool] = (),
         on_segment: SegmentListener | None = None,
+        hotwords: Sequence[HotwordScores | None] | None = None,
     ) -> list[Recognition]:
         """Return the transcript of each waveform, and the alignment of those to be `aligned`.
 
