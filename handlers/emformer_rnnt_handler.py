@@ -66,7 +66,14 @@ class ModelHandler:
         scripted = isinstance(self.recognizer, ScriptedBeamSearch)
         decoder = "beam" if scripted or self._settings.beam_width else "greedy"
         limit_s, formats = self._limits()
-        return describe_recognizer(SAMPLE_RATE_HZ, limit_s, decoder, formats, not scripted)
+        return describe_recognizer(
+            SAMPLE_RATE_HZ,
+            limit_s,
+            decoder,
+            formats,
+            explainable=not scripted,
+            hotwords=decoder == "beam" and not scripted,
+        )
 
     def _limits(self) -> tuple[float, tuple[str, ...]]:
         """Return the longest recording, in seconds, and the media types of its transcript."""
@@ -82,7 +89,8 @@ class ModelHandler:
         return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, choose, formats)
 
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
-        return run_speech(self._recognize, requests, self.recognizer.cost, SAMPLE_RATE_HZ)
+        costs = self.recognizer.cost, self.recognizer.hotword_cost
+        return run_speech(self._recognize, requests, SAMPLE_RATE_HZ, *costs)
 
     def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
         waveforms = [request.waveform for request in requests]

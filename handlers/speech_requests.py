@@ -163,11 +163,20 @@ def affordable_seconds(cost: SpeechCost, most_s: float, context: Any) -> float:
 def run_speech(
     run: Callable[[Sequence[SpeechRequest]], Sequence[Any]],
     requests: Sequence[SpeechRequest],
-    cost: SpeechCost,
     sample_rate_hz: int,
+    cost: SpeechCost,
+    hotword_cost: SpeechCost | None,
 ) -> list[Any]:
-    """Answer the recordings of a batch that there is time for; the others are to come again."""
-    works = [cost.measure(len(request.waveform) / sample_rate_hz) for request in requests]
+    """Answer the recordings of a batch that there is time for; the others are to come again.
+
+    `cost` is that of a recording, and `hotword_cost` of one with hotwords, where there are any.
+    """
+    works = [
+        ((request.hotwords and hotword_cost) or cost).measure(
+            len(request.waveform) / sample_rate_hz
+        )
+        for request in requests
+    ]
     return run_admitted(run, requests, works)
 
 

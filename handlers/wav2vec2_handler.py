@@ -77,8 +77,8 @@ class Wav2VecHandler:
         return read_request(row, context, index, rate_hz, self._max_audio_s, choose, MEDIA_TYPES)
 
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
-        rate_hz = self.expected_sampling_rate
-        return run_speech(self._recognize, requests, self.recognizer.cost, rate_hz)
+        costs = self.recognizer.cost, self.recognizer.hotword_cost
+        return run_speech(self._recognize, requests, self.expected_sampling_rate, *costs)
 
     def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
         waveforms = [request.waveform for request in requests]

@@ -51,6 +51,8 @@ class HotwordScores:
         self._states = [(BEGINNING, 0)]
         self._numbers = {(BEGINNING, 0): self.start}
         self._steps: dict[tuple[int, Hashable], Step] = {}
+        # The state within a word that begins no hotword.
+        self.elsewhere = self._number(ELSEWHERE, 0)
 
     def _plant(self, symbols: Sequence[Hashable]) -> None:
         node = BEGINNING
@@ -102,7 +104,7 @@ class HotwordScores:
         ended = (1 << self._ended[after]) - 1 if after != ELSEWHERE else 0
         gained = (ended & ~counted).bit_count()
         number = self._number(after, counted | ended)
-        return Step(number, self._boost * (gained + self._pending(number) - self._pending(state)))
+        return Step(number, self._boost * gained + self.pending(number) - self.pending(state))
 
     def _number(self, node: int, counted: int) -> int:
         key = node, counted
@@ -111,15 +113,16 @@ class HotwordScores:
             self._states.append(key)
         return self._numbers[key]
 
-    def _pending(self, state: int) -> int:
-        """Return how many letters count only until the hotword breaks off."""
+    def pending(self, state: int) -> float:
+        """Return what is taken back where the hotword that is being said breaks off."""
         node, counted = self._states[state]
-        return self._letters[node] - counted.bit_count() if node != ELSEWHERE else 0
+        letters = self._letters[node] - counted.bit_count() if node != ELSEWHERE else 0
+        return self._boost * letters
 
     def finish(self, state: int) -> float:
         """Return what the end of the text adds: a last hotword ends, or breaks off."""
         after, gain = self.step(state, self._boundary)
-        return gain - self._boost * self._pending(after)
+        return gain - self.pending(after)
 
     def score(self, symbols: Iterable[Hashable]) -> float:
         """Return what a whole text gets."""
@@ -130,9 +133,10 @@ class HotwordScores:
         return total + self.finish(state)
 
     def live_symbols(self, state: int) -> set[Hashable]:
-        """Return the symbols with which a hotword begins or goes on after a state."""
+        """Return the symbols after which a state matters: those of a hotword, or a boundary."""
         node, _ = self._states[state]
-        found: set[Hashable] = set()
+        behind = node != ELSEWHERE and self._behind_boundary[node]
+        found: set[Hashable] = {self._boundary} if behind else set()
         while node != ELSEWHERE:
             found |= self._children[node].keys()
             node = self._failures[node]

@@ -91,9 +91,8 @@ class Wav2Vec2Recognizer:
         recognizer.align([torch.zeros(SAMPLE_RATE_HZ)])
         recognizer.cost = try_recognizer(recognizer.transcribe, SAMPLE_RATE_HZ, device)
         if biasing:
-            probe = [biasing.probe()]
-            search = functools.partial(recognizer.recognize, hotwords=probe)
-            recognizer.hotword_cost = try_recognizer(search, SAMPLE_RATE_HZ, device)
+            search_for = functools.partial(recognizer.recognize, hotwords=[biasing.probe()])
+            recognizer.hotword_cost = try_recognizer(search_for, SAMPLE_RATE_HZ, device)
         return recognizer
 
     def choose_hotwords(self, asked: HotwordParameters) -> HotwordScores | None:

@@ -28,6 +28,7 @@ class ScriptedBeamSearch:
     """Such a file, with the front end of the folder's statistics."""
 
     cost: SpeechCost
+    hotword_cost = None
 
     def __init__(
         self, model: Any, vocabulary: Vocabulary, folder: Path, beam_width: int | None
