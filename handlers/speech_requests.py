@@ -171,12 +171,10 @@ def run_speech(
 
     `cost` is that of a recording, and `hotword_cost` of one with hotwords, where there are any.
     """
-    works = [
-        ((request.hotwords and hotword_cost) or cost).measure(
-            len(request.waveform) / sample_rate_hz
-        )
-        for request in requests
-    ]
+    works = []
+    for request in requests:
+        own = hotword_cost if request.hotwords and hotword_cost else cost
+        works.append(own.measure(len(request.waveform) / sample_rate_hz))
     return run_admitted(run, requests, works)
 
 

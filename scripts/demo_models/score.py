@@ -142,6 +142,7 @@ def add_noise(utterances: Sequence[speech_corpus.Utterance]) -> list[speech_corp
 
 
 def as_wav(utterance: speech_corpus.Utterance) -> bytes:
+    """Return an utterance as a recording."""
     file = io.BytesIO()
     soundfile.write(file, utterance.waveform, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
     return file.getvalue()

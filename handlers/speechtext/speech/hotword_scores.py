@@ -74,7 +74,8 @@ class HotwordScores:
             for node in level:
                 for symbol, child in self._children[node].items():
                     self._failures[child] = fallback = self._go(self._failures[node], symbol)
-                    self._ended[child] = self._ended[child] or self._ended[fallback]
+                    if not self._ended[child] and fallback != ELSEWHERE:
+                        self._ended[child] = self._ended[fallback]
             level = [child for node in level for child in self._children[node].values()]
 
     def _go(self, node: int, symbol: Hashable) -> int:
