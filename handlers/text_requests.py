@@ -9,6 +9,7 @@ import torch
 from batches import JSON, Answer, Parts, dump_json
 from device_io import (
     Row,
+    is_hub_client,
     preferred_media_type,
     request_body,
     request_header,
@@ -28,8 +29,6 @@ from speechtext.text.windows import EncodedBatch
 
 EVENT_STREAM = "text/event-stream"
 TRUNCATED_HEADER = "X-Truncated-Tokens"
-# How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
-HUB_CLIENT = "hf_hub/"
 PICTURES: dict[str, Callable[[View], Any]] = {"text/html": draw_page, "image/png": draw_chart}
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -84,13 +83,12 @@ def read_request(
 ) -> TextRequest:
     """Return what a row of a batch asks for; raises `RequestError`."""
     content_type = request_header(context, index, "content-type") or ""
-    user_agent = request_header(context, index, "user-agent") or ""
     accept = request_header(context, index, "accept") or ""
     explain = wants_explanation(context, index)
     # What TorchServe could not parse is in the body; other fields are a form's or an instance's.
     declared_json = content_type.startswith(JSON) and "data" not in row
     payload = as_fields(request_body(row), declared_json)
-    example = predictor.read(payload, explain, HUB_CLIENT in user_agent)
+    example = predictor.read(payload, explain, is_hub_client(context, index))
     streams = not explain and predictor.task.streams(example)
     return TextRequest(
         example,
