@@ -73,6 +73,7 @@ class ModelHandler:
             formats,
             explainable=not scripted,
             hotwords=decoder == "beam" and not scripted,
+            language=self._settings.language,
         )
 
     def _limits(self) -> tuple[float, tuple[str, ...]]:

@@ -9,6 +9,7 @@ import torch
 from batches import JSON, PLAIN, Answer, Parts, dump_json
 from device_io import (
     Row,
+    is_hub_client,
     preferred_media_type,
     request_audio,
     request_header,
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 # What fits in a picture and in a person's patience.
 MAX_EXPLAINED_S = 60.0
+ANYTHING = "*/*"
 # Segments as they end, a JSON line each; for models that can tell.
 NDJSON = "application/x-ndjson"
 TRANSCRIPT_WRITERS: dict[str, Callable[[Transcript], Any]] = {
@@ -84,6 +86,7 @@ def describe_recognizer(
     media_types: Sequence[str] = tuple(TRANSCRIPT_WRITERS),
     explainable: bool = True,
     hotwords: bool = False,
+    language: str | None = None,
 ) -> dict[str, Any]:
     """Return what a model of recordings is, for who asks TorchServe to describe it."""
     return {
@@ -94,6 +97,7 @@ def describe_recognizer(
         "streams": [NDJSON] if NDJSON in media_types else [],
         "explainable": explainable,
         "hotwords": hotwords,
+        "language": language,
         "limits": {"max_audio_seconds": max_audio_seconds},
     }
 
@@ -132,7 +136,10 @@ def read_request(
     """
     explain = wants_explanation(context, index)
     media_types = list(EXPLANATION_WRITERS) if explain else transcripts
-    accept = request_header(context, index, "Accept")
+    accept = request_header(context, index, "Accept") or ANYTHING
+    if accept == ANYTHING and is_hub_client(context, index):
+        # It does not say so, and reads nothing else.
+        accept = JSON
     fields = fields_of(row)
     media_type = choose_media_type(accept, fields.get("response_format"), media_types)
     hotwords = choose_hotwords(hotwords_of(fields))

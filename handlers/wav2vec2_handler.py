@@ -69,6 +69,7 @@ class Wav2VecHandler:
                 self._settings.decoder,
                 MEDIA_TYPES,
                 hotwords=self._settings.decoder == "beam",
+                language=self._settings.language,
             ),
         )
 

@@ -17,6 +17,7 @@ class Wav2Vec2Settings:
     dtype: DtypeName = "float32"
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     threads: int | None = None
+    language: str | None = None
     target_lang: str | None = None
     decoder: Literal["greedy", "beam"] = "greedy"
     beam_width: Annotated[int, KeyOptions(ge=1)] = 50

@@ -46,6 +46,7 @@ class EmformerSettings:
 
     dtype: DtypeName = "float32"
     threads: int | None = None
+    language: str | None = None
     beam_width: Annotated[int, KeyOptions(ge=1)] | None = None
     hotwords: HotwordPhrases | None = None
     hotword_boost: HotwordBoost = DEFAULT_BOOST
