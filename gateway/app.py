@@ -9,6 +9,7 @@ from gateway import health, passthrough
 from gateway.engine import Engine
 from gateway.errors import ErrorShapes
 from gateway.middleware import AnswerMistakes, CancelForGone, LimitBody, NameAndLog
+from gateway.openai import router as openai
 from gateway.protocol import Protocol
 from gateway.settings import Settings
 
@@ -16,6 +17,7 @@ from gateway.settings import Settings
 PROTOCOLS: tuple[Protocol, ...] = (
     passthrough.PROTOCOL,
     health.PROTOCOL,
+    openai.PROTOCOL,
 )  # fmt: skip
 
 

@@ -77,19 +77,29 @@ def properties_of(address: str) -> dict[str, str]:
 
 
 class Relay:
-    """Passes TCP on to a server, and counts connections: `made`, and those that are `open`."""
+    """Passes TCP on to a server, and counts connections: `made`, and those that are `open`.
+
+    `cut()` ends all that are open, as a server does that dies.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self.made = 0
         self.open = 0
         self.port = 0
+        self.cut: Callable[[], Any] = lambda: None
+        self._ends: set[asyncio.StreamWriter] = set()
+
+    def _cut_all(self) -> None:
+        for end in self._ends:
+            end.transport.abort()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.made += 1
         self.open += 1
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
+            self._ends |= {back, writer}
             tasks = [
                 asyncio.create_task(_copy(reader, back)),
                 asyncio.create_task(_copy(there, writer)),
@@ -100,12 +110,14 @@ class Relay:
                 each.cancel()
             for end in (back, writer):
                 end.close()
+                self._ends.discard(end)
         finally:
             self.open -= 1
 
     async def serve(self, started: Callable[[Callable[[], Any]], None]) -> None:
         """Pass on until the function is called that `started` is given."""
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+        self.cut = partial(loop.call_soon_threadsafe, self._cut_all)
         async with await asyncio.start_server(self._pass_on, "127.0.0.1", 0) as server:
             self.port = server.sockets[0].getsockname()[1]
             started(partial(loop.call_soon_threadsafe, stopped.set))
