@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 
 from gateway.engine import Description, MalformedRequestError, Request
 from gateway.openai.fields import read_fields, refusal
@@ -22,7 +21,7 @@ SEEDS = 2**63
 def _absent(given: Any) -> Any:
     """Refuse what the engine has not, unless it changes nothing."""
     if given:
-        raise PydanticCustomError("unsupported", "Expected 0 or none, which is all there is here")
+        raise ValueError("Expected 0 or none, which is all there is here")
     return None
 
 
@@ -32,7 +31,7 @@ def _texts(given: Any) -> Any:
         return [given]
     if isinstance(given, list) and given and all(isinstance(each, str) for each in given):
         return given
-    raise PydanticCustomError("prompt", "Expected text or a list of texts, not token ids")
+    raise ValueError("Expected text or a list of texts, not token ids")
 
 
 Unsupported = Annotated[None, BeforeValidator(_absent)]

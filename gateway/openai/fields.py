@@ -10,6 +10,9 @@ from gateway.engine import EngineError, ImpossibleRequestError, MalformedRequest
 Shape = TypeVar("Shape", bound=BaseModel)
 # Characters of a field's name in an error.
 MOST_SHOWN = 40
+# Numbers that are told, and what other values are called.
+MOST_TOLD = 1e12
+KINDS = {str: "other text", list: "a list", dict: "an object", int: "more", float: "more"}
 
 
 def read_fields(shape: type[Shape], fields: Mapping[str, Any]) -> Shape:
@@ -29,9 +32,17 @@ def _refusal(shape: type[BaseModel], problem: Any) -> EngineError:
         shown = name[:MOST_SHOWN] if name.isidentifier() else None
         message = f"Expected fields among {known}, got {shown or 'another'}."
         return ImpossibleRequestError("InvalidParameter", message, field=shown)
-    said = str(problem["msg"])
-    message = f"{name}: {said[0].lower()}{said[1:]}."
+    # What a validator of ours says comes without pydantic's words before it.
+    said = str(problem.get("ctx", {}).get("error") or problem["msg"])
+    message = f"{name}: {said[0].lower()}{said[1:]}, got {_show(problem['input'])}."
     return ImpossibleRequestError("InvalidParameter", message, field=name)
+
+
+def _show(value: Any) -> str:
+    """Return what may be told of a value: numbers, and of others what they are."""
+    if isinstance(value, int | float) and abs(value) < MOST_TOLD:
+        return str(value).lower()
+    return KINDS.get(type(value), "something else")
 
 
 def refusal(field: str, expected: str, got: str) -> ImpossibleRequestError:

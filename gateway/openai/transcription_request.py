@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 from starlette.datastructures import FormData, UploadFile
 
 from gateway.engine import MalformedRequestError
@@ -19,17 +18,13 @@ SPEAKERS = {"known_speaker_names", "known_speaker_references"}
 
 def _check_chunking(given: Any) -> Any:
     if given != "auto":
-        raise PydanticCustomError(
-            "chunking", "Expected auto: the model itself finds where speech pauses"
-        )
+        raise ValueError("Expected auto: the model itself finds where speech pauses")
     return given
 
 
 def _check_format(given: Any) -> Any:
     if given == "diarized_json":
-        raise PydanticCustomError(
-            "diarized", "Expected a format without speakers, which no model here tells apart"
-        )
+        raise ValueError("Expected a format without speakers, which no model here tells apart")
     return given
 
 

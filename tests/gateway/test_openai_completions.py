@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx2
@@ -25,7 +25,14 @@ FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "sto
 Ask = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def openai_client(gateway_url: str) -> Iterator[OpenAI]:
+    """Return the official client, which tries nothing again."""
+    with OpenAI(base_url=f"{gateway_url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def ask_engine(inference_url: str) -> Ask:
     """Return a function to the engine's own continuation of a prompt."""
 
