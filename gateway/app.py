@@ -9,6 +9,7 @@ from gateway import health, live_speech, passthrough
 from gateway.engine import Engine
 from gateway.errors import ErrorShapes
 from gateway.middleware import AnswerMistakes, CancelForGone, LimitBody, NameAndLog
+from gateway.openai import router as openai
 from gateway.protocol import Protocol
 from gateway.settings import Settings
 
@@ -17,6 +18,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     passthrough.PROTOCOL,
     health.PROTOCOL,
     live_speech.PROTOCOL,
+    openai.PROTOCOL,
 )  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def as_engine_error(error: Exception) -> EngineError:
     if isinstance(error, EngineError):
         return error
     if isinstance(error, RequestValidationError):
-        return ImpossibleRequestError("InvalidParameter", _describe_problems(error.errors()))
+        return ImpossibleRequestError("InvalidParameter", describe_problems(error.errors()))
     if isinstance(error, HTTPException):
         return _from_http(error)
     return InternalError(
@@ -139,7 +139,7 @@ def _from_http(error: HTTPException) -> EngineError:
     return MalformedRequestError("MalformedRequest", f"{error.detail}")
 
 
-def _describe_problems(problems: Sequence[Any]) -> str:
+def describe_problems(problems: Sequence[Any]) -> str:
     """Return a sentence for each field that was refused, without its value."""
     sentences = []
     for problem in problems:

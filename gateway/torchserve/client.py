@@ -52,12 +52,12 @@ class TorchServeClient:
         url = self._inference.copy_with(raw_path=target)
         return await self._send(self._build(method, url, headers, content))
 
-    async def answer(self, target: bytes, headers: Headers, content: bytes) -> Answer:
+    async def answer(self, target: bytes, headers: Headers, content: Content) -> Answer:
         """Return a good answer of the inference API; raises `EngineError`."""
         given = [*headers, *self._inference_token()]
         return await _read(await self.request("POST", target, given, content))
 
-    async def stream(self, target: bytes, headers: Headers, content: bytes) -> AnswerStream:
+    async def stream(self, target: bytes, headers: Headers, content: Content) -> AnswerStream:
         """Return a good answer of the inference API in parts; raises `EngineError`."""
         given = [*headers, *self._inference_token()]
         found = await self.request("POST", target, given, content)

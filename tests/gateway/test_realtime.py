@@ -19,7 +19,6 @@ from websockets.sync.client import connect as connect_socket
 from archives.configs import read_configs
 from repository import ROOT
 from serving.local import build_with_settings
-from support.gateway import RunningGateway, run_gateway
 from support.realtime import (
     LIVE_MODEL,
     TURN_ON,
@@ -38,6 +37,7 @@ from support.realtime import (
     speech,
     transcripts,
 )
+from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer, run_server
 
 SAID, ASKED = "turn on the kitchen lights", "what is the weather tomorrow"

@@ -20,7 +20,10 @@ def properties_of(address: str) -> dict[str, str]:
 
 
 class Relay:
-    """Passes TCP on to a server, and counts connections: `made`, and those that are `open`."""
+    """Passes TCP on to a server, and counts connections: `made`, and those that are `open`.
+
+    `cut()` ends all that are open, as a server does that dies.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -28,6 +31,11 @@ class Relay:
         self.made = 0
         self.open = 0
         self.port = 0
+        self.cut: Callable[[], Any] = lambda: None
+
+    def _cut_all(self) -> None:
+        for end in self._ends:
+            end.transport.abort()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.made += 1
@@ -48,12 +56,12 @@ class Relay:
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
         server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
+        self.cut = partial(loop.call_soon_threadsafe, self._cut_all)
         started(partial(loop.call_soon_threadsafe, stopped.set))
         await stopped.wait()
         server.close()
         while self.open:
-            for end in list(self._ends):
-                end.close()
+            self._cut_all()
             await asyncio.sleep(0.01)
 
 
