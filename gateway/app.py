@@ -8,6 +8,8 @@ from fastapi import FastAPI
 from gateway import health, passthrough
 from gateway.engine import Engine
 from gateway.errors import ErrorShapes
+from gateway.kserve import v1 as kserve_v1
+from gateway.kserve import v2 as kserve_v2
 from gateway.middleware import AnswerMistakes, CancelForGone, LimitBody, NameAndLog
 from gateway.protocol import Protocol
 from gateway.settings import Settings
@@ -16,6 +18,8 @@ from gateway.settings import Settings
 PROTOCOLS: tuple[Protocol, ...] = (
     passthrough.PROTOCOL,
     health.PROTOCOL,
+    kserve_v1.PROTOCOL,
+    kserve_v2.PROTOCOL,
 )  # fmt: skip
 
 
