@@ -55,7 +55,7 @@ def read_tensors(request: InferRequest, binary: memoryview) -> list[Elements]:
     told = sum(size or 0 for size in sizes)
     if told != len(binary):
         raise malformed(
-            "inputs", f"a {BINARY_SIZE} of {len(binary)} bytes, as follow the JSON,", f"{told}"
+            "inputs", f"{BINARY_SIZE} of the {len(binary)} bytes behind the JSON", f"{told}"
         )
     start, read = 0, list[Elements]()
     for number, (tensor, size) in enumerate(zip(request.inputs, sizes, strict=True)):
@@ -90,11 +90,10 @@ def _count_elements(tensor: Tensor, place: str) -> int:
         got = tensor.datatype if tensor.datatype in DATATYPES else "another"
         raise malformed(f"{place}.datatype", "BYTES", got)
     shape = tensor.shape
-    if min(shape, default=0) < 0 or shape[1:] not in ([], [1]):
+    if not shape or shape[0] < 0 or shape[1:] not in ([], [1]):
         raise malformed(f"{place}.shape", "[N] or [N, 1]", f"{shape}")
-    count = shape[0] if shape else 0
-    check_count(count)
-    return count
+    check_count(shape[0])
+    return shape[0]
 
 
 def _read_json(
@@ -105,7 +104,7 @@ def _read_json(
         # Nested as its shape is, rather than flattened.
         elements = [row[0] for row in elements]
     if len(elements) != count:
-        raise malformed(f"{place}.data", f"{count} elements, as of shape,", f"{len(elements)}")
+        raise malformed(f"{place}.data", f"{count} elements by its shape", f"{len(elements)}")
     for number, element in enumerate(elements):
         if not isinstance(element, str):
             raise malformed(f"{place}.data.{number}", "a string", type(element).__name__)
