@@ -6,12 +6,18 @@ import time
 import traceback
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.engine import RequestTooLargeError
 from gateway.errors import ErrorShapes, as_engine_error
-from gateway.request_context import ID_HEADER, authorization, choose_id, request_id
+from gateway.request_context import (
+    ID_HEADER,
+    authorization,
+    choose_id,
+    read_authorization,
+    request_id,
+)
 
 access_log = logging.getLogger("gateway.access")
 logger = logging.getLogger(__name__)
@@ -19,6 +25,8 @@ logger = logging.getLogger(__name__)
 # Nobody gets it: the client went before there was an answer. nginx's number for that.
 CLIENT_GONE = 499
 LOGGED_PATH_CHARACTERS = 200
+# The messages that begin an answer: the last one refuses a WebSocket.
+STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
 class NameAndLog:
@@ -36,12 +44,12 @@ class NameAndLog:
         name = choose_id(headers.get(ID_HEADER))
         # Each request has a task, and so a context, of its own.
         request_id.set(name)
-        authorization.set(headers.get("authorization", ""))
+        authorization.set(read_authorization(HTTPConnection(scope)))
         started_s, status = time.monotonic(), CLIENT_GONE
 
         async def send_named(message: Message) -> None:
             nonlocal status
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            if message["type"] in STARTS:
                 status = message.get("status", 101)
                 MutableHeaders(scope=message)[ID_HEADER] = name
             await send(message)

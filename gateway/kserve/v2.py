@@ -40,7 +40,9 @@ def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG0
     """Return the routes of protocol v2."""
     router = APIRouter(tags=["KServe v2"])
 
+    # The specification's prose has the first, its OpenAPI document the second.
     @router.get("/v2")
+    @router.get("/v2/", include_in_schema=False)
     async def describe_server(request: HttpRequest) -> dict[str, Any]:
         """Tell what this server is."""
         app: FastAPI = request.app
@@ -134,4 +136,4 @@ async def infer(
     return write_answers(asked, answers, found.name, version or found.default_version)
 
 
-PROTOCOL = Protocol(build_router, {"/v2": write_error})
+PROTOCOL = Protocol(build_router, {"/v2": write_error}, ("/v2/health/*",))

@@ -114,7 +114,8 @@ def broken_app() -> FastAPI:
 
     @app.get("/{where}/mistake")
     async def mistake(where: str) -> None:
-        raise ValueError("canary")
+        # A traceback shows this line.
+        raise ValueError("".join(("can", "ary")))
 
     app.add_middleware(AnswerMistakes, shapes=shapes)
     app.add_middleware(NameAndLog)
