@@ -22,7 +22,8 @@ from gateway.engine import (
     Request,
 )
 from gateway.errors import status_of
-from gateway.kserve.errors import name_instance, read_json, write_error
+from gateway.kserve.bodies import read_json
+from gateway.kserve.errors import name_instance, write_error
 from gateway.kserve.instances import (
     JSON,
     SPEECH,

@@ -15,7 +15,8 @@ from gateway.engine import (
     ModelNotFoundError,
     UnavailableError,
 )
-from gateway.kserve.errors import name_instance, read_json, write_error
+from gateway.kserve.bodies import read_json
+from gateway.kserve.errors import name_instance, write_error
 from gateway.kserve.inference import (
     HEADER_LENGTH,
     INPUTS,

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import trustme
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -206,6 +206,7 @@ def test_minute_s_requests_come_back_evenly() -> None:
     assert [rate.take("a") for _ in range(4)] == [0, 0, 0, 20]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.lists(st.floats(0, 50), max_size=60))
 def test_nobody_gets_more_than_there_is_and_who_waits_as_told_gets_it(
     per_minute: int, pauses: list[float]

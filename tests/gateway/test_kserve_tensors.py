@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.engine import (
@@ -20,7 +20,7 @@ from gateway.engine import (
     RequestTooLargeError,
     UnavailableError,
 )
-from gateway.kserve.errors import read_json
+from gateway.kserve.bodies import MOST_VALUES, count_values, read_json
 from gateway.kserve.inference import build_requests, write_answers
 from gateway.kserve.instances import AT_ONCE, MAX_INSTANCES, answer_all
 from gateway.kserve.shapes import INFER_REQUEST
@@ -177,10 +177,54 @@ def test_more_instances_than_allowed_are_refused_before_they_are_read(count: int
 
 
 def test_deep_and_long_json_is_refused_in_a_sentence() -> None:
-    for body in (b"[" * 1_000_000, b"1" * 100_000, b'{"inputs": ' + b"[[" * 300, b"\xff"):
+    for body in (b"[" * 90_000, b"1" * 100_000, b'{"inputs": ' + b"[[" * 300, b"\xff"):
         with pytest.raises(MalformedRequestError) as caught:
             read_json(INFER_REQUEST, body)
         assert len(caught.value.message) < 200
+
+
+json_values = st.recursive(
+    st.none() | st.integers() | st.text(alphabet='a",[{\\\\é', max_size=8),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=30,
+)
+
+
+def count_all(value: Any) -> int:
+    """Return how many values there are, and one for each empty list, which has a mark, too."""
+    if not isinstance(value, dict | list):
+        return 1
+    inside = list(value.values() if isinstance(value, dict) else value)
+    return 1 + sum(map(count_all, inside)) + (not inside)
+
+
+@settings(deadline=None)
+@given(json_values)
+def test_values_are_counted_without_what_is_in_strings(value: Any) -> None:
+    # So many commas that the strings have to be left out.
+    content = [value, "," * MOST_VALUES]
+    assert count_values(json.dumps(content, ensure_ascii=False).encode()) == count_all(content)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs": [' + b"[]," * MOST_VALUES + b"[]]}",
+        b'{"inputs": [' + b'"",' * (3 * MOST_VALUES) + b'""]}',
+        b'{"a": "\\\\", "inputs": [' + b"{}," * MOST_VALUES,
+    ],
+)
+def test_json_of_too_many_values_is_refused_before_it_is_parsed(body: bytes) -> None:
+    with pytest.raises(RequestTooLargeError, match=f"at most {MOST_VALUES} values"):
+        read_json(INFER_REQUEST, body)
+
+
+def test_long_strings_are_no_values() -> None:
+    text = json.dumps('[",\\' * 300_000)
+    content = (
+        f'{{"inputs": [{{"name": "a", "shape": [1], "datatype": "BYTES", "data": [{text}]}}]}}'
+    )
+    assert read_json(INFER_REQUEST, content.encode()).inputs[0].data == [json.loads(text)]
 
 
 def requests_of(content: Content, kind: Kind | None, binary: bytes = b"") -> list[Request]:
