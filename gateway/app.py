@@ -1,13 +1,17 @@
 """The application: an engine, the protocols, and what is around every request."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from gateway import health, live_speech, passthrough
+from gateway.doors.installation import install_inner_doors, install_outer_doors
 from gateway.engine import Engine
 from gateway.errors import ErrorShapes
+from gateway.kserve import v1 as kserve_v1
+from gateway.kserve import v2 as kserve_v2
 from gateway.middleware import AnswerMistakes, CancelForGone, LimitBody, NameAndLog
 from gateway.openai import router as openai
 from gateway.protocol import Protocol
@@ -19,19 +23,31 @@ PROTOCOLS: tuple[Protocol, ...] = (
     health.PROTOCOL,
     live_speech.PROTOCOL,
     openai.PROTOCOL,
+    kserve_v1.PROTOCOL,
+    kserve_v2.PROTOCOL,
 )  # fmt: skip
 
 
 def build_app(settings: Settings, engine: Engine) -> FastAPI:
-    """Return the application; it closes the engine when it is shut down."""
+    """Return the application; it closes the engine when it is shut down.
+
+    Raises `SettingsError` for tokens that cannot be read, or packages that are missing.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
         yield
         await engine.aclose()
+        if traces:
+            await asyncio.to_thread(traces.shutdown)
 
     app = FastAPI(
-        title="Speech and text", lifespan=lifespan, redoc_url=None, openapi_url="/openapi.json"
+        title="Speech and text",
+        lifespan=lifespan,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        # What a path is answered by, its template tells.
+        redirect_slashes=False,
     )
     shapes = ErrorShapes(
         {
@@ -46,6 +62,9 @@ def build_app(settings: Settings, engine: Engine) -> FastAPI:
     # The last that is added is the first that sees a request.
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
     app.add_middleware(CancelForGone)
+    open_addresses = [each for protocol in PROTOCOLS for each in protocol.open_addresses]
+    install_inner_doors(app, settings, shapes, open_addresses)
     app.add_middleware(AnswerMistakes, shapes=shapes)
+    traces = install_outer_doors(app, settings)
     app.add_middleware(NameAndLog)
     return app

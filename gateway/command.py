@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from gateway.app import build_app
 from gateway.settings import CONFIG_FILE, Settings, SettingsError, read_settings
@@ -24,13 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal ends it; return the exit status."""
     try:
         settings = read_options(arguments)
+        app = build_app(settings, TorchServeEngine(settings))
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout)
     # It would log every request to the engine.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    serve(settings)
+    serve(app, settings)
     return 0
 
 
@@ -57,10 +59,10 @@ def _absolute(path: str) -> str:
     return str(Path(path).resolve())
 
 
-def serve(settings: Settings) -> None:
+def serve(app: FastAPI, settings: Settings) -> None:
     """Serve until a signal ends it, and then let what runs come to its end."""
     uvicorn.run(
-        build_app(settings, TorchServeEngine(settings)),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,

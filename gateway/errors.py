@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from http import HTTPStatus
 from typing import Any
 
@@ -86,14 +87,17 @@ def write_error(failure: Failure) -> Response:
 
 
 class ErrorShapes:
-    """Which protocol writes the errors of which addresses: the longest prefix has it."""
+    """Which protocol writes the errors of which addresses: the longest prefix has it.
+
+    `*` in a prefix stands for any characters.
+    """
 
     def __init__(self, writers: Mapping[str, ErrorWriter]) -> None:
         self._writers = sorted(writers.items(), key=lambda each: -len(each[0]))
 
     def respond(self, path: str, error: EngineError) -> Response:
         """Return the answer that tells the client of `path` about an error."""
-        fits = (writer for prefix, writer in self._writers if path.startswith(prefix))
+        fits = (writer for prefix, writer in self._writers if fnmatchcase(path, f"{prefix}*"))
         write = next(fits, write_error)
         response = write(Failure(status_of(error).value, error, request_id.get()))
         if error.retry_after_s is not None and "retry-after" not in response.headers:
@@ -145,5 +149,5 @@ def describe_problems(problems: Sequence[Any]) -> str:
     for problem in problems:
         name = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query"))
         said = str(problem["msg"])
-        sentences.append(f"{name}: {said[0].lower()}{said[1:]}.")
+        sentences.append(f"{name or 'body'}: {said[0].lower()}{said[1:]}.")
     return " ".join(sentences)

@@ -35,4 +35,4 @@ def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG0
     return router
 
 
-PROTOCOL = Protocol(build_router)
+PROTOCOL = Protocol(build_router, open_addresses=("/livez", "/readyz"))

@@ -6,12 +6,18 @@ import time
 import traceback
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.engine import RequestTooLargeError
 from gateway.errors import ErrorShapes, as_engine_error
-from gateway.request_context import ID_HEADER, authorization, choose_id, request_id
+from gateway.request_context import (
+    ID_HEADER,
+    authorization,
+    choose_id,
+    read_authorization,
+    request_id,
+)
 
 access_log = logging.getLogger("gateway.access")
 logger = logging.getLogger(__name__)
@@ -38,7 +44,7 @@ class NameAndLog:
         name = choose_id(headers.get(ID_HEADER))
         # Each request has a task, and so a context, of its own.
         request_id.set(name)
-        authorization.set(headers.get("authorization", ""))
+        authorization.set(read_authorization(HTTPConnection(scope)))
         started_s, status = time.monotonic(), CLIENT_GONE
 
         async def send_named(message: Message) -> None:

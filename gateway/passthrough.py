@@ -77,4 +77,4 @@ def end_to_end(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in named if name not in dropped]
 
 
-PROTOCOL = Protocol(build_router)
+PROTOCOL = Protocol(build_router, open_addresses=("/ping",))

@@ -45,6 +45,19 @@ class TorchServeSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ClientLimits:
+    """What one client may ask for; None is no limit.
+
+    A client is the name of a token, or an address.
+    """
+
+    requests_per_minute: Count | None = None
+    requests_at_once: Count | None = None
+    sessions: Count | None = None
+    session_seconds: Seconds | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class Settings:
     """How the gateway serves."""
 
@@ -62,11 +75,16 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     # The model of live speech for who names none; where it is the only one, it needs no name.
     live_model: str | None = None
+    limits: ClientLimits = field(default_factory=ClientLimits)
+    # Whether /metrics needs no token.
+    open_metrics: bool = False
+    traces: bool = False
     max_sessions: Count = 64
     session_idle_timeout_s: Seconds = 300.0
 
 
 _SETTINGS = TypeAdapter(Settings)
+SECTIONS: Mapping[str, type] = {"torchserve": TorchServeSettings, "limits": ClientLimits}
 
 
 def read_settings(path: Path = CONFIG_FILE, changes: Mapping[str, Any] | None = None) -> Settings:
@@ -125,7 +143,7 @@ def _change(content: dict[str, Any], name: str, value: Any) -> None:
 def _describe(problem: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "unexpected_keyword_argument":
-        section = TorchServeSettings if name.startswith("torchserve.") else Settings
+        section = SECTIONS.get(name.partition(".")[0], Settings)
         choices = ", ".join(each.name for each in fields(section))
         return f"{name}: expected a key out of {choices}, got this one"
     said = str(problem["msg"])

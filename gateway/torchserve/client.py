@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 
 from gateway.engine import Answer, AnswerStream, Headers, InternalError
-from gateway.request_context import ID_HEADER, authorization, request_id
+from gateway.request_context import ID_HEADER, authorization, request_id, trace_headers
 from gateway.settings import Settings
 from gateway.torchserve.errors import as_engine_errors, read_error
 
@@ -47,20 +47,21 @@ class TorchServeClient:
     ) -> AnswerStream:
         """Return the answer of the inference API to a request, whatever its status.
 
-        `target` is the path and query. Raises `EngineError` where there is none.
+        `target` is the path and query; what opens the API is added. Raises `EngineError` where
+        there is no answer.
         """
         url = self._inference.copy_with(raw_path=target)
-        return await self._send(self._build(method, url, headers, content))
+        given = [each for each in headers if each[0] != "authorization"]
+        given += self._inference_token()
+        return await self._send(self._build(method, url, given, content))
 
     async def answer(self, target: bytes, headers: Headers, content: Content) -> Answer:
         """Return a good answer of the inference API; raises `EngineError`."""
-        given = [*headers, *self._inference_token()]
-        return await _read(await self.request("POST", target, given, content))
+        return await _read(await self.request("POST", target, headers, content))
 
     async def stream(self, target: bytes, headers: Headers, content: Content) -> AnswerStream:
         """Return a good answer of the inference API in parts; raises `EngineError`."""
-        given = [*headers, *self._inference_token()]
-        found = await self.request("POST", target, given, content)
+        found = await self.request("POST", target, headers, content)
         if found.status >= httpx2.codes.BAD_REQUEST:
             await _read(found)
         return found
@@ -76,7 +77,9 @@ class TorchServeClient:
         self, method: str, url: httpx2.URL, headers: Headers, content: Content
     ) -> httpx2.Request:
         """Return a request with no other headers than those given, its host and its name."""
-        named = [(name, value) for name, value in headers if name != ID_HEADER]
+        traced = trace_headers.get()
+        own = {ID_HEADER, *(name for name, _ in traced)}
+        named = [*(each for each in headers if each[0] not in own), *traced]
         if name := request_id.get():
             named.append((ID_HEADER, name))
         encoded = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in named]

@@ -12,7 +12,7 @@ import yaml
 
 from archives.own_configs import KINDS
 from batches import STATUSES
-from gateway.settings import Settings, TorchServeSettings
+from gateway.settings import ClientLimits, Settings, TorchServeSettings
 from repository import HANDLER_FOLDER, ROOT
 from serving.configuration import read_properties
 from speech_requests import EXPLANATION_WRITERS, RESPONSE_FORMATS
@@ -94,11 +94,11 @@ def test_every_key_of_config_properties_is_in_the_manual() -> None:
 
 
 def test_every_setting_of_the_gateway_is_in_the_manual_and_in_its_file() -> None:
-    cells = " ".join(rows("docs/gateway.md"))
+    cells = " ".join((*rows("docs/gateway.md"), *rows("docs/gateway-doors.md")))
     text = (ROOT / "gateway.yaml").read_text(encoding="utf-8")
-    for field in (*fields(Settings), *fields(TorchServeSettings)):
+    for field in (*fields(Settings), *fields(TorchServeSettings), *fields(ClientLimits)):
         assert f"`{field.name}`" in cells, field.name
-        assert re.search(rf"^ *(# )?{field.name}:", text, re.MULTILINE), field.name
+        assert re.search(rf"^ *(# +)?{field.name}:", text, re.MULTILINE), field.name
 
 
 def test_every_reason_for_an_error_of_the_gateway_is_in_the_manual() -> None:
