@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import health, passthrough
+from gateway import health, live_speech, passthrough
 from gateway.engine import Engine
 from gateway.errors import ErrorShapes
 from gateway.middleware import AnswerMistakes, CancelForGone, LimitBody, NameAndLog
@@ -16,6 +16,7 @@ from gateway.settings import Settings
 PROTOCOLS: tuple[Protocol, ...] = (
     passthrough.PROTOCOL,
     health.PROTOCOL,
+    live_speech.PROTOCOL,
 )  # fmt: skip
 
 

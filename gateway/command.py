@@ -11,10 +11,13 @@ import uvicorn
 from gateway.app import build_app
 from gateway.settings import CONFIG_FILE, Settings, SettingsError, read_settings
 from gateway.torchserve.engine import TorchServeEngine
+from gateway.websocket_server import WebSocketServer
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 # How long a connection without a request is kept.
 IDLE_CONNECTION_S = 75
+# 15 MiB of base64, which is the most that OpenAI's clients append at a time, and what is around it.
+MOST_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +67,12 @@ def serve(settings: Settings) -> None:
         # Its own access log has query strings in it.
         access_log=False,
         server_header=False,
+        ws=WebSocketServer,
+        ws_max_size=MOST_MESSAGE_BYTES,
+        # Pings keep connections open. Nobody waits for their answers, which come behind audio that
+        # is not read yet; who sends nothing is found by session_idle_timeout_s.
+        ws_ping_timeout=None,
+        ws_per_message_deflate=False,
         timeout_keep_alive=IDLE_CONNECTION_S,
         timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
         ssl_certfile=settings.certificate_file,

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 # Nobody gets it: the client went before there was an answer. nginx's number for that.
 CLIENT_GONE = 499
 LOGGED_PATH_CHARACTERS = 200
+# The messages that begin an answer: the last one refuses a WebSocket.
+STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
 class NameAndLog:
@@ -41,7 +43,7 @@ class NameAndLog:
 
         async def send_named(message: Message) -> None:
             nonlocal status
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            if message["type"] in STARTS:
                 status = message.get("status", 101)
                 MutableHeaders(scope=message)[ID_HEADER] = name
             await send(message)

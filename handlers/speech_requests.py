@@ -99,6 +99,7 @@ def describe_live(settings: LiveSettings, idle_s: float) -> dict[str, Any]:
             "max_audio_seconds": settings.max_audio_seconds,
             "max_sessions": settings.max_sessions,
             "max_idle_seconds": idle_s,
+            "endpoint_silence_seconds": settings.endpoint_silence_s,
         },
     }
 
