@@ -9,6 +9,7 @@ from gateway import health, live_speech, passthrough
 from gateway.engine import Engine
 from gateway.errors import ErrorShapes
 from gateway.middleware import AnswerMistakes, CancelForGone, LimitBody, NameAndLog
+from gateway.page import routes as page
 from gateway.protocol import Protocol
 from gateway.settings import Settings
 
@@ -17,6 +18,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     passthrough.PROTOCOL,
     health.PROTOCOL,
     live_speech.PROTOCOL,
+    page.PROTOCOL,
 )  # fmt: skip
 
 
@@ -28,9 +30,7 @@ def build_app(settings: Settings, engine: Engine) -> FastAPI:
         yield
         await engine.aclose()
 
-    app = FastAPI(
-        title="Speech and text", lifespan=lifespan, redoc_url=None, openapi_url="/openapi.json"
-    )
+    app = FastAPI(title="Speech and text", lifespan=lifespan, docs_url=None, redoc_url=None)
     shapes = ErrorShapes(
         {
             prefix: writer
