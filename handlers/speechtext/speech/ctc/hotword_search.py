@@ -16,7 +16,8 @@ from speechtext.allowance import check_time
 from speechtext.speech.ctc.lexicon import AnyWords, LexiconWords
 from speechtext.speech.hotword_scores import HotwordScores
 
-# Labels whose probability is further below the best one's, as logarithms, are not tried at a frame.
+# Labels whose probability is further below the best one's, as logarithms, are not tried at a frame,
+# but for the delimiter: words of a lexicon end with it, also where the model hears none.
 LABEL_RANGE = 15.0
 FRAMES_PER_CHECK = 500
 BLANK = -1
@@ -55,6 +56,7 @@ def search_hotwords(
     words: AnyWords | LexiconWords,
     beam_width: int,
     blank: int,
+    delimiter: int | None,
 ) -> list[tuple[int, int]]:
     """Return the labels of the best hypothesis, and the frame at which each begins.
 
@@ -66,7 +68,9 @@ def search_hotwords(
         if frame % FRAMES_PER_CHECK == 0:
             check_time()
         likely = [
-            (label, score) for label, score in enumerate(row) if score >= limit and label != blank
+            (label, score)
+            for label, score in enumerate(row)
+            if (score >= limit or label == delimiter) and label != blank
         ]
         beam = _prune(_extend(beam, row, likely, hotwords, words, blank), beam_width, frame)
     return _unwind(_choose(beam, hotwords, words))
