@@ -83,7 +83,7 @@ def texts(model: LocalModel, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 @pytest.mark.parametrize("archive", SEARCHES)
 def test_words_that_noise_hides_are_found(archive: str, load_search: LoadSearch) -> None:
     """Each sentence's longest word is its hotword: more of them are found, and few elsewhere."""
-    model, sentences = load_search(archive), noisy(24, signal_to_noise_db=-6)
+    model, sentences = load_search(archive), noisy(16, signal_to_noise_db=-6)
     longest = [max(text.split(), key=len) for text, _ in sentences]
     plain = texts(model, [ask(recording) for _, recording in sentences])
     helped = texts(
@@ -107,7 +107,7 @@ def test_words_that_noise_hides_are_found(archive: str, load_search: LoadSearch)
 def test_hotwords_without_a_boost_change_nothing(archive: str, load_search: LoadSearch) -> None:
     model = load_search(archive)
     headers = [{"Accept": "application/json"}]
-    for _, recording in noisy(8, signal_to_noise_db=3):
+    for _, recording in noisy(4, signal_to_noise_db=3):
         plain, asked = (
             model.answer([row], headers)[0].answer
             for row in (ask(recording), ask(recording, ["kitchen lights", "garage"], 0))

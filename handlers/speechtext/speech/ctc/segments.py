@@ -63,8 +63,7 @@ class BestPathSegments:
             return []
         silent_frames = self._first - segments[-1][-1][-1].stop
         silent = silent_frames >= self._limits.silent_frames and not open_word
-        # An open word may yet become too long for its segment.
-        ended = segments if silent else segments[: -2 if open_word else -1]
+        ended = segments if silent else segments[:-1]
         self._drop(ended)
         return ended
 
