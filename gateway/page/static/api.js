@@ -37,7 +37,7 @@ export async function ask(path, { headers = {}, ...options } = {}) {
   let response;
   try {
     response = await fetch(new URL(path, document.baseURI), {
-      ...options, headers: named, cache: "no-store", credentials: "omit",
+      ...options, headers: named, cache: "no-store",
     });
   } catch (error) {
     if (error instanceof TypeError) throw new ApiError(0, "The server cannot be reached.");

@@ -51,6 +51,11 @@ tokenForm.addEventListener("submit", (event) => {
   const field = tokenForm.elements.token;
   setToken(field.value.trim());
   field.value = "";
+  document.querySelector("#main").focus();
   lookForModels();
 });
+// Models come and go while nobody looks.
+document.addEventListener("visibilitychange", () => document.hidden || lookForModels());
+// A file that misses its place is not opened instead of the page.
+for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
 lookForModels();

@@ -124,9 +124,14 @@ function labelBars(labels) {
   const items = labels.map(({ label, score }) => {
     const bar = element("span", { className: "bar", attributes: { "aria-hidden": "true" } });
     bar.style.setProperty("--share", Math.min(1, Math.max(0, score)));
-    return element("li", {}, element("span", { textContent: label }), element("span", { textContent: percent(score) }), bar);
+    return element("li", {}, element("span", { textContent: label }), element("span", { textContent: shownScore(score) }), bar);
   });
   return element("ol", { className: "labels", attributes: { "aria-label": "Labels" } }, ...items);
+}
+
+/** Return a probability as a percentage, and what a regression gives as a number. */
+function shownScore(score) {
+  return score >= 0 && score <= 1 ? percent(score) : score.toFixed(2);
 }
 
 /** Return a text with spans of it marked: `start` and `end` count characters, as Python does. */
@@ -161,6 +166,7 @@ async function streamText(place, prompt, response, stop) {
       if (!event.token.special) written.append(event.token.text);
       reason = event.details?.finish_reason ?? reason;
     }
+    if (reason === "stopped") throw new Error("The answer ended before its end.");
   } finally {
     stop.disabled = true;
     story.removeAttribute("aria-busy");
