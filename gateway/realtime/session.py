@@ -63,15 +63,17 @@ class Session:
         await self._send(server_event("session.created", session=self._describe()))
 
     async def read(self, websocket: WebSocket, idle_s: float) -> None:
-        """Put what the client sends into the inbox until it goes."""
+        """Put what the client sends into the inbox; raises `WebSocketDisconnect` when it goes."""
         async with Reader(websocket, self._inbox, idle_s) as reader:
-            async for message in reader.messages():
+            while True:
                 try:
-                    await self._receive(message, reader)
+                    await self._receive(reader)
                 except ClientEventError as error:
                     await self._send(refusal_event(error))
 
-    async def _receive(self, message: str | bytes, reader: Reader) -> None:
+    async def _receive(self, reader: Reader) -> None:
+        # Of a message, which may be large, nothing is kept while the next one is waited for.
+        message = await reader.next()
         event = parse_event(message)
         if isinstance(event, Append):
             audio = event.decode()
