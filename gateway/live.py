@@ -39,15 +39,8 @@ def add_live(router: APIRouter, engine: Engine, settings: Settings, places: Plac
 
     @router.websocket("/live/{model}")
     async def transcribe(websocket: WebSocket, model: str) -> None:
-        if not await accept(websocket, settings.cors_origins):
-            return
-        session = LiveSocket(engine, websocket, model)
-
-        async def work() -> None:
-            with places:
-                await session.run(idle_s)
-
-        await hold(websocket, work(), session.tell, session.tell_error, idle_s)
+        if await accept(websocket, settings.cors_origins):
+            await hold(websocket, LiveSocket(engine, websocket, model), places, idle_s)
 
 
 class LiveSocket:

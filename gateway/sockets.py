@@ -6,10 +6,10 @@ and asks the engine. Who sends faster than the engine recognises is not read for
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -48,6 +48,23 @@ Command = TypeVar("Command")
 
 class SilentTooLongError(Exception):
     """A client sent nothing for so many seconds."""
+
+
+class SpeechSession(Protocol):
+    """A client of a protocol."""
+
+    async def run(self, idle_s: float) -> None:
+        """Serve it to its end.
+
+        Raises `WebSocketDisconnect` where it goes, `SilentTooLongError` where it sends nothing for
+        so many seconds, and `EngineError`.
+        """
+
+    async def tell(self, kind: str, message: str) -> None:
+        """Tell it why its session ends."""
+
+    async def tell_error(self, error: EngineError) -> None:
+        """Tell it about an error of the engine, which ends its session."""
 
 
 class Places:
@@ -198,6 +215,12 @@ async def find_live_model(engine: Engine, name: str) -> Model:
     return model
 
 
+async def find_only_live_model(engine: Engine) -> str | None:
+    """Return the name of the only model of live speech, None where there are several, or none."""
+    names = [each.name for each in await engine.models() if each.kind is Kind.LIVE_SPEECH]
+    return names[0] if len(names) == 1 else None
+
+
 def keep_seconds(model: Model | None) -> float:
     """Return how long an engine's session of a model may hear nothing before it is told to wait."""
     idle_s = model.about.limits.get("max_idle_seconds") if model else None
@@ -228,27 +251,19 @@ async def end_session(live: LiveSession | None) -> None:
         await live.close()
 
 
-async def hold(
-    websocket: WebSocket,
-    work: Coroutine[Any, Any, None],
-    tell: Callable[[str, str], Coroutine[Any, Any, None]],
-    tell_error: Callable[[EngineError], Coroutine[Any, Any, None]],
-    idle_s: float,
-) -> None:
-    """Do the work of a session, and say why it ends where the client is not gone.
-
-    `tell` sends a kind and a message of the gateway's own, `tell_error` an error of the engine.
-    """
+async def hold(websocket: WebSocket, session: SpeechSession, places: Places, idle_s: float) -> None:
+    """Serve a client's session, and say why it ends where the client is not gone."""
     with suppress(WebSocketDisconnect):
         try:
-            await work
+            with places:
+                await session.run(idle_s)
         except SilentTooLongError:
             message = f"Expected a message within {idle_s:g} s, got none."
-            await tell("session_idle_timeout", message)
+            await session.tell("session_idle_timeout", message)
             await websocket.close(NORMAL, message)
         except EngineError as error:
             logger.info("A live session ends: %s", error.kind)
-            await tell_error(error)
+            await session.tell_error(error)
             await websocket.close(close_code(error), error.kind)
         except WebSocketDisconnect:
             raise
