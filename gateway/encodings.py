@@ -26,10 +26,14 @@ class Encoding:
     channels: int = 1
 
     @property
+    def frame_bytes(self) -> int:
+        """Return the bytes of one sample of all channels."""
+        return self.channels * (2 if self.codec is Codec.PCM else 1)
+
+    @property
     def bytes_per_s(self) -> int:
         """Return bytes a second."""
-        sample_bytes = 2 if self.codec is Codec.PCM else 1
-        return self.rate_hz * self.channels * sample_bytes
+        return self.rate_hz * self.frame_bytes
 
     @property
     def engine_format(self) -> AudioFormat:

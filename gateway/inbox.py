@@ -51,17 +51,20 @@ class Inbox(Generic[Command]):
         self._count(-dropped)
         return dropped
 
-    async def take(self, least: int, most: int) -> bytes | Command:
+    async def take(self, least: int, most: int, frame: int = 1) -> bytes | Command:
         """Return the next command, or the next audio: `least` to `most` bytes of it.
 
-        Less only where a command follows.
+        Less only where a command follows. Audio is cut between frames of so many bytes; a part of
+        one before a command waits for its rest behind that.
         """
-        while not self._is_ready(least):
+        while not self._is_ready(max(least, frame)):
             self._arrived.clear()
             await self._arrived.wait()
         head = self._entries[0]
+        if isinstance(head, bytearray) and len(head) < frame:
+            head = self._pass_on(head)
         if isinstance(head, bytearray):
-            return self._take_audio(head, most)
+            return self._take_audio(head, min(len(head), most) // frame * frame)
         self._entries.popleft()
         self._count(-head[1])
         return head[0]
@@ -78,9 +81,21 @@ class Inbox(Generic[Command]):
         head = self._entries[0]
         return not isinstance(head, bytearray) or len(head) >= least or len(self._entries) > 1
 
-    def _take_audio(self, head: bytearray, most: int) -> bytes:
-        audio = bytes(head[:most])
-        del head[:most]
+    def _pass_on(self, part: bytearray) -> bytearray | tuple[Command, int]:
+        """Put part of a frame behind the command that follows it; return that."""
+        self._entries.popleft()
+        command = self._entries.popleft()
+        behind = self._entries[0] if self._entries else None
+        if isinstance(behind, bytearray):
+            behind[:0] = part
+        else:
+            self._entries.appendleft(part)
+        self._entries.appendleft(command)
+        return command
+
+    def _take_audio(self, head: bytearray, size: int) -> bytes:
+        audio = bytes(head[:size])
+        del head[:size]
         if not head:
             self._entries.popleft()
         self._count(-len(audio))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,12 +17,12 @@ from gateway.sockets import (
     MOST_WAITING_BYTES,
     NORMAL,
     Places,
+    Reader,
     accept,
     end_session,
     find_live_model,
     hold,
     keep_seconds,
-    read_messages,
     run_first,
     take_next,
 )
@@ -39,15 +39,8 @@ def add_live(router: APIRouter, engine: Engine, settings: Settings, places: Plac
 
     @router.websocket("/live/{model}")
     async def transcribe(websocket: WebSocket, model: str) -> None:
-        if not await accept(websocket, settings.cors_origins):
-            return
-        session = LiveSocket(engine, websocket, model)
-
-        async def work() -> None:
-            with places:
-                await session.run(idle_s)
-
-        await hold(websocket, work(), session.tell, session.tell_error, idle_s)
+        if await accept(websocket, settings.cors_origins):
+            await hold(websocket, LiveSocket(engine, websocket, model), places, idle_s)
 
 
 class LiveSocket:
@@ -65,18 +58,22 @@ class LiveSocket:
         await run_first(self._read(idle_s), self._recognize(encoding))
 
     async def _read(self, idle_s: float) -> None:
-        messages = read_messages(self._websocket, self._inbox, idle_s)
-        async with aclosing(messages):
-            async for message in messages:
-                if isinstance(message, bytes):
-                    self._inbox.put_audio(message)
-                elif is_end(message):
-                    self._inbox.put_command(None, len(message))
-                else:
-                    raise MalformedRequestError(
-                        "InvalidMessage",
-                        'Expected audio in binary messages, or the text {"type": "end"}.',
-                    )
+        async with Reader(self._websocket, self._inbox, idle_s) as reader:
+            while True:
+                await self._receive(reader)
+
+    async def _receive(self, reader: Reader) -> None:
+        # Of a message, which may be large, nothing is kept while the next one is waited for.
+        message = await reader.next()
+        if isinstance(message, bytes):
+            await reader.wait_for_room()
+            self._inbox.put_audio(message)
+        elif is_end(message):
+            self._inbox.put_command(None, len(message))
+        else:
+            raise MalformedRequestError(
+                "InvalidMessage", 'Expected audio in binary messages, or the text {"type": "end"}.'
+            )
 
     async def _recognize(self, encoding: Encoding) -> None:
         model = await find_live_model(self._engine, self._name)
@@ -84,7 +81,7 @@ class LiveSocket:
         keep_s = keep_seconds(model)
         try:
             while True:
-                audio = await take_next(self._inbox, encoding.bytes_per_s, live, keep_s)
+                audio = await take_next(self._inbox, encoding, live, keep_s)
                 said = await live.send(encoding.expand(audio or b""), last=audio is None)
                 await self._websocket.send_json(said)
                 if audio is None:

@@ -6,13 +6,14 @@ and asks the engine. Who sends faster than the engine recognises is not read for
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gateway.encodings import Encoding
 from gateway.engine import (
     Engine,
     EngineError,
@@ -32,10 +33,12 @@ logger = logging.getLogger(__name__)
 
 # How much is read ahead of the engine: ten seconds at 24 kHz.
 MOST_WAITING_BYTES = 480_000
+# What is longer is audio, which waits for its turn before it is decoded.
+LARGE_MESSAGE_BYTES = 65_536
 # Pieces for the engine: small ones cost a request each, long ones make text late.
 LEAST_PIECE_S, MOST_PIECE_S = 0.1, 0.5
 # RFC 6455, section 7.4.1, and IANA's registry. On 1011 to 1013 clients connect again.
-NORMAL, REFUSED, FAILED, TRY_AGAIN = 1000, 1008, 1011, 1013
+NORMAL, GONE, REFUSED, FAILED, TRY_AGAIN = 1000, 1006, 1008, 1011, 1013
 # The part of its longest silence after which an engine is told that a session goes on.
 KEEP_SHARE, KEEP_S = 1 / 3, 10.0
 DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -45,6 +48,23 @@ Command = TypeVar("Command")
 
 class SilentTooLongError(Exception):
     """A client sent nothing for so many seconds."""
+
+
+class SpeechSession(Protocol):
+    """A client of a protocol."""
+
+    async def run(self, idle_s: float) -> None:
+        """Serve it to its end.
+
+        Raises `WebSocketDisconnect` where it goes, `SilentTooLongError` where it sends nothing for
+        so many seconds, and `EngineError`.
+        """
+
+    async def tell(self, kind: str, message: str) -> None:
+        """Tell it why its session ends."""
+
+    async def tell_error(self, error: EngineError) -> None:
+        """Tell it about an error of the engine, which ends its session."""
 
 
 class Places:
@@ -113,48 +133,63 @@ def close_code(error: EngineError) -> int:
     return REFUSED if status_of(error) < HTTPStatus.INTERNAL_SERVER_ERROR else FAILED
 
 
-async def read_messages(
-    websocket: WebSocket, inbox: Inbox[Any], idle_s: float
-) -> AsyncGenerator[str | bytes, None]:
-    """Yield what the client sends until it goes, and wait while the inbox is full.
+class Reader:
+    """Reads a WebSocket, message by message; to use in an `async with` statement."""
 
-    Raises `SilentTooLongError` where it sends nothing for so many seconds.
-    """
-    receiving = asyncio.create_task(websocket.receive())
-    try:
-        while True:
-            message = await _receive(receiving, inbox, idle_s)
-            if message["type"] == "websocket.disconnect":
-                return
-            yield message["text"] if message.get("text") is not None else message["bytes"]
-            # One ahead, so that a client that goes is noticed while the inbox is full.
-            receiving = asyncio.create_task(websocket.receive())
-            if inbox.is_full and not await _wait_for_room(inbox, receiving):
-                return
-    finally:
-        receiving.cancel()
+    def __init__(self, websocket: WebSocket, inbox: Inbox[Any], idle_s: float) -> None:
+        self._websocket = websocket
+        self._inbox = inbox
+        self._idle_s = idle_s
+        self._receiving: asyncio.Task[Any] | None = None
 
+    async def __aenter__(self) -> Self:
+        return self
 
-async def _receive(receiving: "asyncio.Task[Any]", inbox: Inbox[Any], idle_s: float) -> Any:
-    while True:
-        done, _ = await asyncio.wait([receiving], timeout=idle_s)
-        if done:
-            return receiving.result()
-        if inbox.is_empty:
+    async def __aexit__(self, *_: object) -> None:
+        if self._receiving:
+            self._receiving.cancel()
+
+    async def next(self) -> str | bytes:
+        """Return the next message; a large one only once the inbox takes audio.
+
+        Raises `WebSocketDisconnect` where the client goes, and `SilentTooLongError` where it sends
+        nothing for too long.
+        """
+        receiving = self._receive()
+        if not (await asyncio.wait([receiving], timeout=self._idle_s))[0]:
             raise SilentTooLongError
+        self._receiving = None
+        content = _read(receiving.result())
+        if len(content) > LARGE_MESSAGE_BYTES:
+            await self.wait_for_room()
+        return content
+
+    async def wait_for_room(self) -> None:
+        """Return once the inbox takes audio; raises `WebSocketDisconnect` where the client goes."""
+        if not self._inbox.is_full:
+            return
+        room, receiving = asyncio.create_task(self._inbox.wait_for_room()), self._receive()
+        try:
+            await asyncio.wait([room, receiving], return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                _read(receiving.result())
+            await room
+        finally:
+            room.cancel()
+
+    def _receive(self) -> "asyncio.Task[Any]":
+        """Return the task that waits for the next message."""
+        if self._receiving is None:
+            self._receiving = asyncio.create_task(self._websocket.receive())
+        return self._receiving
 
 
-async def _wait_for_room(inbox: Inbox[Any], receiving: "asyncio.Task[Any]") -> bool:
-    """Tell whether the client is still there once the inbox has room."""
-    room = asyncio.create_task(inbox.wait_for_room())
-    try:
-        await asyncio.wait([room, receiving], return_when=asyncio.FIRST_COMPLETED)
-        if receiving.done() and receiving.result()["type"] == "websocket.disconnect":
-            return False
-        await room
-        return True
-    finally:
-        room.cancel()
+def _read(message: Mapping[str, Any]) -> str | bytes:
+    """Return what a message brings; raises `WebSocketDisconnect` for one that says goodbye."""
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", GONE))
+    content: str | bytes = message["text"] if message.get("text") is not None else message["bytes"]
+    return content
 
 
 async def run_first(*works: Coroutine[Any, Any, None]) -> None:
@@ -180,6 +215,12 @@ async def find_live_model(engine: Engine, name: str) -> Model:
     return model
 
 
+async def find_only_live_model(engine: Engine) -> str | None:
+    """Return the name of the only model of live speech, None where there are several, or none."""
+    names = [each.name for each in await engine.models() if each.kind is Kind.LIVE_SPEECH]
+    return names[0] if len(names) == 1 else None
+
+
 def keep_seconds(model: Model | None) -> float:
     """Return how long an engine's session of a model may hear nothing before it is told to wait."""
     idle_s = model.about.limits.get("max_idle_seconds") if model else None
@@ -187,20 +228,19 @@ def keep_seconds(model: Model | None) -> float:
 
 
 async def take_next(
-    inbox: Inbox[Command], bytes_per_s: int, live: LiveSession | None, keep_s: float
+    inbox: Inbox[Command], encoding: Encoding, live: LiveSession | None, keep_s: float
 ) -> bytes | Command:
     """Return the next audio or command; the engine's session is kept open meanwhile.
 
     Raises `EngineError` where that is lost.
     """
-    least, most = (round(bytes_per_s * each) for each in (LEAST_PIECE_S, MOST_PIECE_S))
+    least, most = (round(encoding.bytes_per_s * each) for each in (LEAST_PIECE_S, MOST_PIECE_S))
     while True:
         try:
             async with asyncio.timeout(keep_s):
-                return await inbox.take(least, most)
+                return await inbox.take(least, most, encoding.frame_bytes)
         except TimeoutError:
-            if not inbox.is_empty:
-                return await inbox.take(1, most)
+            least = 0
             if live:
                 await live.send(b"")
 
@@ -211,27 +251,19 @@ async def end_session(live: LiveSession | None) -> None:
         await live.close()
 
 
-async def hold(
-    websocket: WebSocket,
-    work: Coroutine[Any, Any, None],
-    tell: Callable[[str, str], Coroutine[Any, Any, None]],
-    tell_error: Callable[[EngineError], Coroutine[Any, Any, None]],
-    idle_s: float,
-) -> None:
-    """Do the work of a session, and say why it ends where the client is not gone.
-
-    `tell` sends a kind and a message of the gateway's own, `tell_error` an error of the engine.
-    """
+async def hold(websocket: WebSocket, session: SpeechSession, places: Places, idle_s: float) -> None:
+    """Serve a client's session, and say why it ends where the client is not gone."""
     with suppress(WebSocketDisconnect):
         try:
-            await work
+            with places:
+                await session.run(idle_s)
         except SilentTooLongError:
             message = f"Expected a message within {idle_s:g} s, got none."
-            await tell("session_idle_timeout", message)
+            await session.tell("session_idle_timeout", message)
             await websocket.close(NORMAL, message)
         except EngineError as error:
             logger.info("A live session ends: %s", error.kind)
-            await tell_error(error)
+            await session.tell_error(error)
             await websocket.close(close_code(error), error.kind)
         except WebSocketDisconnect:
             raise

@@ -79,6 +79,22 @@ def test_audio_is_gathered_and_keeps_its_place_among_commands() -> None:
     asyncio.run(run())
 
 
+def test_frames_are_whole_on_both_sides_of_a_command() -> None:
+    async def run() -> None:
+        inbox: Inbox[str] = Inbox(100)
+        for piece in (b"abc", b"d", b"e", "commit", b"f", b"gh", "clear", "update", b"i", b"j"):
+            if isinstance(piece, bytes):
+                inbox.put_audio(piece)
+            else:
+                inbox.put_command(piece, 0)
+        found = []
+        while not inbox.is_empty:
+            found.append(await inbox.take(1, 3, 2))
+        assert found == [b"ab", b"cd", "commit", b"ef", b"gh", "clear", "update", b"ij"]
+
+    asyncio.run(run())
+
+
 def test_only_audio_behind_the_last_command_is_dropped() -> None:
     inbox: Inbox[str] = Inbox(100)
     assert inbox.drop_audio() == 0
