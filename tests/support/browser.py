@@ -202,7 +202,7 @@ def run_browser(folder: Path, microphone: Path) -> Iterator[Browser]:
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
         pytest.fail(
-            "expected chromium and chromedriver on the PATH; on Debian and Ubuntu, "
+            "expected chromium and chromedriver on the PATH; on Debian, "
             "scripts/install_chromium.sh installs them as root"
         )
     options = webdriver.ChromeOptions()

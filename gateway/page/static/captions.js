@@ -96,7 +96,7 @@ class CaptionsView {
   #add({ text, start, end }) {
     const times = start === undefined ? [] : [element("span", { className: "time", textContent: clock(start) + (end === undefined ? "" : `–${clock(end)}`) }), " "];
     const list = this.#find("captions");
-    list.append(element("li", {}, ...times, element("span", { textContent: text })));
+    list.append(element("li", {}, ...times, element("span", { textContent: text, dir: "auto" })));
     while (list.childElementCount > MOST_CAPTIONS) list.firstElementChild.remove();
     this.#showNewest();
   }

@@ -137,7 +137,7 @@ function shownScore(score) {
 /** Return a text with spans of it marked: `start` and `end` count characters, as Python does. */
 function marked(text, spans) {
   const characters = Array.from(text);
-  const paragraph = element("p", { className: "marked" });
+  const paragraph = element("p", { className: "marked", dir: "auto" });
   let at = 0;
   for (const { start, end, label, score } of [...spans].sort((a, b) => a.start - b.start)) {
     if (start < at) continue;
@@ -154,7 +154,7 @@ function marked(text, spans) {
 /** Write tokens as they come; the button ends it. */
 async function streamText(place, prompt, response, stop) {
   const written = element("span");
-  const story = element("p", { className: "story", attributes: { "aria-busy": "true" } }, element("span", { className: "prompt", textContent: prompt }), written);
+  const story = element("p", { className: "story", dir: "auto", attributes: { "aria-busy": "true" } }, element("span", { className: "prompt", textContent: prompt }), written);
   const state = element("p", { className: "state", attributes: { role: "status" } });
   place.replaceChildren(story, state);
   let tokens = 0;

@@ -1,0 +1,116 @@
+"""Live captions of the page, from a microphone that plays a recording."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.browser import SILENCE_S, Browser, Visit
+from support.page_actions import SAID, give_token, start_listening
+from trials.gateways import free_port, run_gateway
+from trials.servers import TrialServer
+
+
+def watch_partials(page: Browser) -> None:
+    page.run(
+        "window.partials = []; new MutationObserver(() => window.partials.push("
+        "document.querySelector('#live-partial').textContent))"
+        ".observe(document.querySelector('#live-partial'), {childList: true})"
+    )
+
+
+def test_captions_grow_and_end_as_the_transcript(page: Browser) -> None:
+    watch_partials(page)
+    start_listening(page)
+    page.find("#live-captions li")
+    page.click("#live-start")
+    page.wait(lambda: page.text("#live-state") == "Stopped")
+    assert page.texts("#live-captions li span:last-child") == [SAID]
+    partials = [each for each in page.run("return window.partials") if each]
+    assert len(set(partials)) > 1
+    assert all(SAID.startswith(each) for each in partials)
+    assert partials == sorted(partials, key=len)
+    (times,) = page.texts("#live-captions .time")
+    start_s, end_s = (60 * int(m) + float(s) for m, s in re.findall(r"(\d+):([\d.]+)", times))
+    assert SILENCE_S / 2 < start_s < end_s < SILENCE_S * 2
+    assert page.text("#live-partial") == ""
+
+
+def test_microphone_that_is_denied_is_told(page: Browser) -> None:
+    page.permit_microphone(False)
+    page.click("#live-start")
+    said = page.wait_for_text("#live-error")
+    assert said.startswith("The microphone was not allowed.")
+    assert page.text("#live-start") == "Start the microphone"
+
+
+def test_token_that_no_socket_takes_is_told(page: Browser) -> None:
+    give_token(page, "a/token==")
+    page.click("#live-start")
+    assert "cannot send a token with / or =" in page.wait_for_text("#live-error")
+    page.wait(lambda: page.find("#live-start").is_enabled())
+    assert page.text("#live-start") == "Start the microphone"
+
+
+def test_captions_go_on_before_another_gateway(
+    visit: Visit, server: TrialServer, tmp_path: Path
+) -> None:
+    port = free_port()
+    with run_gateway(tmp_path / "first", server.properties, port=port) as first:
+        page = visit(first.url)
+        start_listening(page)
+    page.wait(lambda: "again" in page.text("#live-state"))
+    with run_gateway(tmp_path / "second", server.properties, port=port):
+        page.find("#live-captions li")
+        page.click("#live-start")
+        page.wait(lambda: page.text("#live-state") == "Stopped")
+        # What was said while nobody listened is there, too.
+        assert page.texts("#live-captions li span:last-child") == [SAID]
+
+
+@pytest.mark.parametrize("rate_hz", [24_000, 44_100, 48_000])
+def test_any_rate_of_a_microphone_becomes_24_khz(page: Browser, rate_hz: int) -> None:
+    """A context of the microphone's own rate is what Firefox needs."""
+    samples = page.driver.execute_async_script(
+        """
+        const [rate, done] = arguments;
+        (async () => {
+          const context = new OfflineAudioContext(1, rate, rate);
+          await context.audioWorklet.addModule("page/files/capture.js");
+          const node = new AudioWorkletNode(context, "capture", {numberOfOutputs: 0});
+          const tone = new OscillatorNode(context, {frequency: 440});
+          const heard = [];
+          node.port.onmessage = ({data}) => {
+            heard.push(...data.samples);
+            if (data.last) done(heard);
+          };
+          tone.connect(node);
+          tone.start();
+          await context.startRendering();
+          node.port.postMessage("stop");
+        })();
+        """,
+        rate_hz,
+    )
+    heard = np.array(samples) / 32767
+    assert abs(len(heard) - 24_000) < 24_000 * 0.01
+    tone = np.sin(2 * np.pi * 440 * np.arange(len(heard)) / 24_000)
+    # A mean over a sample delays by up to one.
+    assert np.abs(heard - tone).max() < 0.12
+
+
+def test_socket_opens_with_the_token(page: Browser) -> None:
+    """The token that is named beside the protocol's own is how browsers send it."""
+    give_token(page, "sesame")
+    start_listening(page)
+    page.click("#live-start")
+    page.wait(lambda: page.text("#live-state") == "Stopped")
+    handshakes = [
+        each["params"]["request"]["headers"]
+        for each in page.events()
+        if each["method"] == "Network.webSocketWillSendHandshakeRequest"
+    ]
+    assert [each["Sec-WebSocket-Protocol"] for each in handshakes] == [
+        "realtime, openai-insecure-api-key.sesame"
+    ]
