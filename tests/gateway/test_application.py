@@ -114,8 +114,7 @@ def broken_app() -> FastAPI:
 
     @app.get("/{where}/mistake")
     async def mistake(where: str) -> None:
-        # A traceback shows this line.
-        raise ValueError("".join(("can", "ary")))
+        raise ValueError("canary")
 
     app.add_middleware(AnswerMistakes, shapes=shapes)
     app.add_middleware(NameAndLog)
