@@ -13,7 +13,7 @@ NAME ?=
 HANDLER ?=
 FORMAT ?=
 LONG ?=
-# How much make fuzz and make soak do.
+# How much make fuzz, make soak and make front-door do.
 REQUESTS ?=
 SEED ?=
 MINUTES ?=
@@ -29,7 +29,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lm telemetry model-parallel serve stop archive test lint types demo-models demo-scores \
-	benchmark doctor fuzz chaos soak docs lock clean
+	benchmark doctor fuzz chaos soak front-door docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,10 @@ chaos: $(READY)  ## break a server under load, and say what its clients saw
 
 soak: $(READY)  ## keep a server busy for MINUTES=30, then ask too much of it
 	@$(BIN)/python -m trials.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+front-door: $(READY)  ## break and load the gateway; REQUESTS=5000, SEED=1, MINUTES=10
+	@$(BIN)/python -m trials.front_door $(if $(REQUESTS),--requests $(REQUESTS)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 docs: $(VENV)/.group-docs  ## build the documentation as a site in .build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import health, passthrough
+from gateway import health, live_speech, passthrough
 from gateway.doors.installation import install_inner_doors, install_outer_doors
 from gateway.engine import Engine
 from gateway.errors import ErrorShapes
 from gateway.kserve import v1 as kserve_v1
 from gateway.kserve import v2 as kserve_v2
 from gateway.middleware import AnswerMistakes, CancelForGone, LimitBody, NameAndLog
+from gateway.openai import router as openai
 from gateway.protocol import Protocol
 from gateway.settings import Settings
 
@@ -20,6 +21,8 @@ from gateway.settings import Settings
 PROTOCOLS: tuple[Protocol, ...] = (
     passthrough.PROTOCOL,
     health.PROTOCOL,
+    live_speech.PROTOCOL,
+    openai.PROTOCOL,
     kserve_v1.PROTOCOL,
     kserve_v2.PROTOCOL,
 )  # fmt: skip

@@ -26,9 +26,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """A request in the contract of /predictions; `headers` are further ones."""
+    """A request in the contract of /predictions; `headers` are further ones.
 
-    body: bytes
+    A body in parts is read once, before the answer begins; content-length tells how long it is.
+    """
+
+    body: bytes | AsyncIterator[bytes]
     content_type: str | None = None
     accept: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -122,7 +125,9 @@ class Description:
     """What a model says that it is; `kind` is None where it does not say.
 
     `media_types` are the forms of its answers, `streams` those that come in parts; `decoder` is
-    `greedy` or `beam`; `limits` are numbers by name, such as `max_audio_seconds`.
+    `greedy` or `beam`, `hotwords` tells whether requests may name some, `language` is the only one
+    that is understood, where that is known; `limits` are numbers by name, such as
+    `max_audio_seconds`.
     """
 
     kind: Kind | None = None
@@ -131,6 +136,8 @@ class Description:
     streams: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     decoder: str | None = None
+    hotwords: bool = False
+    language: str | None = None
     sample_rate_hz: int | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
 
@@ -198,14 +205,22 @@ class EngineError(Exception):
     """Why a request has no answer: a name for the reason, and what to change.
 
     Classes tell reasons apart; each protocol gives them statuses and shapes of its own.
-    `retry_after_s` says when the same request may be answered.
+    `retry_after_s` says when the same request may be answered, `field` which field of the request
+    is to blame, where that is known.
     """
 
-    def __init__(self, kind: str, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        retry_after_s: float | None = None,
+        field: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.retry_after_s = retry_after_s
+        self.field = field
 
 
 class MalformedRequestError(EngineError):

@@ -19,6 +19,8 @@ Row = Mapping[str, Any]
 RESPONSE_TIMEOUT_S = 120.0
 # Where a recording may be: TorchServe's own names, and the one that speech services use.
 AUDIO_FIELDS = ("data", "body", "file")
+# How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
+HUB_CLIENT = "hf_hub/"
 
 
 def prepare_worker(context: Any, threads: int | None) -> tuple[Path, torch.device]:
@@ -63,6 +65,11 @@ def preferred_media_type(accept: str, media_types: Sequence[str]) -> str:
     ranges = parse_accept_header(accept, MIMEAccept)
     named = MIMEAccept([(each.partition(";")[0], weight) for each, weight in ranges])
     return named.best_match(media_types) or media_types[0]
+
+
+def is_hub_client(context: Any, index: int) -> bool:
+    """Tell whether a request is of `huggingface_hub.InferenceClient`, by its own name."""
+    return HUB_CLIENT in (request_header(context, index, "user-agent") or "")
 
 
 def came_by_prediction(context: Any, index: int) -> bool:

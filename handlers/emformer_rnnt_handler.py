@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from batches import PLAIN, Answer, answer_requests, dump_json
+from batches import PLAIN, Answer, answer_requests
 from device_io import Row, prepare_worker, refuse_explanation
 from load_errors import check_files_and_explain
 from speech_requests import (
@@ -16,17 +16,16 @@ from speech_requests import (
     describe_recognizer,
     read_request,
     run_speech,
-    write_answer,
+    send_segments,
+    write_recognition,
     write_transcript,
 )
 from speechtext.host_memory import keep_loaded
 from speechtext.settings import read_settings
-from speechtext.speech.alignments import Recognition
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
 from speechtext.speech.rnnt.loading import SENTENCEPIECE_FILE
 from speechtext.speech.rnnt.recognizer import EmformerSettings, load_recognizer
 from speechtext.speech.rnnt.scripted_beam_search import MAX_AUDIO_S, ScriptedBeamSearch
-from speechtext.speech.transcripts import Segment, write_segment
 
 
 class ModelHandler:
@@ -67,7 +66,15 @@ class ModelHandler:
         scripted = isinstance(self.recognizer, ScriptedBeamSearch)
         decoder = "beam" if scripted or self._settings.beam_width else "greedy"
         limit_s, formats = self._limits()
-        return describe_recognizer(SAMPLE_RATE_HZ, limit_s, decoder, formats, not scripted)
+        return describe_recognizer(
+            SAMPLE_RATE_HZ,
+            limit_s,
+            decoder,
+            formats,
+            explainable=not scripted,
+            hotwords=decoder == "beam" and not scripted,
+            language=self._settings.language,
+        )
 
     def _limits(self) -> tuple[float, tuple[str, ...]]:
         """Return the longest recording, in seconds, and the media types of its transcript."""
@@ -79,33 +86,20 @@ class ModelHandler:
         if isinstance(self.recognizer, ScriptedBeamSearch):
             refuse_explanation(context, index)
         limit_s, formats = self._limits()
-        return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, formats)
+        choose = self.recognizer.choose_hotwords
+        return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, choose, formats)
 
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
-        return run_speech(self._recognize, requests, self.recognizer.cost, SAMPLE_RATE_HZ)
+        costs = self.recognizer.cost, self.recognizer.hotword_cost
+        return run_speech(self._recognize, requests, SAMPLE_RATE_HZ, *costs)
 
     def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
         waveforms = [request.waveform for request in requests]
         if isinstance(self.recognizer, ScriptedBeamSearch):
             return list(map(write_transcript, requests, self.recognizer.transcribe(waveforms)))
 
-        def send(index: int, number: int, segment: Segment) -> None:
-            if parts := requests[index].parts:
-                parts.send(number + 1, write_line(write_segment(segment)))
-
-        streamed = any(request.parts for request in requests)
         aligned = [request.explain for request in requests]
-        found = self.recognizer.recognize(waveforms, aligned, send if streamed else None)
-        return list(map(self._write, requests, found))
-
-    def _write(self, request: SpeechRequest, found: Recognition) -> Answer:
-        if request.parts is None:
-            return write_answer(request, found)
-        transcript = found.transcript
-        summary = {"text": transcript.text, "duration": round(transcript.duration_s, 3)}
-        return Answer(request.parts.rest() + write_line(summary), NDJSON)
-
-
-def write_line(content: Any) -> str:
-    """Return a line of JSON."""
-    return dump_json(content) + "\n"
+        hotwords = [request.hotwords for request in requests]
+        send = send_segments(requests)
+        found = self.recognizer.recognize(waveforms, aligned, send, hotwords)
+        return list(map(write_recognition, requests, found))

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from batches import JSON, PLAIN, Answer, Parts
+from batches import JSON, PLAIN, Answer, Parts, dump_json
 from device_io import (
     Row,
+    is_hub_client,
     preferred_media_type,
     request_audio,
     request_header,
@@ -23,16 +24,25 @@ from speechtext.speech.alignment_picture import draw_alignment
 from speechtext.speech.alignments import Alignment, Recognition, describe_alignment
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.costs import SpeechCost
+from speechtext.speech.hotword_scores import HotwordScores
+from speechtext.speech.hotwords import HotwordParameters, read_hotwords
 from speechtext.speech.live_sessions import LiveSettings, LiveTranscript
 from speechtext.speech.pcm import parse_pcm_format
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
 from speechtext.speech.subtitles import write_srt, write_vtt
-from speechtext.speech.transcripts import Transcript, write_json, write_plain, write_segment
+from speechtext.speech.transcripts import (
+    Segment,
+    Transcript,
+    write_json,
+    write_plain,
+    write_segment,
+)
 
 logger = logging.getLogger(__name__)
 
 # What fits in a picture and in a person's patience.
 MAX_EXPLAINED_S = 60.0
+ANYTHING = "*/*"
 # Segments as they end, a JSON line each; for models that can tell.
 NDJSON = "application/x-ndjson"
 TRANSCRIPT_WRITERS: dict[str, Callable[[Transcript], Any]] = {
@@ -58,13 +68,15 @@ RESPONSE_FORMATS = {
 class SpeechRequest(NamedTuple):
     """A waveform of shape (samples,), and the media type in which its answer is wanted.
 
-    `parts` sends segments of the answer, where they are wanted as they come.
+    `parts` sends segments of the answer, where they are wanted as they come; `hotwords` are those
+    that are searched for.
     """
 
     waveform: torch.Tensor
     media_type: str
     explain: bool = False
     parts: Parts | None = None
+    hotwords: HotwordScores | None = None
 
 
 def describe_recognizer(
@@ -73,6 +85,8 @@ def describe_recognizer(
     decoder: str,
     media_types: Sequence[str] = tuple(TRANSCRIPT_WRITERS),
     explainable: bool = True,
+    hotwords: bool = False,
+    language: str | None = None,
 ) -> dict[str, Any]:
     """Return what a model of recordings is, for who asks TorchServe to describe it."""
     return {
@@ -82,6 +96,8 @@ def describe_recognizer(
         "media_types": [each for each in media_types if each != NDJSON],
         "streams": [NDJSON] if NDJSON in media_types else [],
         "explainable": explainable,
+        "hotwords": hotwords,
+        "language": language,
         "limits": {"max_audio_seconds": max_audio_seconds},
     }
 
@@ -95,10 +111,12 @@ def describe_live(settings: LiveSettings, idle_s: float) -> dict[str, Any]:
         "media_types": [JSON],
         "streams": [],
         "explainable": False,
+        "hotwords": False,
         "limits": {
             "max_audio_seconds": settings.max_audio_seconds,
             "max_sessions": settings.max_sessions,
             "max_idle_seconds": idle_s,
+            "endpoint_silence_seconds": settings.endpoint_silence_s,
         },
     }
 
@@ -109,22 +127,29 @@ def read_request(
     index: int,
     sample_rate_hz: int,
     max_duration_s: float,
+    choose_hotwords: Callable[[HotwordParameters], HotwordScores | None],
     transcripts: Sequence[str] = tuple(TRANSCRIPT_WRITERS),
 ) -> SpeechRequest:
     """Return what a row of a batch asks for; raises `RequestError`.
 
-    `transcripts` are the media types in which the model can answer a prediction.
+    `choose_hotwords` is the recogniser's, and `transcripts` are the media types in which the model
+    can answer a prediction.
     """
     explain = wants_explanation(context, index)
     media_types = list(EXPLANATION_WRITERS) if explain else transcripts
-    accept = request_header(context, index, "Accept")
-    media_type = choose_media_type(accept, response_format_of(row), media_types)
+    accept = request_header(context, index, "Accept") or ANYTHING
+    if accept == ANYTHING and is_hub_client(context, index):
+        # It does not say so, and reads nothing else.
+        accept = JSON
+    fields = fields_of(row)
+    media_type = choose_media_type(accept, fields.get("response_format"), media_types)
+    hotwords = choose_hotwords(hotwords_of(fields))
     limit_s = min(max_duration_s, MAX_EXPLAINED_S) if explain else max_duration_s
     pcm = parse_pcm_format(request_header(context, index, "Content-Type") or "")
     waveform = decode_audio(request_audio(row), sample_rate_hz, limit_s, pcm)
     note_size(index, "audio_s", len(waveform) / sample_rate_hz)
     parts = Parts(context, index, NDJSON) if media_type == NDJSON else None
-    return SpeechRequest(waveform, media_type, explain, parts)
+    return SpeechRequest(waveform, media_type, explain, parts, hotwords)
 
 
 def affordable_seconds(cost: SpeechCost, most_s: float, context: Any) -> float:
@@ -146,11 +171,18 @@ def affordable_seconds(cost: SpeechCost, most_s: float, context: Any) -> float:
 def run_speech(
     run: Callable[[Sequence[SpeechRequest]], Sequence[Any]],
     requests: Sequence[SpeechRequest],
-    cost: SpeechCost,
     sample_rate_hz: int,
+    cost: SpeechCost,
+    hotword_cost: SpeechCost | None,
 ) -> list[Any]:
-    """Answer the recordings of a batch that there is time for; the others are to come again."""
-    works = [cost.measure(len(request.waveform) / sample_rate_hz) for request in requests]
+    """Answer the recordings of a batch that there is time for; the others are to come again.
+
+    `cost` is that of a recording, and `hotword_cost` of one with hotwords, where there are any.
+    """
+    works = []
+    for request in requests:
+        own = hotword_cost if request.hotwords and hotword_cost else cost
+        works.append(own.measure(len(request.waveform) / sample_rate_hz))
     return run_admitted(run, requests, works)
 
 
@@ -175,11 +207,22 @@ def choose_media_type(
     return RESPONSE_FORMATS[name]
 
 
-def response_format_of(row: Mapping[str, Any]) -> Any:
-    """Return a request's field `response_format`, of its form or of its JSON, None without one."""
+def fields_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields of a request's form or of its JSON."""
     body = row.get("body")
-    fields = body if isinstance(body, Mapping) else row
-    return fields.get("response_format")
+    return body if isinstance(body, Mapping) else row
+
+
+def hotwords_of(fields: Mapping[str, Any]) -> HotwordParameters:
+    """Return what a request says of hotwords: JSON, which a form has as text.
+
+    Of a field that a form has several times, TorchServe hands over the last one only.
+    """
+    given, boost = (
+        as_text(value, name) if isinstance(value, bytes | bytearray) else value
+        for name, value in ((name, fields.get(name)) for name in ("hotwords", "hotword_boost"))
+    )
+    return read_hotwords(given, boost)
 
 
 def write_answer(request: SpeechRequest, recognition: Recognition) -> Answer:
@@ -193,6 +236,32 @@ def write_answer(request: SpeechRequest, recognition: Recognition) -> Answer:
 def write_transcript(request: SpeechRequest, transcript: Transcript) -> Answer:
     """Return a transcript in the form that a request asks for."""
     return Answer(TRANSCRIPT_WRITERS[request.media_type](transcript), request.media_type)
+
+
+def send_segments(
+    requests: Sequence[SpeechRequest],
+) -> Callable[[int, int, Segment], None] | None:
+    """Return what sends a segment of one of the requests, None where none of them wants any."""
+
+    def send(index: int, number: int, segment: Segment) -> None:
+        if parts := requests[index].parts:
+            parts.send(number + 1, write_line(write_segment(segment)))
+
+    return send if any(request.parts for request in requests) else None
+
+
+def write_recognition(request: SpeechRequest, recognition: Recognition) -> Answer:
+    """Return the answer that a request asks for, or the rest of it behind segments sent."""
+    if request.parts is None:
+        return write_answer(request, recognition)
+    transcript = recognition.transcript
+    summary = {"text": transcript.text, "duration": round(transcript.duration_s, 3)}
+    return Answer(request.parts.rest() + write_line(summary), NDJSON)
+
+
+def write_line(content: Any) -> str:
+    """Return a line of JSON."""
+    return dump_json(content) + "\n"
 
 
 def write_live(session: str, said: LiveTranscript) -> Answer:

@@ -9,6 +9,7 @@ import torch
 from batches import JSON, Answer, Parts, dump_json
 from device_io import (
     Row,
+    is_hub_client,
     preferred_media_type,
     request_body,
     request_header,
@@ -28,8 +29,6 @@ from speechtext.text.windows import EncodedBatch
 
 EVENT_STREAM = "text/event-stream"
 TRUNCATED_HEADER = "X-Truncated-Tokens"
-# How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
-HUB_CLIENT = "hf_hub/"
 PICTURES: dict[str, Callable[[View], Any]] = {"text/html": draw_page, "image/png": draw_chart}
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -66,7 +65,8 @@ def describe_predictor(predictor: TextPredictor, settings: TextSettings) -> dict
     streams = any(field.name == "stream" for field in fields(task.parameters))
     limits = {"max_length": task.max_tokens}
     if streams:
-        limits["max_new_tokens"] = settings.max_new_tokens_limit
+        most = min(settings.max_new_tokens_limit, task.model.positions - 1)
+        limits["max_new_tokens"] = most
     labels = task.model.labels if task.has_labels else {}
     return {
         "kind": settings.mode,
@@ -83,13 +83,12 @@ def read_request(
 ) -> TextRequest:
     """Return what a row of a batch asks for; raises `RequestError`."""
     content_type = request_header(context, index, "content-type") or ""
-    user_agent = request_header(context, index, "user-agent") or ""
     accept = request_header(context, index, "accept") or ""
     explain = wants_explanation(context, index)
     # What TorchServe could not parse is in the body; other fields are a form's or an instance's.
     declared_json = content_type.startswith(JSON) and "data" not in row
     payload = as_fields(request_body(row), declared_json)
-    example = predictor.read(payload, explain, HUB_CLIENT in user_agent)
+    example = predictor.read(payload, explain, is_hub_client(context, index))
     streams = not explain and predictor.task.streams(example)
     return TextRequest(
         example,
@@ -109,12 +108,12 @@ def send_token(requests: Sequence[TextRequest], number: int, event: TokenEvent) 
 
 def write_event(event: TokenEvent) -> str:
     """Return a token as a server-sent event, as text-generation-inference writes it."""
-    details = event.ending and {**event.ending._asdict(), "input_length": event.prompt_tokens}
-    content = {
-        "index": event.index,
-        "token": event.token._asdict(),
+    content: dict[str, Any] = {"index": event.index, "token": event.token._asdict()}
+    if event.top_tokens:
+        content["top_tokens"] = [each._asdict() for each in event.top_tokens]
+    content |= {
         "generated_text": event.generated_text,
-        "details": details,
+        "details": event.ending and event.ending._asdict(),
     }
     return f"data:{dump_json(content)}\n\n"
 

@@ -9,17 +9,22 @@ from batches import Answer, answer_requests
 from device_io import Row, prepare_worker
 from load_errors import check_files_and_explain
 from speech_requests import (
+    NDJSON,
+    TRANSCRIPT_WRITERS,
     SpeechRequest,
     affordable_seconds,
     describe_recognizer,
     read_request,
     run_speech,
-    write_answer,
+    send_segments,
+    write_recognition,
 )
 from speechtext.host_memory import keep_loaded
 from speechtext.settings import read_settings
 from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
+
+MEDIA_TYPES = (*TRANSCRIPT_WRITERS, NDJSON)
 
 
 class Wav2VecHandler:
@@ -59,17 +64,25 @@ class Wav2VecHandler:
             lambda index, row: self._parse(index, row, context),
             self._answer,
             describe_recognizer(
-                self.expected_sampling_rate, self._max_audio_s, self._settings.decoder
+                self.expected_sampling_rate,
+                self._max_audio_s,
+                self._settings.decoder,
+                MEDIA_TYPES,
+                hotwords=self._settings.decoder == "beam",
+                language=self._settings.language,
             ),
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
-        return read_request(row, context, index, self.expected_sampling_rate, self._max_audio_s)
+        rate_hz, choose = self.expected_sampling_rate, self.recognizer.choose_hotwords
+        return read_request(row, context, index, rate_hz, self._max_audio_s, choose, MEDIA_TYPES)
 
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
-        rate_hz = self.expected_sampling_rate
-        return run_speech(self._recognize, requests, self.recognizer.cost, rate_hz)
+        costs = self.recognizer.cost, self.recognizer.hotword_cost
+        return run_speech(self._recognize, requests, self.expected_sampling_rate, *costs)
 
     def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
-        found = self.recognizer.recognize([request.waveform for request in requests])
-        return list(map(write_answer, requests, found))
+        waveforms = [request.waveform for request in requests]
+        hotwords = [request.hotwords for request in requests]
+        found = self.recognizer.recognize(waveforms, hotwords, send_segments(requests))
+        return list(map(write_recognition, requests, found))

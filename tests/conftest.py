@@ -14,7 +14,7 @@ from archives.own_configs import demo_configs
 from gateway.settings import Settings, parse_settings
 from serving.local import LocalModel, load_archive
 from support.common import LoadModel
-from support.gateway import RunningGateway, run_gateway
+from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer, run_server
 
 # No test reaches the network, also where there is one.

@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from http import HTTPStatus
 from typing import Any
@@ -40,6 +41,7 @@ class Catalogue:
         self._turn = asyncio.Lock()
         self._models: dict[str, Model] = {}
         self._read_s = float("-inf")
+        self._refresh: asyncio.Task[None] | None = None
         self._described: dict[tuple[str, str], tuple[Any, Description]] = {}
         self._asked_s: dict[tuple[str, str], float] = {}
 
@@ -52,13 +54,35 @@ class Catalogue:
             return [self._models[name] for name in sorted(self._models)]
 
     async def model(self, name: str) -> Model:
-        """Return a model; raises `ModelNotFoundError` where there is none of that name."""
-        await self.models()
+        """Return a model; raises `ModelNotFoundError` where there is none of that name.
+
+        One that is known is returned as it was, and looked up again beside: requests do not wait
+        for the management API, and the engine itself refuses a model that has gone.
+        """
+        if name in self._models:
+            self._refresh_beside()
+        else:
+            await self.models()
         if name not in self._models:
             raise ModelNotFoundError(
                 "ModelNotFound", "Expected the name of a model that is served."
             )
         return self._models[name]
+
+    async def aclose(self) -> None:
+        """Stop looking models up."""
+        if self._refresh:
+            self._refresh.cancel()
+            await asyncio.wait([self._refresh])
+
+    def _refresh_beside(self) -> None:
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(self._read_quietly())
+
+    async def _read_quietly(self) -> None:
+        # Who asks the engine next learns what is wrong with it.
+        with suppress(EngineError):
+            await self.models()
 
     async def _read(self) -> list[Model]:
         if not self._settings.torchserve.management_address:
@@ -107,14 +131,9 @@ class Catalogue:
 
     async def _describe(self, name: str, version: str, state: Mapping[str, Any]) -> Description:
         """Return what a model is; its handler is asked once for each life of its workers."""
-        key, workers = (
-            (name, version),
-            [
-                (each["id"], each["startTime"])
-                for each in state["workers"]
-                if each["status"] == "READY"
-            ],
-        )
+        key = (name, version)
+        ready = [each for each in state["workers"] if each["status"] == "READY"]
+        workers = [(each["id"], each["startTime"]) for each in ready]
         known = self._described.get(key)
         if known and known[0] == workers:
             return known[1]

@@ -55,11 +55,11 @@ class TorchServeClient:
         given += self._inference_token()
         return await self._send(self._build(method, url, given, content))
 
-    async def answer(self, target: bytes, headers: Headers, content: bytes) -> Answer:
+    async def answer(self, target: bytes, headers: Headers, content: Content) -> Answer:
         """Return a good answer of the inference API; raises `EngineError`."""
         return await _read(await self.request("POST", target, headers, content))
 
-    async def stream(self, target: bytes, headers: Headers, content: bytes) -> AnswerStream:
+    async def stream(self, target: bytes, headers: Headers, content: Content) -> AnswerStream:
         """Return a good answer of the inference API in parts; raises `EngineError`."""
         found = await self.request("POST", target, headers, content)
         if found.status >= httpx2.codes.BAD_REQUEST:

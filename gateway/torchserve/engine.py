@@ -60,6 +60,7 @@ class TorchServeEngine:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._catalogue.aclose()
         await self._client.aclose()
 
 

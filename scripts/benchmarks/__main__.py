@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from benchmarks.emformer import benchmark_emformer
+from benchmarks.gateway import benchmark_gateway
 from benchmarks.live import benchmark_live
 from benchmarks.text import benchmark_text
 from benchmarks.wav2vec2 import benchmark_wav2vec2
@@ -15,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "wav2vec2": benchmark_wav2vec2,
     "emformer": benchmark_emformer,
     "text": benchmark_text,
+    "gateway": benchmark_gateway,
 }
 
 

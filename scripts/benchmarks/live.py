@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile
@@ -64,26 +65,38 @@ def speech() -> list[bytes]:
     return [samples[start : start + size].tobytes() for start in range(0, len(samples), size)]
 
 
-def speak(url: str, pieces: Sequence[bytes], number: int, sessions: int) -> list[float]:
+class Session(Protocol):
+    """A live session from the side of a client, over whatever protocol."""
+
+    def send(self, piece: bytes, last: bool = False) -> Any:
+        """Send a piece, and wait for its answer."""
+
+
+def speak(session: Session, pieces: Sequence[bytes], wait_s: float = 0.0) -> list[float]:
     """Send pieces at the pace of speech; return the seconds until the answer to each."""
-    # People do not begin in step.
-    begun_s = time.monotonic() + PIECE_S * number / sessions
+    begun_s = time.monotonic() + wait_s
     delays_s = []
-    with LiveSession(url, RATE_HZ) as session:
-        for place, piece in enumerate(pieces):
-            spoken_s = begun_s + PIECE_S * (place + 1)
-            time.sleep(max(0.0, spoken_s - time.monotonic()))
-            session.send(piece, last=place == len(pieces) - 1)
-            # From the end of the piece, also where the answer to the one before came late.
-            delays_s.append(time.monotonic() - spoken_s)
+    for place, piece in enumerate(pieces):
+        spoken_s = begun_s + PIECE_S * (place + 1)
+        time.sleep(max(0.0, spoken_s - time.monotonic()))
+        session.send(piece, last=place == len(pieces) - 1)
+        # From the end of the piece, also where the answer to the one before came late.
+        delays_s.append(time.monotonic() - spoken_s)
     return delays_s
+
+
+def _speak_over_http(url: str, pieces: Sequence[bytes], wait_s: float) -> list[float]:
+    with LiveSession(url, RATE_HZ) as session:
+        return speak(session, pieces, wait_s)
 
 
 def measure(url: str, sessions: int) -> tuple[float, float]:
     """Return the median and the 95th percentile of the delays of so many sessions at once."""
     pieces = speech()
     with ThreadPoolExecutor(sessions) as pool:
-        spoken = [pool.submit(speak, url, pieces, each, sessions) for each in range(sessions)]
+        # People do not begin in step.
+        waits_s = [PIECE_S * each / sessions for each in range(sessions)]
+        spoken = [pool.submit(_speak_over_http, url, pieces, each) for each in waits_s]
         delays_s = [delay for each in spoken for delay in each.result()]
     return statistics.median(delays_s), statistics.quantiles(delays_s, n=20)[-1]
 

@@ -69,7 +69,7 @@ def score_language_model(model: LocalModel, source: Path, folder: Path) -> dict[
     settings: dict[str, Any] = {"decoder": "beam", "lm": "lm.arpa"}
     beam = load_archive(build_with_settings(config, folder / "source", folder, **settings))
     utterances = speech_corpus.held_out(WORKSPACE)["unseen_voices"]
-    noisy = _add_noise(utterances)
+    noisy = add_noise(utterances)
     label = f"word error rate %, unseen voices{{}}, {len(utterances)} sentences"
     return {
         label.format(", language model"): _error_rate(beam, utterances),
@@ -83,7 +83,7 @@ def score_bfloat16(config: ArchiveConfig, model: LocalModel, folder: Path) -> di
     source = ROOT / config.source
     fast = load_archive(build_with_settings(config, source, folder, dtype="auto"))
     utterances = _all_held_out()
-    recordings = [_as_wav(utterance) for utterance in utterances]
+    recordings = [as_wav(utterance) for utterance in utterances]
     pairs = zip(answer_all(fast, recordings), answer_all(model, recordings), strict=True)
     equal = sum(transcript == expected for transcript, expected in pairs)
     label = f"transcripts of dtype auto as those of float32 %, {len(utterances)} sentences"
@@ -122,14 +122,14 @@ def _all_held_out() -> list[speech_corpus.Utterance]:
 
 
 def _error_rate(model: LocalModel, utterances: Sequence[speech_corpus.Utterance]) -> float:
-    transcripts = answer_all(model, [_as_wav(utterance) for utterance in utterances])
+    transcripts = answer_all(model, [as_wav(utterance) for utterance in utterances])
     return speech_corpus.word_error_rate(
         [utterance.text for utterance in utterances],
         [transcript.lower() for transcript in transcripts],
     )
 
 
-def _add_noise(utterances: Sequence[speech_corpus.Utterance]) -> list[speech_corpus.Utterance]:
+def add_noise(utterances: Sequence[speech_corpus.Utterance]) -> list[speech_corpus.Utterance]:
     """Return utterances with white noise, their signal `NOISE_DB` above it."""
     generator = np.random.default_rng(SEED)
     noisy = []
@@ -141,7 +141,8 @@ def _add_noise(utterances: Sequence[speech_corpus.Utterance]) -> list[speech_cor
     return noisy
 
 
-def _as_wav(utterance: speech_corpus.Utterance) -> bytes:
+def as_wav(utterance: speech_corpus.Utterance) -> bytes:
+    """Return an utterance as a recording."""
     file = io.BytesIO()
     soundfile.write(file, utterance.waveform, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
     return file.getvalue()

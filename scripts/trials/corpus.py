@@ -92,7 +92,8 @@ class Case(NamedTuple):
     request: Request
 
 
-def _value(chance: random.Random, depth: int = 0) -> Any:
+def make_value(chance: random.Random, depth: int = 0) -> Any:
+    """Return a value of any kind that JSON, or Python's JSON, has."""
     kind = chance.randrange(9 if depth < 3 else 6)
     if kind < 3:
         return chance.choice(STRINGS)
@@ -103,16 +104,17 @@ def _value(chance: random.Random, depth: int = 0) -> Any:
     if kind == 5:
         return chance.choice((float("nan"), float("inf"), -float("inf")))
     if kind == 6:
-        return [_value(chance, depth + 1) for _ in range(chance.randrange(4))]
+        return [make_value(chance, depth + 1) for _ in range(chance.randrange(4))]
     names = (*FIELDS, *PARAMETERS, "start", "end", *STRINGS)
-    return {chance.choice(names): _value(chance, depth + 1) for _ in range(chance.randrange(4))}
+    return {chance.choice(names): make_value(chance, depth + 1) for _ in range(chance.randrange(4))}
 
 
 def _target(chance: random.Random, models: Sequence[str] = MODELS) -> str:
     return f"/{chance.choice(VERBS)}/{chance.choice(models)}"
 
 
-def _json(target: str, value: Any) -> Request:
+def post_json(target: str, value: Any) -> Request:
+    """Return a request with a value as JSON."""
     # Surrogates and infinities travel as Python writes them.
     return Request(target, json.dumps(value).encode(), (("Content-Type", "application/json"),))
 
@@ -122,7 +124,7 @@ def audio(chance: random.Random) -> Request:
     recording = chance.choice(AUDIO)(chance)
     target = _target(chance, (*SPEECH_MODELS, LIVE_MODEL))
     if chance.random() < 0.2:
-        return _json(target, {"data": base64.b64encode(recording).decode()})
+        return post_json(target, {"data": base64.b64encode(recording).decode()})
     headers = [("Content-Type", chance.choice(("audio/wav", "application/octet-stream")))]
     headers += [("Accept", chance.choice(ACCEPTS))] * (chance.random() < 0.2)
     return Request(target, recording, tuple(headers))
@@ -131,7 +133,7 @@ def audio(chance: random.Random) -> Request:
 def odd_fields(chance: random.Random) -> Request:
     """Return an object whose fields have values of any kind."""
     names = chance.sample(FIELDS, chance.randrange(1, 5))
-    return _json(_target(chance, TEXT_MODELS), {name: _value(chance) for name in names})
+    return post_json(_target(chance, TEXT_MODELS), {name: make_value(chance) for name in names})
 
 
 def odd_parameters(chance: random.Random) -> Request:
@@ -139,21 +141,21 @@ def odd_parameters(chance: random.Random) -> Request:
     names = chance.sample(PARAMETERS, chance.randrange(1, 4))
     question = {"question": "Who works for Acme?", "context": "Maria Rossi works for Acme."}
     inputs = chance.choice(("Maria Rossi works for Acme.", question))
-    body = {"inputs": inputs, "parameters": {name: _value(chance) for name in names}}
+    body = {"inputs": inputs, "parameters": {name: make_value(chance) for name in names}}
     if chance.random() < 0.3:
-        body["target"] = _value(chance)
-    return _json(_target(chance, TEXT_MODELS), body)
+        body["target"] = make_value(chance)
+    return post_json(_target(chance, TEXT_MODELS), body)
 
 
-def odd_json(chance: random.Random) -> Request:
+def odd_json_text(chance: random.Random) -> str:
     """Return JSON that is deep, huge, cut off or no object."""
-    text = chance.choice(
+    return chance.choice(
         (
             "[" * chance.choice((10, 1_000, 100_000)),
             '{"inputs":' * chance.choice((10, 1_000, 100_000)) + "1",
             "9" * chance.choice((100, 5_000, 100_000)),
-            json.dumps(_value(chance)),
-            json.dumps({"inputs": _value(chance)})[:-1],
+            json.dumps(make_value(chance)),
+            json.dumps({"inputs": make_value(chance)})[:-1],
             '{"inputs": "a", "inputs": 1}',
             "{'inputs': 'a'}",
             '{"inputs": "\\ud83d"}',
@@ -161,6 +163,11 @@ def odd_json(chance: random.Random) -> Request:
             "{" + '"a":1,' * 5_000 + '"b":2}',
         )
     )
+
+
+def odd_json(chance: random.Random) -> Request:
+    """Return JSON that is deep, huge, cut off or no object."""
+    text = odd_json_text(chance)
     kind = chance.choice(("application/json", "text/plain", "application/octet-stream"))
     return Request(_target(chance), text.encode(), (("Content-Type", kind),))
 

@@ -77,12 +77,22 @@ def find_faults(case: Case, outcome: Outcome) -> list[str]:
     if outcome.status < HTTPStatus.BAD_REQUEST or case.request.method == "HEAD":
         return []
     try:
-        error = json.loads(outcome.body)
-        kind, said = str(error["type"]), str(error["message"])
+        kind, said = read_error(outcome.body)
     except (ValueError, TypeError, KeyError):
         # TorchServe answers some messages without a body.
         return [f"{outcome.status} without an error's body"] if outcome.body else []
     return _judge_error(outcome.status, kind, said)
+
+
+def read_error(body: bytes) -> tuple[str, str]:
+    """Return the name and the sentence of an error, in whichever protocol's shape.
+
+    Raises `ValueError`, `TypeError` or `KeyError` where it has none.
+    """
+    error = json.loads(body)
+    # OpenAI's errors lie one deeper, and KServe's are a sentence there.
+    said = error.get("error", error) if isinstance(error, dict) else error
+    return ("", said) if isinstance(said, str) else (str(said["type"]), str(said["message"]))
 
 
 def _judge_error(status: int, kind: str, said: str) -> list[str]:

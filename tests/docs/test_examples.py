@@ -21,8 +21,8 @@ from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import TASKS
 from support.common import write_free_config
-from support.gateway import free_port
 from support.pages import GATEWAY_AT, MANAGED_AT, PAGES, SERVED_AT, blocks, link_workspace, prints
+from trials.gateways import free_port
 from trials.servers import TrialServer
 
 # A request after "$ ", continued by backslashes, and what it prints, up to the next or the end.
@@ -67,6 +67,7 @@ def at_test(command: str, server: TrialServer, gateway_url: str) -> str:
 def test_python_examples_print_what_is_shown(
     page: str,
     inference_url: str,
+    gateway_url: str,
     unpacked: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -77,6 +78,9 @@ def test_python_examples_print_what_is_shown(
     (tmp_path / "model_store" / "emformer_asr").symlink_to(unpacked("emformer_asr"))
     monkeypatch.chdir(tmp_path)
     source = "".join(blocks(page, "pycon")).replace(SERVED_AT, inference_url)
+    for scheme in ("http", "ws"):
+        shown, there = (each.replace("http", scheme, 1) for each in (GATEWAY_AT, gateway_url))
+        source = source.replace(shown, there)
     example = doctest.DocTestParser().get_doctest(source, {}, page, page, 0)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     runner.run(example)

@@ -104,7 +104,8 @@ def test_every_setting_of_the_gateway_is_in_the_manual_and_in_its_file() -> None
 def test_every_reason_for_an_error_of_the_gateway_is_in_the_manual() -> None:
     kinds = {each for path in GATEWAY_MODULES for each in kinds_in(path)}
     assert "EngineUnreachable" in kinds
-    cells = " ".join((*rows("docs/gateway.md"), *rows("docs/errors.md")))
+    pages = ("docs/gateway.md", "docs/realtime.md", "docs/errors.md")
+    cells = " ".join(cell for page in pages for cell in rows(page))
     for kind in kinds:
         assert f"`{kind}`" in cells, kind
 

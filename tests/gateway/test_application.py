@@ -17,7 +17,7 @@ from gateway.errors import STATUSES, ErrorShapes, Failure, status_of
 from gateway.middleware import AnswerMistakes, NameAndLog
 from gateway.settings import CONFIG_FILE, Settings, SettingsError, parse_settings, read_settings
 from repository import ROOT
-from support.gateway import RunningGateway, run_gateway
+from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer
 
 
@@ -113,8 +113,8 @@ def broken_app() -> FastAPI:
         raise RequestTooLargeError("TooLarge", "Expected less.")
 
     @app.get("/{where}/mistake")
-    async def mistake(where: str) -> None:
-        raise ValueError("canary")
+    async def mistake(where: str, given: str) -> None:
+        raise ValueError(given)
 
     app.add_middleware(AnswerMistakes, shapes=shapes)
     app.add_middleware(NameAndLog)
@@ -129,7 +129,7 @@ def broken_app() -> FastAPI:
         ("number?count=1", 413, "TooLarge"),
         ("number?count=canary", 422, "InvalidParameter"),
         ("nowhere", 404, "NotFound"),
-        ("mistake", 503, "InternalError"),
+        ("mistake?given=canary", 503, "InternalError"),
     ],
 )
 async def test_each_protocol_writes_its_errors(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 import trustme
 import yaml
@@ -22,7 +23,8 @@ from gateway.doors.tokens import Tokens, read_tokens
 from gateway.request_context import client_name
 from gateway.settings import SettingsError, parse_settings
 from support.doors import Doors, run_listener, say_headers, serve_doors
-from support.gateway import properties_of, run_gateway
+from support.gateway import properties_of
+from trials.gateways import run_gateway
 
 TOKENS = {"desk": "desk-0123456789abcdef", "phone": "phone+0123456789/abc=="}
 NOBODY = "http://127.0.0.1:9"
@@ -83,6 +85,26 @@ def test_refusals_have_the_shape_of_each_protocol(guarded: Doors) -> None:
     assert len(plain.headers["x-request-id"]) == 32
     assert guarded.client.get("/v2/models/a").json() == {"error": said}
     assert guarded.client.post("/v1/models/a:predict").json() == {"error": said}
+
+
+def test_openai_s_client_has_its_own_errors(tokens_file: Path) -> None:
+    limits = {"requests_per_minute": 1}
+    settings = settings_of(models={}, tokens_file=str(tokens_file), limits=limits)
+    with serve_doors(settings) as doors:
+
+        def list_models(token: str) -> list[str]:
+            url = f"{doors.url}/v1"
+            with openai.OpenAI(base_url=url, api_key=token, max_retries=0) as client:
+                return [each.id for each in client.models.list()]
+
+        with pytest.raises(openai.AuthenticationError) as refused:
+            list_models("wrong")
+        assert refused.value.type == "authentication_error"
+        assert refused.value.code == "wrong_token"
+        assert list_models(TOKENS["desk"]) == []
+        with pytest.raises(openai.RateLimitError) as limited:
+            list_models(TOKENS["desk"])
+        assert limited.value.response.headers["retry-after"] == "60"
 
 
 def say(doors: Doors, headers: dict[str, str] | None = None, protocols: Any = None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -34,7 +35,8 @@ from gateway.torchserve.catalogue import read_description
 from gateway.torchserve.engine import TorchServeEngine
 from gateway.torchserve.errors import read_error
 from support.common import EXAMPLES
-from support.gateway import properties_of, run_gateway, run_relay, run_silent_server
+from support.gateway import properties_of, run_relay, run_silent_server
+from trials.gateways import run_gateway
 from trials.servers import TrialServer
 
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
@@ -172,6 +174,26 @@ def test_models_are_asked_once_while_many_want_to_know(
 
     act(engine_settings, ask)
     assert describes(server) - described == 7
+
+
+def test_known_model_is_told_while_models_cannot_be_looked_up(
+    server: TrialServer, engine_settings: Settings
+) -> None:
+    async def ask() -> tuple[Any, Any]:
+        management = urlsplit(server.properties["management_address"])
+        with run_relay(management.port or 0) as relay:
+            addresses = at(f"http://127.0.0.1:{relay.port}").torchserve
+            settings = replace(engine_settings, torchserve=addresses, models_refresh_s=1e-6)
+            engine = TorchServeEngine(settings)
+            known = await engine.model("wav2vec2")
+        told = await engine.model("wav2vec2")
+        with pytest.raises(UnavailableError):
+            await engine.models()
+        await engine.aclose()
+        return known, told
+
+    known, told = asyncio.run(ask())
+    assert known == told
 
 
 def describes(server: TrialServer) -> int:
@@ -379,12 +401,14 @@ def test_client_that_vanishes_ends_the_request_to_the_engine(tmp_path: Path) -> 
                 head = (
                     f"POST /predictions/a HTTP/1.1\r\nHost: a\r\nContent-Length: {upload}\r\n\r\n"
                 )
-                client.sendall(f"{head}\r\n".encode() + story)
+                client.sendall(head.encode() + story)
                 upstream, _ = silent.accept()
                 upstream.settimeout(30)
                 received = b""
                 while not received.endswith(story):
-                    received += upstream.recv(65536)
+                    part = upstream.recv(65536)
+                    assert part
+                    received += part
             # In the middle of its answer, and in the middle of its upload.
             with upstream:
                 assert upstream.recv(65536) == b""

@@ -23,7 +23,7 @@ from gateway.settings import SettingsError, parse_settings
 from gateway.torchserve.engine import TorchServeEngine
 from support.common import EXAMPLES
 from support.doors import Doors, run_listener, say_headers, serve_doors
-from support.gateway import RunningGateway
+from trials.gateways import RunningGateway
 
 CANARY = "zxqv-canary"
 TIMEOUT_S = 10.0
@@ -97,8 +97,8 @@ def test_what_is_in_work_is_told_and_clients_that_went(doors: Doors) -> None:
 
 def test_refusals_are_counted_and_metrics_may_be_open(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(json.dumps({"desk": "desk-0123456789abcdef"}))
-    keys = {"tokens_file": str(tmp_path / "tokens"), "open_metrics": True}
-    with serve_doors(settings_of(**keys)) as doors:
+    settings = settings_of(tokens_file=str(tmp_path / "tokens"), open_metrics=True)
+    with serve_doors(settings) as doors:
         doors.client.get("/v2")
         assert samples(doors, "http_requests_total")[("/v2", "GET", "401")] == 1
 

@@ -18,12 +18,13 @@ from demo_models.speech_corpus import word_error_rate
 from demo_models.word_model import write_demo_model
 from repository import ROOT
 from serving.local import build_with_settings, load_archive
-from speechtext.speech.ctc.beam import align, load_beam_decoder
+from speechtext.speech.ctc.beam import align, load_beam_decoder, load_biasing
 from speechtext.speech.ctc.emissions import (
     find_best_path,
     run_batch,
 )
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
+from speechtext.speech.hotwords import HotwordParameters
 from support.common import EXAMPLES, LoadModel
 from support.speech import normalize
 
@@ -126,7 +127,8 @@ def test_hotwords_are_preferred(
     settings = Wav2Vec2Settings(decoder="beam", lexicon="words.txt", hotwords=hotwords)
     tokenizer = handler.processor.tokenizer
     decode = load_beam_decoder(settings, tokenizer, tmp_path)
-    assert handler.recognizer._text(decode(two_words(tokenizer))) == word
+    chosen = load_biasing(settings, tokenizer).choose(HotwordParameters())
+    assert handler.recognizer._text(decode(two_words(tokenizer), chosen)) == word
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batches import status_of
-from speech_requests import choose_media_type, response_format_of
+from speech_requests import choose_media_type, fields_of
 from speechtext.errors import RequestError
 from speechtext.speech.subtitles import cut_cues, write_srt, write_vtt
 from speechtext.speech.transcripts import (
@@ -90,9 +90,9 @@ def test_header_chooses_the_form(accept: str | None, media_type: str) -> None:
 
 def test_field_goes_before_the_header() -> None:
     assert choose_media_type("application/json", b"srt") == "application/x-subrip"
-    assert response_format_of({"data": b"", "response_format": "vtt"}) == "vtt"
-    assert response_format_of({"body": {"data": "", "response_format": "vtt"}}) == "vtt"
-    assert response_format_of({"body": b""}) is None
+    assert fields_of({"data": b"", "response_format": "vtt"})["response_format"] == "vtt"
+    assert fields_of({"body": {"response_format": "vtt"}})["response_format"] == "vtt"
+    assert "response_format" not in fields_of({"body": b""})
     for wrong in ("pdf", 7, b""):
         with pytest.raises(RequestError, match="one of text, json, vtt, srt") as caught:
             choose_media_type(None, wrong)

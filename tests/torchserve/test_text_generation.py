@@ -239,6 +239,47 @@ def test_details_tell_the_tokens_of_one_row_alone(decided: tuple[LocalModel, Pat
         assert answer[0]["generated_text"] == "kalo" + pieces
 
 
+def test_most_probable_tokens_are_told_beside_each(decided: tuple[LocalModel, Path]) -> None:
+    """Those of transformers, of the logits that a plain forward pass has at each position."""
+    model, folder = decided
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    network: Any = AutoModelForCausalLM.from_pretrained(folder)
+    asked: dict[str, Any] = {"max_new_tokens": 6, "top_n_tokens": 3, "return_full_text": False}
+    rows = [ask("kalo", details=True, **asked), ask("miren kalo", stream=True, **asked)]
+    (whole,), streamed = answers(model, rows)
+    details, told = whole["details"], events(streamed)
+    for prompt, tokens, tops, length in (
+        ("kalo", details["tokens"], details["top_tokens"], details["input_length"]),
+        (
+            "miren kalo",
+            [each["token"] for each in told],
+            [each["top_tokens"] for each in told],
+            told[-1]["details"]["input_length"],
+        ),
+    ):
+        ids = tokenizer(prompt)["input_ids"]
+        assert length == len(ids)
+        added = [each["id"] for each in tokens]
+        logits = network(torch.tensor([ids + added])).logits[0, len(ids) - 1 : -1]
+        values, best = logits.log_softmax(dim=-1).topk(3)
+        assert [[each["id"] for each in top] for top in tops] == best.tolist()
+        assert [each["logprob"] for top in tops for each in top] == pytest.approx(
+            values.flatten().tolist(), abs=1e-4
+        )
+        assert added == best[:, 0].tolist()
+
+
+def test_alternatives_that_cannot_be_drawn_are_not_told(
+    decided: tuple[LocalModel, Path],
+) -> None:
+    model, _ = decided
+    asked: dict[str, Any] = {"do_sample": True, "top_k": 2, "top_p": 1.0, "seed": 1}
+    row = ask("kalo", details=True, top_n_tokens=5, max_new_tokens=4, **asked)
+    ((answer,),) = answers(model, [row])
+    assert [len(top) for top in answer["details"]["top_tokens"]] == [2] * 4
+    assert model.answer([ask("kalo", top_n_tokens=6)])[0].status == 422
+
+
 def test_padding_is_not_a_rows_own_and_is_not_penalised() -> None:
     """A row with padding in front weighs its next token as it does alone."""
     parameters = GenerationParameters(repetition_penalty=3.0)

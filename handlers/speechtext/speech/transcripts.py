@@ -1,6 +1,6 @@
 """A transcript with its words' times, and what is told of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -74,6 +74,10 @@ class Segment:
 
     text: str
     words: Sequence[Word]
+
+
+# Gets the number of a waveform, that of a segment of it, and the segment.
+SegmentListener = Callable[[int, int, Segment], None]
 
 
 def write_segment(segment: Segment) -> dict[str, Any]:

@@ -180,6 +180,10 @@ class TextGeneration(TextTask):
             return [{"generated_text": text}]
         tokens = [token._asdict() for token in found.tokens]
         details = {**found.ending()._asdict(), "prefill": [], "tokens": tokens}
+        if example.parameters.top_n_tokens:
+            details["top_tokens"] = [
+                [each._asdict() for each in alternatives] for alternatives in found.top_tokens
+            ]
         return [{"generated_text": text, "details": details}]
 
     def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:

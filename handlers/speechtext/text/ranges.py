@@ -12,6 +12,8 @@ PositiveCount = Annotated[int, KeyOptions(ge=1, le=MOST)]
 # Answers to a question: of each window, twice as many spans are looked at.
 MOST_ANSWERS = 100
 AnswerCount = Annotated[int, KeyOptions(ge=1, le=MOST_ANSWERS)]
+# Alternatives that are told of each token.
+TopTokens = Annotated[int, KeyOptions(ge=0, le=5)]
 # What torch takes for a seed.
 Seed = Annotated[int, KeyOptions(ge=0, lt=2**63)]
 # Logits are divided by both: so that float32 holds them after the smallest of each.

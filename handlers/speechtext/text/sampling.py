@@ -1,5 +1,6 @@
 """What a model adds to a prompt: drawn token by token, read, stopped, and told as it is made."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -26,6 +27,7 @@ from speechtext.text.ranges import (
     Seed,
     Temperature,
     TopP,
+    TopTokens,
 )
 
 # A tokenizer writes a token as the ones before it ask for; those further away do not matter.
@@ -50,6 +52,7 @@ class GenerationParameters:
     seed: Seed | None = None
     return_full_text: bool = True
     details: bool = False
+    top_n_tokens: TopTokens = 0
     stream: bool = False
 
     @property
@@ -81,25 +84,27 @@ class GeneratedToken(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """Why and after how many tokens a continuation ended, and its seed."""
+    """Why and after how many tokens a continuation ended, its seed, and the prompt's tokens."""
 
     finish_reason: str | None
     generated_tokens: int
     seed: int | None
+    input_length: int
 
 
 @dataclass(frozen=True)
 class TokenEvent:
     """A token as it is made; with the last one all the text, and how it ended.
 
-    `index` counts the tokens from 1.
+    `index` counts the tokens from 1; `top_tokens` are the most probable ones in its place, where
+    a request wants them.
     """
 
     index: int
     token: GeneratedToken
+    top_tokens: Sequence[GeneratedToken]
     generated_text: str | None
     ending: Ending | None
-    prompt_tokens: int
 
 
 class Continuation:
@@ -115,6 +120,7 @@ class Continuation:
     ) -> None:
         self.ids: list[int] = []
         self.tokens: list[GeneratedToken] = []
+        self.top_tokens: list[list[GeneratedToken]] = []
         self.finish_reason: str | None = None
         self._text = ""
         self._parameters = parameters
@@ -129,6 +135,7 @@ class Continuation:
             self._generator.manual_seed(parameters.seed)
         self._before = len(self._decode(self._prompt_tail))
         self._log_probability = 0.0
+        self._top: list[tuple[int, float]] = []
 
     @property
     def plain(self) -> bool:
@@ -150,9 +157,17 @@ class Continuation:
             noise = torch.empty(logits.shape).exponential_(generator=self._generator).log()
             weights = logits - noise.to(logits.device)
         if self._parameters.watched:
-            chosen = weights.argmax(dim=-1)
-            self._log_probability = float(logits.log_softmax(dim=-1)[0, chosen])
+            self._score(logits.log_softmax(dim=-1)[0], weights.argmax(dim=-1))
         return weights
+
+    def _score(self, log_probabilities: torch.Tensor, chosen: torch.Tensor) -> None:
+        """Keep the log-probability of the next token, and the largest ones, of shape (tokens,)."""
+        self._log_probability = float(log_probabilities[chosen])
+        count = min(self._parameters.top_n_tokens, len(log_probabilities))
+        values, ids = log_probabilities.topk(count)
+        found = zip(ids.tolist(), values.tolist(), strict=True)
+        # What was cut off by top_k or top_p has none.
+        self._top = [(token_id, value) for token_id, value in found if value > -math.inf]
 
     def take(self, token_id: int) -> None:
         """Add a token, and find out whether it is the last."""
@@ -188,18 +203,29 @@ class Continuation:
         unfinished = text.endswith(UNFINISHED) and not self.finish_reason
         new = "" if unfinished else text[len(self._text) :]
         self._text += new
+        self.tokens.append(self._describe(token_id, new, self._log_probability))
+        self.top_tokens.append(
+            [self._describe(each, self._write(each), value) for each, value in self._top]
+        )
+
+    def _describe(self, token_id: int, text: str, log_probability: float) -> GeneratedToken:
         special = token_id in self._tokenizer.all_special_ids
-        self.tokens.append(GeneratedToken(token_id, new, round(self._log_probability, 6), special))
+        return GeneratedToken(token_id, text, round(log_probability, 6), special)
+
+    def _write(self, token_id: int) -> str:
+        """Return the text of a token that might stand in the place of the last one."""
+        before = [*self._prompt_tail, *self.ids[:-1]][-PROMPT_TAIL:]
+        return self._decode([*before, token_id])[len(self._decode(before)) :]
 
     def _event(self) -> TokenEvent:
-        last = self.tokens[-1]
+        told = (len(self.ids), self.tokens[-1], self.top_tokens[-1])
         if self.finish_reason is None:
-            return TokenEvent(len(self.ids), last, None, None, self._prompt_tokens)
-        return TokenEvent(len(self.ids), last, self._text, self.ending(), self._prompt_tokens)
+            return TokenEvent(*told, None, None)
+        return TokenEvent(*told, self._text, self.ending())
 
     def ending(self) -> Ending:
         """Return why the continuation ended."""
-        return Ending(self.finish_reason, len(self.ids), self._parameters.seed)
+        return Ending(self.finish_reason, len(self.ids), self._parameters.seed, self._prompt_tokens)
 
 
 class PerRowSampler(LogitsProcessor):

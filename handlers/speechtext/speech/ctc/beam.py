@@ -6,26 +6,62 @@ needs a lexicon, the words that there are and their spelling in labels.
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchaudio
 
+from speechtext.speech.ctc.hotword_search import search_hotwords
+from speechtext.speech.ctc.lexicon import (
+    AnyWords,
+    LanguageModel,
+    LexiconWords,
+    NoLanguageModel,
+    load_lexicon,
+)
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
+from speechtext.speech.hotword_scores import HotwordScores
+from speechtext.speech.hotwords import Biasing
 from speechtext.speech.transcripts import Token
 
-Decode = Callable[[torch.Tensor], list[Token]]
 # What a checkpoint with a language model says of it, written when an archive is built.
 LANGUAGE_MODEL_FILE = "language_model.json"
 # Tokens that are aligned at once: time and memory grow with tokens times frames.
 ALIGNED_TOKENS = 200
-HOTWORD_SCORE = 10.0
 
 
-def load_beam_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) -> Decode:
-    """Return a function from probabilities, shape (frames, labels), to the tokens that fit best.
+class BeamDecoder:
+    """Finds the tokens of an emission by a search; hotwords have a search of their own."""
+
+    def __init__(
+        self, decoder: Any, words: AnyWords | LexiconWords, beam_width: int, tokenizer: Any
+    ) -> None:
+        self._decoder = decoder
+        self._words = words
+        self._beam_width = beam_width
+        self._blank = tokenizer.pad_token_id
+
+    def __call__(
+        self, probabilities: torch.Tensor, hotwords: HotwordScores | None = None
+    ) -> list[Token]:
+        """Return the tokens that fit probabilities, shape (frames, labels), best.
+
+        Raises `DeadlineError`.
+        """
+        scores = probabilities.float().cpu().clamp(min=torch.finfo(torch.float32).tiny).log()
+        if hotwords is None:
+            best = self._decoder(scores[None].contiguous())[0][0]
+            spoken = _spoken_labels(best, len(scores))
+        else:
+            words = self._words.extended(hotwords.words)
+            spoken = search_hotwords(scores, hotwords, words, self._beam_width, self._blank)
+        return align(scores, spoken, self._blank)
+
+
+def load_beam_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) -> BeamDecoder:
+    """Return the search that the settings ask for.
 
     Raises `ValueError` where the extra `lm` or a file is missing.
     """
@@ -36,7 +72,7 @@ def load_beam_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) 
             lexicon=str(lexicon) if lexicon else None,
             tokens=tokenizer.convert_ids_to_tokens(range(len(tokenizer))),
             lm=str(folder / options["lm"]) if options["lm"] else None,
-            nbest=settings.beam_width if settings.hotwords else 1,
+            nbest=1,
             beam_size=settings.beam_width,
             lm_weight=options["lm_weight"],
             word_score=options["word_score"],
@@ -44,14 +80,40 @@ def load_beam_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) 
             sil_token=tokenizer.word_delimiter_token,
             unk_word=tokenizer.unk_token,
         )
+        words = _load_words(lexicon, options, folder, tokenizer)
+    return BeamDecoder(decoder, words, settings.beam_width, tokenizer)
 
-    def decode(probabilities: torch.Tensor) -> list[Token]:
-        scores = probabilities.float().cpu().clamp(min=torch.finfo(torch.float32).tiny).log()
-        hypotheses = decoder(scores[None].contiguous())[0]
-        best = max(hypotheses, key=lambda each: _score(each, settings.hotwords or ()))
-        return align(scores, _spoken_labels(best, len(scores)), tokenizer.pad_token_id)
 
-    return decode
+def _load_words(
+    lexicon: Path | None, options: Mapping[str, Any], folder: Path, tokenizer: Any
+) -> AnyWords | LexiconWords:
+    """Return the words that a search for hotwords may find."""
+    if lexicon is None:
+        return AnyWords()
+    model = LanguageModel(folder / options["lm"]) if options["lm"] else NoLanguageModel()
+    return LexiconWords(
+        load_lexicon(lexicon, tokenizer.get_vocab(), model),
+        model,
+        tokenizer.convert_ids_to_tokens(range(len(tokenizer))),
+        tokenizer.word_delimiter_token_id,
+        options["lm_weight"],
+        options["word_score"],
+    )
+
+
+def load_biasing(settings: Wav2Vec2Settings, tokenizer: Any) -> Biasing:
+    """Return how hotwords are spelled in a model's labels, a letter each.
+
+    Raises `ValueError` for hotwords of the YAML that they cannot spell.
+    """
+    silent = {*tokenizer.all_special_tokens, tokenizer.word_delimiter_token}
+    letters = {name: label for name, label in tokenizer.get_vocab().items() if name not in silent}
+
+    def spell_word(word: str) -> list[int] | None:
+        return [letters[each] for each in word] if set(word) <= letters.keys() else None
+
+    boundary = tokenizer.word_delimiter_token_id
+    return Biasing(spell_word, boundary, settings.hotwords, settings.hotword_boost)
 
 
 def _build(**options: Any) -> Any:
@@ -113,12 +175,6 @@ def spell(words: Sequence[str], vocabulary: Mapping[str, int], delimiter: str) -
     """Return lexicon lines, a word and its labels, for the words that the labels can spell."""
     spelled = (word for word in words if set(word) <= vocabulary.keys())
     return [f"{word} {' '.join(word)} {delimiter}\n" for word in spelled]
-
-
-def _score(hypothesis: Any, hotwords: Sequence[str]) -> float:
-    wanted = {word.lower() for word in hotwords}
-    found = sum(word.lower() in wanted for word in hypothesis.words)
-    return float(hypothesis.score) + HOTWORD_SCORE * found
 
 
 def _spoken_labels(hypothesis: Any, frames: int) -> list[tuple[int, int]]:

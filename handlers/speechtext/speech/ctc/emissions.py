@@ -7,7 +7,7 @@ every checkpoint. A long waveform is cut into chunks that overlap, whose emissio
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,8 @@ from speechtext.speech.transcripts import Token
 SAMPLE_RATE_HZ = 16_000
 # That of `Wav2Vec2FeatureExtractor`.
 NORMALIZATION_EPSILON = 1e-7
+# Gets the number of a waveform and its next frames of logits, shape (frames, labels).
+FrameListener = Callable[[int, torch.Tensor], None]
 
 
 class FrameGrid(NamedTuple):
@@ -116,12 +118,14 @@ def compute_emissions(
     chunk_s: float,
     stride_s: float,
     epsilon: float | None = None,
+    on_frames: FrameListener | None = None,
 ) -> list[torch.Tensor]:
     """Return the logits of each waveform, shape (frames, labels), float32, on the CPU.
 
     `waveforms` have shape (samples,) at 16 kHz, and are normalised where there is an `epsilon`.
     Those longer than `chunk_s` are cut into chunks of that length with `stride_s` of context on
-    each side. An emission is what the waveform gets alone, whatever its neighbours are. Raises
+    each side. An emission is what the waveform gets alone, whatever its neighbours are. `on_frames`
+    gets the frames of each waveform in order, as soon as they are there. Raises
     `NonFiniteOutputError`.
     """
     grid = frame_grid(model)
@@ -135,11 +139,14 @@ def compute_emissions(
         for waveform, own in zip(waveforms, chunks, strict=True)
         for each in _cut_chunks(waveform, grid, own, epsilon)
     ]
-    logits = iter(_run_in_batches(model, inputs))
-    emissions = [join_chunks(own, [next(logits) for _ in own]) for own in chunks]
-    for emission in emissions:
-        check_finite(emission)
-    return emissions
+    owners = [(owner, place) for owner, own in enumerate(chunks) for place in range(len(own))]
+    emissions = [JoinedChunks(own) for own in chunks]
+    for index, logits in _run_in_batches(model, inputs):
+        owner, place = owners[index]
+        for frames in emissions[owner].add(place, logits):
+            if on_frames:
+                on_frames(owner, frames)
+    return [each.whole() for each in emissions]
 
 
 def _cut_chunks(
@@ -149,25 +156,41 @@ def _cut_chunks(
     return [ChunkedWaveform(cut_waveform(waveform, grid, chunk), norm) for chunk in chunks]
 
 
-def _run_in_batches(model: Wav2Vec2ForCTC, inputs: Sequence[ChunkedWaveform]) -> list[torch.Tensor]:
-    """Return the logits of the waveforms' chunks, in order, on the CPU."""
-    logits = [torch.empty(0)] * len(inputs)
+def _run_in_batches(
+    model: Wav2Vec2ForCTC, inputs: Sequence[ChunkedWaveform]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield the logits of each of the waveforms' chunks, on the CPU, with its index."""
     for batch in plan_batches([len(each.waveform) for each in inputs], model.device):
         check_time()
         # Views until here: only those at hand are copied.
         waveforms = [inputs[index].normalize() for index in batch]
         for index, each in zip(batch, run_batch(model, waveforms), strict=True):
-            logits[index] = each.cpu()
-    return logits
+            yield index, each.cpu()
 
 
-def join_chunks(chunks: Sequence[Chunk], logits: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the logits of a whole waveform from those of its chunks, shape (frames, labels)."""
-    kept = [
-        each[chunk.first_kept - chunk.start : chunk.last_kept - chunk.start]
-        for chunk, each in zip(chunks, logits, strict=True)
-    ]
-    return torch.cat(kept)
+class JoinedChunks:
+    """The logits of a waveform, from those of its chunks, whatever the order they come in."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self._chunks = chunks
+        self._early: dict[int, torch.Tensor] = {}
+        self._joined: list[torch.Tensor] = []
+
+    def add(self, place: int, logits: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Take those of a chunk; yield the frames that follow on those that there were.
+
+        Raises `NonFiniteOutputError`.
+        """
+        chunk = self._chunks[place]
+        self._early[place] = logits[chunk.first_kept - chunk.start : chunk.last_kept - chunk.start]
+        while (frames := self._early.pop(len(self._joined), None)) is not None:
+            check_finite(frames)
+            self._joined.append(frames)
+            yield frames
+
+    def whole(self) -> torch.Tensor:
+        """Return those of the whole waveform, shape (frames, labels)."""
+        return torch.cat(self._joined)
 
 
 def run_batch(model: Wav2Vec2ForCTC, waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:

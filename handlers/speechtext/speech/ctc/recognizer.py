@@ -1,7 +1,7 @@
 """Speech recognition with a Wav2Vec2 CTC model."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from speechtext.measurements import stage
 from speechtext.speech.alignments import Alignment, Alternatives, Recognition
 from speechtext.speech.costs import SpeechCost, try_recognizer
 from speechtext.speech.ctc.alternatives import find_alternatives
-from speechtext.speech.ctc.beam import Decode, load_beam_decoder
+from speechtext.speech.ctc.beam import load_beam_decoder, load_biasing
 from speechtext.speech.ctc.emissions import (
     NORMALIZATION_EPSILON,
     SAMPLE_RATE_HZ,
@@ -22,8 +22,24 @@ from speechtext.speech.ctc.emissions import (
     group_words,
 )
 from speechtext.speech.ctc.loading import load_model, name_labels
+from speechtext.speech.ctc.segments import (
+    BestPathSegments,
+    SegmentTeller,
+    split_at_silences,
+)
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
-from speechtext.speech.transcripts import Token, Transcript, time_words
+from speechtext.speech.hotword_scores import HotwordScores
+from speechtext.speech.hotwords import Biasing, HotwordParameters, hotwords_unsupported
+from speechtext.speech.transcripts import (
+    Segment,
+    SegmentListener,
+    Token,
+    Transcript,
+    time_words,
+)
+
+# From probabilities of shape (frames, labels), and hotwords to search for, to tokens.
+Decode = Callable[[torch.Tensor, HotwordScores | None], list[Token]]
 
 
 class Wav2Vec2Recognizer:
@@ -32,16 +48,25 @@ class Wav2Vec2Recognizer:
     sample_rate_hz = SAMPLE_RATE_HZ
 
     cost: SpeechCost
+    hotword_cost: SpeechCost | None = None
 
     def __init__(
-        self, model: Any, processor: Any, settings: Wav2Vec2Settings, decode: Decode
+        self,
+        model: Any,
+        processor: Any,
+        settings: Wav2Vec2Settings,
+        decode: Decode,
+        biasing: Biasing | None,
     ) -> None:
         self.model = model
         self.processor = processor
         self._settings = settings
         self._decode = decode
+        self._biasing = biasing
+        self._tokenizer = processor.tokenizer
         self._labels = name_labels(processor.tokenizer, model.config.vocab_size)
         self._frame_s = frame_grid(model).stride / SAMPLE_RATE_HZ
+        self._silent_frames = round(settings.endpoint_silence_s / self._frame_s)
         extractor = processor.feature_extractor
         epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
         self._epsilon = epsilon if extractor.do_normalize else None
@@ -59,10 +84,24 @@ class Wav2Vec2Recognizer:
         """
         settings, folder = settings or Wav2Vec2Settings(), Path(folder)
         model, processor = load_model(folder, settings, device)
-        recognizer = cls(model, processor, settings, choose_decoder(settings, processor, folder))
+        tokenizer = processor.tokenizer
+        decode = choose_decoder(settings, tokenizer, folder)
+        biasing = load_biasing(settings, tokenizer) if settings.decoder == "beam" else None
+        recognizer = cls(model, processor, settings, decode, biasing)
         recognizer.align([torch.zeros(SAMPLE_RATE_HZ)])
         recognizer.cost = try_recognizer(recognizer.transcribe, SAMPLE_RATE_HZ, device)
+        if biasing:
+            search_for = functools.partial(recognizer.recognize, hotwords=[biasing.probe()])
+            recognizer.hotword_cost = try_recognizer(search_for, SAMPLE_RATE_HZ, device)
         return recognizer
+
+    def choose_hotwords(self, asked: HotwordParameters) -> HotwordScores | None:
+        """Return the hotwords that are searched for, None for none; raises `RequestError` 422."""
+        if self._biasing is None:
+            if asked.ask():
+                raise hotwords_unsupported("this archive decodes greedily; set decoder: beam")
+            return None
+        return self._biasing.choose(asked)
 
     def transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[Transcript]:
         """Return what is said in waveforms of shape (samples,) at 16 kHz, mono, in order."""
@@ -73,24 +112,61 @@ class Wav2Vec2Recognizer:
         return [each.align() for each in self.recognize(waveforms)]
 
     @torch.inference_mode()
-    def recognize(self, waveforms: Sequence[torch.Tensor]) -> list[Recognition]:
-        """Return the transcript of each waveform, and what its alignment can be made of."""
-        settings = self._settings
-        with stage("model"):
-            emissions = compute_emissions(
-                self.model,
-                waveforms,
-                settings.chunk_length_s,
-                settings.stride_length_s,
-                self._epsilon,
-            )
-        with stage("decode"):
-            return list(map(self._decode_emission, waveforms, emissions))
+    def recognize(
+        self,
+        waveforms: Sequence[torch.Tensor],
+        hotwords: Sequence[HotwordScores | None] | None = None,
+        on_segment: SegmentListener | None = None,
+    ) -> list[Recognition]:
+        """Return the transcript of each waveform, and what its alignment can be made of.
 
-    def _decode_emission(self, waveform: torch.Tensor, emission: torch.Tensor) -> Recognition:
+        `hotwords` are those of each waveform, from `choose_hotwords`, by default the settings'.
+        `on_segment` gets the segments that silences end: as soon as each is certain of the best
+        path, and at the end of a search, which weighs the whole.
+        """
+        if hotwords is None:
+            hotwords = [self.choose_hotwords(HotwordParameters())] * len(waveforms)
+        teller = SegmentTeller(on_segment, self._write_segment) if on_segment else None
+        emissions = self._compute_emissions(waveforms, teller)
+        with stage("decode"):
+            found = list(map(self._decode_emission, waveforms, emissions, hotwords))
+        if teller and self._biasing:
+            for index, (_, words) in enumerate(found):
+                teller.tell(index, split_at_silences(words, self._silent_frames))
+        return [recognition for recognition, _ in found]
+
+    def _compute_emissions(
+        self, waveforms: Sequence[torch.Tensor], teller: SegmentTeller | None
+    ) -> list[torch.Tensor]:
+        """Return the logits of each waveform; tell the segments of best paths on the way."""
+        settings = self._settings
+        blank, delimiter = self._tokenizer.pad_token_id, self._tokenizer.word_delimiter_token_id
+        paths = [BestPathSegments(blank, delimiter, self._silent_frames) for _ in waveforms]
+
+        def follow(index: int, logits: torch.Tensor) -> None:
+            if teller:
+                teller.tell(index, paths[index].take_ended(logits.softmax(dim=-1)))
+
+        with stage("model"):
+            windows = settings.chunk_length_s, settings.stride_length_s, self._epsilon
+            listener = follow if teller and not self._biasing else None
+            emissions = compute_emissions(self.model, waveforms, *windows, listener)
+        if teller and listener:
+            for index, path in enumerate(paths):
+                teller.tell(index, path.take_rest())
+        return emissions
+
+    def _write_segment(self, words: Sequence[Sequence[Token]]) -> Segment:
+        texts = [self._text(word) for word in words]
+        return Segment(" ".join(texts), time_words(words, texts, self._frame_s))
+
+    def _decode_emission(
+        self, waveform: torch.Tensor, emission: torch.Tensor, hotwords: HotwordScores | None
+    ) -> tuple[Recognition, list[list[Token]]]:
+        """Return what an emission says, and the tokens of its words."""
         probabilities = emission.softmax(dim=-1)
-        tokens = self._decode(probabilities)
-        spoken = group_words(tokens, self.processor.tokenizer.word_delimiter_token_id)
+        tokens = self._decode(probabilities, hotwords)
+        spoken = group_words(tokens, self._tokenizer.word_delimiter_token_id)
         words = time_words(spoken, [self._text(word) for word in spoken], self._frame_s)
         transcript = Transcript(self._text(tokens), len(waveform) / SAMPLE_RATE_HZ, words)
         align = functools.partial(
@@ -103,25 +179,24 @@ class Wav2Vec2Recognizer:
             words=spoken,
             find_alternatives=functools.partial(self._find_alternatives, probabilities),
         )
-        return Recognition(transcript, align)
+        return Recognition(transcript, align), spoken
 
     def _find_alternatives(
         self, probabilities: torch.Tensor, word: Sequence[Token]
     ) -> Alternatives:
-        tokenizer = self.processor.tokenizer
-        blank, delimiter = tokenizer.pad_token_id, tokenizer.word_delimiter_token_id
+        blank, delimiter = self._tokenizer.pad_token_id, self._tokenizer.word_delimiter_token_id
         frames = probabilities[word[0].start : word[-1].stop]
         return find_alternatives(frames, self._labels, blank, delimiter)
 
     def _text(self, tokens: Sequence[Token]) -> str:
         labels = [token.label for token in tokens]
-        text: str = self.processor.tokenizer.decode(labels, group_tokens=False)
+        text: str = self._tokenizer.decode(labels, group_tokens=False)
         return text.strip()
 
 
-def choose_decoder(settings: Wav2Vec2Settings, processor: Any, folder: Path) -> Decode:
+def choose_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) -> Decode:
     """Return the decoder that the settings ask for: the best path's, or a beam search."""
-    tokenizer = processor.tokenizer
     if settings.decoder == "beam":
         return load_beam_decoder(settings, tokenizer, folder)
-    return functools.partial(find_best_path, blank=tokenizer.pad_token_id)
+    # It takes no hotwords: `choose_hotwords` refuses them.
+    return lambda probabilities, _: find_best_path(probabilities, tokenizer.pad_token_id)

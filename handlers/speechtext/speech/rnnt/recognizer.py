@@ -1,7 +1,7 @@
 """Speech recognition with an Emformer RNN-T."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -13,7 +13,17 @@ from speechtext.devices import CPU, DtypeName
 from speechtext.settings import STRICT
 from speechtext.speech.alignments import Alignment, Recognition
 from speechtext.speech.costs import SpeechCost, try_recognizer
+from speechtext.speech.hotword_scores import HotwordScores
+from speechtext.speech.hotwords import (
+    DEFAULT_BOOST,
+    Biasing,
+    HotwordBoost,
+    HotwordParameters,
+    HotwordPhrases,
+    hotwords_unsupported,
+)
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
+from speechtext.speech.rnnt.hotword_search import PieceScores
 from speechtext.speech.rnnt.loading import (
     MODEL_FILE,
     is_beam_search,
@@ -26,11 +36,8 @@ from speechtext.speech.rnnt.scripted_beam_search import (
 )
 from speechtext.speech.rnnt.segments import SegmentTracker
 from speechtext.speech.rnnt.transducer import Transducer
-from speechtext.speech.rnnt.vocabulary import Vocabulary, split_path
-from speechtext.speech.transcripts import Segment, Token, Transcript
-
-# Gets the number of a waveform, that of a segment of it, and the segment.
-SegmentListener = Callable[[int, int, Segment], None]
+from speechtext.speech.rnnt.vocabulary import WORD_START, Vocabulary, split_path
+from speechtext.speech.transcripts import SegmentListener, Token, Transcript
 
 
 @settings_dataclass(frozen=True, config=STRICT)
@@ -39,10 +46,17 @@ class EmformerSettings:
 
     dtype: DtypeName = "float32"
     threads: int | None = None
+    language: str | None = None
     beam_width: Annotated[int, KeyOptions(ge=1)] | None = None
+    hotwords: HotwordPhrases | None = None
+    hotword_boost: HotwordBoost = DEFAULT_BOOST
     step_max_tokens: Annotated[int, KeyOptions(ge=1)] = 100
     max_audio_seconds: float = 3600.0
     endpoint_silence_s: Annotated[float, KeyOptions(gt=0)] = 0.8
+
+    def __post_init__(self) -> None:
+        if self.hotwords and not self.beam_width:
+            raise ValueError("expected a beam_width for hotwords")
 
 
 class EmformerRecognizer:
@@ -50,14 +64,21 @@ class EmformerRecognizer:
 
     sample_rate_hz = SAMPLE_RATE_HZ
     cost: SpeechCost
+    hotword_cost: SpeechCost | None = None
 
     def __init__(
-        self, transducer: Transducer, vocabulary: Vocabulary, endpoint_silence_s: float
+        self, transducer: Transducer, vocabulary: Vocabulary, settings: EmformerSettings
     ) -> None:
         self.model = transducer.model
         self.transducer = transducer
         self._vocabulary = vocabulary
-        self._silent_frames = round(endpoint_silence_s / transducer.frame_s)
+        self._silent_frames = round(settings.endpoint_silence_s / transducer.frame_s)
+        self._pieces = vocabulary.texts()
+        self.biasing = (
+            Biasing(vocabulary.spell_word, WORD_START, settings.hotwords, settings.hotword_boost)
+            if settings.beam_width
+            else None
+        )
 
     @classmethod
     def load(
@@ -76,6 +97,14 @@ class EmformerRecognizer:
             raise ValueError(f"{file}: expected frames and probabilities, got an RNNTBeamSearch.")
         return recognizer
 
+    def choose_hotwords(self, asked: HotwordParameters) -> HotwordScores | None:
+        """Return the hotwords that are searched for, None for none; raises `RequestError` 422."""
+        if self.biasing is None:
+            if asked.ask():
+                raise hotwords_unsupported("this archive decodes greedily; set beam_width")
+            return None
+        return self.biasing.choose(asked)
+
     def transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[Transcript]:
         """Return what is said in waveforms of shape (samples,) at 16 kHz, mono, in order."""
         return [each.transcript for each in self.recognize(waveforms)]
@@ -90,20 +119,28 @@ class EmformerRecognizer:
         waveforms: Sequence[torch.Tensor],
         aligned: Sequence[bool] = (),
         on_segment: SegmentListener | None = None,
+        hotwords: Sequence[HotwordScores | None] | None = None,
     ) -> list[Recognition]:
         """Return the transcript of each waveform, and the alignment of those to be `aligned`.
 
-        `on_segment` gets the segments that silences end, as soon as each is certain.
+        `on_segment` gets the segments that silences end, as soon as each is certain. `hotwords` are
+        those of each waveform, from `choose_hotwords`, by default the settings'.
         """
+        kept = aligned or [False] * len(waveforms)
+        if hotwords is None:
+            hotwords = [self.choose_hotwords(HotwordParameters())] * len(waveforms)
         recordings = [
-            self.transducer.start(waveform, keep_encodings=keep)
-            for waveform, keep in zip(waveforms, aligned or [False] * len(waveforms), strict=True)
+            self.transducer.start(waveform, True, keep, self._score_pieces(own))
+            for waveform, keep, own in zip(waveforms, kept, hotwords, strict=True)
         ]
         if on_segment is None:
             self.transducer.recognize(recordings)
         else:
             self._recognize_in_segments(recordings, on_segment)
         return list(map(self._write, waveforms, recordings))
+
+    def _score_pieces(self, hotwords: HotwordScores | None) -> PieceScores | None:
+        return PieceScores(hotwords, self._pieces) if hotwords else None
 
     def _recognize_in_segments(
         self, recordings: Sequence[Recording], on_segment: SegmentListener
@@ -157,6 +194,8 @@ def load_recognizer(
     vocabulary = load_vocabulary(folder)
     model = load_transducer(folder / file, device, vocabulary)
     if is_beam_search(model):
+        if settings.hotwords:
+            raise ValueError(f"handler.hotwords: {file} has a search of torchaudio's without any.")
         search = ScriptedBeamSearch(model, vocabulary, folder, settings.beam_width)
         search.transcribe([torch.zeros(SAMPLE_RATE_HZ)])
         search.cost = try_recognizer(search.transcribe, SAMPLE_RATE_HZ, device, power=2)
@@ -165,7 +204,10 @@ def load_recognizer(
         model, device, settings.dtype, settings.step_max_tokens, settings.beam_width
     )
     transducer.warm_up()
-    recognizer = EmformerRecognizer(transducer, vocabulary, settings.endpoint_silence_s)
+    recognizer = EmformerRecognizer(transducer, vocabulary, settings)
     recognizer.align([torch.zeros(SAMPLE_RATE_HZ)])
     recognizer.cost = try_recognizer(recognizer.transcribe, SAMPLE_RATE_HZ, device)
+    if recognizer.biasing:
+        search_for = functools.partial(recognizer.recognize, hotwords=[recognizer.biasing.probe()])
+        recognizer.hotword_cost = try_recognizer(search_for, SAMPLE_RATE_HZ, device)
     return recognizer

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from speechtext.speech.rnnt.features import HOP_SAMPLES, REACH_SAMPLES
+from speechtext.speech.rnnt.hotword_search import HotwordTrack
 from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
 from speechtext.speech.transcripts import Token
 
@@ -15,7 +16,8 @@ class Recording:
     """A waveform, or as much as there is of it so far, on its way through the recogniser.
 
     `samples`, of shape (samples,) at 16 kHz, begin at `first_sample` of the whole. `left` is the
-    encoder's left context, `frames` are those encoded, `tokens` those that are certain.
+    encoder's left context, `frames` are those encoded, `tokens` those that are certain, and
+    `hotwords` those that are searched for.
     """
 
     samples: torch.Tensor
@@ -26,6 +28,7 @@ class Recording:
     frames: int = 0
     tokens: list[Token] = field(default_factory=list)
     encodings: list[torch.Tensor] | None = None
+    hotwords: HotwordTrack | None = None
 
     def received(self) -> int:
         """Return how many samples there were so far."""

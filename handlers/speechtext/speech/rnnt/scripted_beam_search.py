@@ -14,6 +14,7 @@ from speechtext.allowance import check_time
 from speechtext.finite import check_finite
 from speechtext.measurements import stage
 from speechtext.speech.costs import SpeechCost
+from speechtext.speech.hotwords import HotwordParameters, hotwords_unsupported
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ, load_features, whole_features
 from speechtext.speech.rnnt.vocabulary import Vocabulary
 from speechtext.speech.transcripts import Transcript
@@ -27,6 +28,7 @@ class ScriptedBeamSearch:
     """Such a file, with the front end of the folder's statistics."""
 
     cost: SpeechCost
+    hotword_cost = None
 
     def __init__(
         self, model: Any, vocabulary: Vocabulary, folder: Path, beam_width: int | None
@@ -36,6 +38,14 @@ class ScriptedBeamSearch:
         self._device = next(model.parameters()).device
         self._front_end = load_features(folder / STATISTICS_FILE).to(self._device).eval()
         self._beam_width = beam_width or BEAM_WIDTH
+
+    def choose_hotwords(self, asked: HotwordParameters) -> None:
+        """Raise `RequestError` 422 for hotwords, which such a file cannot search for."""
+        if asked.ask():
+            raise hotwords_unsupported(
+                "this archive has a search of torchaudio's, which takes none; build it with "
+                "make archive from the model's weights, and set beam_width"
+            )
 
     @torch.inference_mode()
     def transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[Transcript]:

@@ -15,6 +15,12 @@ from speechtext.devices import DtypeName, choose_dtype
 from speechtext.finite import check_finite
 from speechtext.measurements import note_padding, stage
 from speechtext.speech.rnnt.features import HOP_SAMPLES, SAMPLE_RATE_HZ, count_frames, cut_frames
+from speechtext.speech.rnnt.hotword_search import (
+    HotwordTrack,
+    PieceScores,
+    finish_hotwords,
+    search_hotwords,
+)
 from speechtext.speech.rnnt.recordings import Recording
 from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
 
@@ -47,15 +53,20 @@ class Transducer:
         model.decoder.set_dtype(dtype)
 
     def start(
-        self, samples: torch.Tensor, ended: bool = True, keep_encodings: bool = False
+        self,
+        samples: torch.Tensor,
+        ended: bool = True,
+        keep_encodings: bool = False,
+        hotwords: PieceScores | None = None,
     ) -> Recording:
-        """Return a recording at its beginning."""
+        """Return a recording at its beginning; `hotwords` need a beam."""
         return Recording(
             samples,
             self.model.encoder.start(1),
             Hypotheses(*self.model.decoder.start()),
             ended,
             encodings=[] if keep_encodings else None,
+            hotwords=HotwordTrack(hotwords) if hotwords else None,
         )
 
     def warm_up(self) -> None:
@@ -124,7 +135,7 @@ class Transducer:
         own = [row[:count] for row, count in zip(encodings, counts, strict=True)]
         check_finite(torch.cat(own).abs())
         with stage("decode"):
-            found = self._decode(encodings, counts, [each.hypotheses for each in recordings])
+            found = self._decode(encodings, counts, recordings)
         check_finite(torch.tensor([each.scores[:1] for each in found]))
         for row, (recording, count) in enumerate(zip(recordings, counts, strict=True)):
             # A copy, which does not keep the whole batch's alive.
@@ -145,8 +156,24 @@ class Transducer:
         return features
 
     def _decode(
+        self, encodings: torch.Tensor, frames: list[int], recordings: Sequence[Recording]
+    ) -> list[Hypotheses]:
+        """Return what each recording's hypotheses become: those without hotwords in one batch."""
+        plain = [row for row, each in enumerate(recordings) if each.hotwords is None]
+        # All of them are the tensor itself, and no copy.
+        rows = encodings if len(plain) == len(recordings) else encodings[plain]
+        before = [recordings[row].hypotheses for row in plain]
+        found = iter(self._decode_plain(rows, [frames[row] for row in plain], before))
+        return [
+            next(found) if each.hotwords is None else self._decode_hotwords(each, own[:count])
+            for each, own, count in zip(recordings, encodings, frames, strict=True)
+        ]
+
+    def _decode_plain(
         self, encodings: torch.Tensor, frames: list[int], before: list[Hypotheses]
     ) -> list[Hypotheses]:
+        if not before:
+            return []
         decoder, width = self.model.decoder, self._beam_width
         most_here = self._step_max_tokens
         if width is None:
@@ -154,6 +181,14 @@ class Transducer:
         else:
             found = decoder.beam(encodings, frames, before, width, most_here)
         return [Hypotheses(*each) for each in found]
+
+    def _decode_hotwords(self, recording: Recording, encodings: torch.Tensor) -> Hypotheses:
+        track, width = recording.hotwords, self._beam_width
+        assert track is not None and width is not None  # noqa: S101 - as `start` says
+        limits = width, self._step_max_tokens
+        found = search_hotwords(self.model.decoder, encodings, recording.hypotheses, track, *limits)
+        last = recording.ended and len(encodings) == self._count_ready(recording)
+        return finish_hotwords(found, track) if last else found
 
 
 def _pad(features: Sequence[torch.Tensor], frames: int) -> torch.Tensor:

@@ -29,6 +29,17 @@ class Vocabulary:
         """Return what people call the labels: the pieces, and the blank behind them."""
         return [*(self._pieces.id_to_piece(label) for label in range(len(self))), "blank"]
 
+    def texts(self) -> list[str]:
+        """Return the text of each label, with `WORD_START` where a word begins; blank has none."""
+        pieces = (self._pieces.id_to_piece(label) for label in range(len(self)))
+        return ["" if label in self._silent else each for label, each in enumerate(pieces)] + [""]
+
+    def spell_word(self, word: str) -> str | None:
+        """Return a word in the letters of the pieces; None where they lack one."""
+        labels = self._pieces.encode(word)
+        text = "".join(map(self._pieces.id_to_piece, labels)).lstrip(WORD_START)
+        return None if self._pieces.unk_id() in labels or WORD_START in text else text
+
     def spell(self, labels: Sequence[int]) -> str:
         """Return the text of labels."""
         pieces = (self._pieces.id_to_piece(each) for each in labels if each not in self._silent)

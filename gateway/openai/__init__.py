@@ -1,0 +1,1 @@
+"""OpenAI's HTTP protocol: transcriptions, completions and the list of models."""

@@ -1,0 +1,1 @@
+"""OpenAI's Realtime protocol, for transcription: events over a WebSocket."""

@@ -1,0 +1,131 @@
+"""CTC beam search for hotwords, with or without a lexicon and a language model.
+
+flashlight's search scores tokens or words, not both, and calls back for each of them; so requests
+with hotwords are searched here, and all others there. As in flashlight, a hypothesis is worth its
+best alignment, what ended in the same state is one hypothesis, and a word's language model score is
+expected at its first letter already: the two differ in hotwords alone.
+"""
+
+import heapq
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from speechtext.allowance import check_time
+from speechtext.speech.ctc.lexicon import AnyWords, LexiconWords
+from speechtext.speech.hotword_scores import HotwordScores
+
+# Labels whose probability is further below the best one's, as logarithms, are not tried at a frame.
+LABEL_RANGE = 15.0
+FRAMES_PER_CHECK = 500
+BLANK = -1
+
+
+class Spoken(NamedTuple):
+    """The last label of a hypothesis, where it begins, and those before it."""
+
+    label: int
+    frame: int
+    before: "Spoken | None"
+
+
+class Key(NamedTuple):
+    """All that what follows depends on: hypotheses that have it in common are one.
+
+    `last` is the label at the last frame, or `BLANK`.
+    """
+
+    last: int
+    hotwords: int
+    words: Any
+
+
+class Candidate(NamedTuple):
+    """A hypothesis one frame on; `label` is new where it is not `BLANK`."""
+
+    score: float
+    label: int
+    before: Spoken | None
+
+
+def search_hotwords(
+    scores: torch.Tensor,
+    hotwords: HotwordScores,
+    words: AnyWords | LexiconWords,
+    beam_width: int,
+    blank: int,
+) -> list[tuple[int, int]]:
+    """Return the labels of the best hypothesis, and the frame at which each begins.
+
+    `scores` are log-probabilities, shape (frames, labels). Raises `DeadlineError`.
+    """
+    beam = {Key(BLANK, hotwords.start, words.start): Candidate(0.0, BLANK, None)}
+    least = scores.max(dim=1).values - LABEL_RANGE
+    for frame, (row, limit) in enumerate(zip(scores.tolist(), least.tolist(), strict=True)):
+        if frame % FRAMES_PER_CHECK == 0:
+            check_time()
+        likely = [
+            (label, score) for label, score in enumerate(row) if score >= limit and label != blank
+        ]
+        beam = _prune(_extend(beam, row, likely, hotwords, words, blank), beam_width, frame)
+    return _unwind(_choose(beam, hotwords, words))
+
+
+def _extend(
+    beam: dict[Key, Candidate],
+    row: Sequence[float],
+    likely: Sequence[tuple[int, float]],
+    hotwords: HotwordScores,
+    words: AnyWords | LexiconWords,
+    blank: int,
+) -> dict[Key, Candidate]:
+    found: dict[Key, Candidate] = {}
+    for key, (total, _, spoken) in beam.items():
+        last, said, word = key
+        _add(found, Key(BLANK, said, word), total + row[blank], BLANK, spoken)
+        if last != BLANK:
+            _add(found, key, total + row[last], BLANK, spoken)
+        for label, score in likely:
+            following = words.step(word, label) if label != last else ()
+            for then, language in following:
+                now_said, gain = hotwords.step(said, label)
+                value = total + score + gain + language
+                _add(found, Key(label, now_said, then), value, label, spoken)
+    return found
+
+
+def _add(
+    found: dict[Key, Candidate], key: Key, score: float, label: int, before: Spoken | None
+) -> None:
+    known = found.get(key)
+    if known is None or score > known.score:
+        found[key] = Candidate(score, label, before)
+
+
+def _prune(found: dict[Key, Candidate], beam_width: int, frame: int) -> dict[Key, Candidate]:
+    best = heapq.nlargest(beam_width, found.items(), key=lambda item: item[1].score)
+    return {
+        key: Candidate(score, BLANK, before if label == BLANK else Spoken(label, frame, before))
+        for key, (score, label, before) in best
+    }
+
+
+def _choose(
+    beam: dict[Key, Candidate], hotwords: HotwordScores, words: AnyWords | LexiconWords
+) -> Spoken | None:
+    """Return the best hypothesis at the end, of those that end with a word if there are any."""
+    whole = {key: each for key, each in beam.items() if words.may_end(key.words)} or beam
+    key = max(
+        whole,
+        key=lambda key: whole[key].score + hotwords.finish(key.hotwords) + words.finish(key.words),
+    )
+    return whole[key].before
+
+
+def _unwind(spoken: Spoken | None) -> list[tuple[int, int]]:
+    labels = []
+    while spoken is not None:
+        labels.append((spoken.label, spoken.frame))
+        spoken = spoken.before
+    return labels[::-1]

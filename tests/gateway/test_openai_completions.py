@@ -1,0 +1,346 @@
+"""Completions by OpenAI's protocol, asked by its official client: the engine's own texts."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openai import AsyncOpenAI, OpenAI
+from openai.types import Completion
+from openai.types.completion_usage import CompletionUsage
+from transformers import AutoTokenizer
+
+from repository import ROOT
+from trials.gateways import RunningGateway
+
+MODEL = "gpt2_text_generation"
+TOKENIZER: Any = AutoTokenizer.from_pretrained(ROOT / "demo_models" / MODEL)
+PROMPTS = ["Once upon a time", "The little dog", "Lily saw a big red ball. She"]
+FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def openai_client(gateway_url: str) -> Iterator[OpenAI]:
+    """Return the official client, which tries nothing again."""
+    with OpenAI(base_url=f"{gateway_url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ask_engine(inference_url: str) -> Ask:
+    """Return a function to the engine's own continuation of a prompt."""
+
+    def ask(prompt: str, **parameters: Any) -> dict[str, Any]:
+        asked = {"return_full_text": False, "details": True, **parameters}
+        reply = httpx2.post(
+            f"{inference_url}/predictions/{MODEL}",
+            json={"inputs": prompt, "parameters": asked},
+            timeout=120,
+        )
+        assert reply.status_code == 200
+        (found,) = reply.json()
+        return dict(found)
+
+    return ask
+
+
+def engine_parameters(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the engine calls the options of OpenAI."""
+    samples = options["temperature"] > 0
+    drawn = {name: options[name] for name in ("temperature", "top_p")} | {"top_k": 0}
+    return {
+        "max_new_tokens": options["max_tokens"],
+        "do_sample": samples,
+        **(drawn if samples else {}),
+        **({"stop": options["stop"]} if options["stop"] else {}),
+        "seed": options["seed"],
+    }
+
+
+def without_stop(found: dict[str, Any], stops: Sequence[str]) -> str:
+    """Return the engine's text up to what stopped it, which OpenAI's does not contain."""
+    text = str(found["generated_text"])
+    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
+
+
+DRAWN = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+OPTIONS = st.fixed_dictionaries(
+    {
+        "max_tokens": st.integers(1, 24),
+        "temperature": st.sampled_from([0, 0.5, 1, 1.7]),
+        "top_p": st.sampled_from([0.3, 0.9, 1]),
+        "stop": st.lists(st.sampled_from([".", " the", "and", "\n", " a"]), max_size=3),
+        "seed": st.integers(0, 2**40),
+    }
+)
+GENERATED = settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@GENERATED
+@given(prompt=st.sampled_from(PROMPTS), options=OPTIONS)
+def test_any_request_is_answered_as_the_engine_answers(
+    prompt: str, options: dict[str, Any], openai_client: OpenAI, ask_engine: Ask
+) -> None:
+    engine = ask_engine(prompt, **engine_parameters(options))
+    found = openai_client.completions.create(model=MODEL, prompt=prompt, logprobs=0, **options)
+    Completion.model_validate(found.model_dump(), strict=True)
+    (choice,) = found.choices
+    assert choice.text == without_stop(engine, options["stop"])
+    assert choice.finish_reason == FINISH_REASONS[engine["details"]["finish_reason"]]
+    assert choice.logprobs is not None
+    tokens = choice.logprobs.tokens or []
+    assert "".join(tokens).startswith(choice.text)
+    assert choice.logprobs.text_offset == [
+        len("".join(tokens[:index])) for index in range(len(tokens))
+    ]
+    own = [each["logprob"] for each in engine["details"]["tokens"]]
+    assert choice.logprobs.token_logprobs == own[: len(tokens)]
+    assert found.usage is not None
+    prompt_tokens = len(TOKENIZER(prompt)["input_ids"])
+    made = engine["details"]["generated_tokens"]
+    assert found.usage.model_dump(exclude_none=True) == {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": made,
+        "total_tokens": prompt_tokens + made,
+    }
+
+
+@GENERATED
+@given(
+    prompts=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=2),
+    options=OPTIONS,
+    n=st.integers(1, 3),
+    logprobs=st.sampled_from([None, 2]),
+)
+def test_stream_tells_what_the_whole_answer_tells(
+    prompts: list[str],
+    options: dict[str, Any],
+    n: int,
+    logprobs: int | None,
+    openai_client: OpenAI,
+) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "prompt": prompts, "n": n, **options}
+    if logprobs is not None:
+        asked["logprobs"] = logprobs
+    whole = openai_client.completions.create(**asked)
+    stream = openai_client.completions.create(
+        **asked, stream=True, stream_options={"include_usage": True}
+    )
+    *chunks, last = list(stream)
+    assert (last.choices, last.usage) == ([], whole.usage)
+    for expected in whole.choices:
+        own = [each.choices[0] for each in chunks if each.choices[0].index == expected.index]
+        assert "".join(each.text for each in own) == expected.text
+        assert [each.finish_reason for each in own[:-1]] == [None] * (len(own) - 1)
+        assert own[-1].finish_reason == expected.finish_reason
+        if expected.logprobs is None:
+            assert {each.logprobs for each in own} == {None}
+            continue
+        told = [each.logprobs.model_dump() for each in own if each.logprobs is not None]
+        for name, values in expected.logprobs.model_dump().items():
+            assert [one for each in told for one in each[name] or ()] == (values or [])
+
+
+def test_choices_are_prompt_by_prompt_with_seeds_of_their_own(
+    openai_client: OpenAI, ask_engine: Ask
+) -> None:
+    found = openai_client.completions.create(
+        model=MODEL, prompt=PROMPTS[:2], n=3, seed=7, temperature=1, max_tokens=8
+    )
+    assert [each.index for each in found.choices] == list(range(6))
+    engine = [
+        ask_engine(prompt, seed=seed, max_new_tokens=8, **DRAWN)
+        for prompt in PROMPTS[:2]
+        for seed in (7, 8, 9)
+    ]
+    assert [each.text for each in found.choices] == [each["generated_text"] for each in engine]
+    prompts = sum(len(TOKENIZER(prompt)["input_ids"]) for prompt in PROMPTS[:2])
+    made = sum(each["details"]["generated_tokens"] for each in engine)
+    assert found.usage == CompletionUsage(
+        prompt_tokens=prompts, completion_tokens=made, total_tokens=prompts + made
+    )
+
+
+def test_defaults_are_those_of_openai(openai_client: OpenAI, ask_engine: Ask) -> None:
+    found = openai_client.completions.create(model=MODEL, prompt=PROMPTS[0], seed=3)
+    engine = ask_engine(PROMPTS[0], seed=3, max_new_tokens=16, **DRAWN)
+    assert found.choices[0].text == engine["generated_text"]
+    assert found.choices[0].logprobs is None
+
+
+def test_best_of_returns_the_most_probable(openai_client: OpenAI, ask_engine: Ask) -> None:
+    found = openai_client.completions.create(
+        model=MODEL, prompt=PROMPTS[0], seed=1, best_of=4, n=2, max_tokens=6
+    )
+
+    def mean(engine: dict[str, Any]) -> float:
+        logprobs = [each["logprob"] for each in engine["details"]["tokens"]]
+        return float(sum(logprobs) / len(logprobs))
+
+    made = [ask_engine(PROMPTS[0], seed=seed, max_new_tokens=6, **DRAWN) for seed in range(1, 5)]
+    best = sorted(made, key=mean, reverse=True)[:2]
+    assert [each.text for each in found.choices] == [each["generated_text"] for each in best]
+    assert found.usage is not None
+    assert found.usage.completion_tokens == sum(
+        each["details"]["generated_tokens"] for each in made
+    )
+
+
+def test_most_probable_tokens_are_told(openai_client: OpenAI) -> None:
+    found = openai_client.completions.create(
+        model=MODEL, prompt=PROMPTS[0], temperature=0, max_tokens=5, logprobs=3
+    )
+    logprobs = found.choices[0].logprobs
+    assert logprobs is not None
+    told = zip(
+        logprobs.tokens or (),
+        logprobs.token_logprobs or (),
+        logprobs.top_logprobs or (),
+        strict=True,
+    )
+    for token, value, top in told:
+        assert len(top) == 3
+        # Without chance, the token is the most probable one.
+        assert max(top.values()) == top[token] == value
+
+
+def test_echo_has_the_prompt_in_front(openai_client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPTS[0], "temperature": 0}
+    plain = openai_client.completions.create(**asked).choices[0].text
+    echoed = openai_client.completions.create(**asked, echo=True).choices[0].text
+    chunks = list(openai_client.completions.create(**asked, echo=True, stream=True))
+    assert echoed == PROMPTS[0] + plain
+    assert "".join(each.choices[0].text for each in chunks) == echoed
+
+
+def test_stop_sequence_over_several_tokens_is_never_sent(openai_client: OpenAI) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPTS[0], "temperature": 0}
+    whole = openai_client.completions.create(**asked, max_tokens=12).choices[0].text
+    stop = whole[10:22]
+    assert len(TOKENIZER(stop)["input_ids"]) > 2
+    chunks = list(openai_client.completions.create(**asked, max_tokens=12, stop=stop, stream=True))
+    assert "".join(each.choices[0].text for each in chunks) == whole[: whole.index(stop)]
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_async_client_at_once(gateway_url: str, openai_client: OpenAI) -> None:
+    async def ask() -> list[str]:
+        async with AsyncOpenAI(base_url=f"{gateway_url}/v1", api_key="none") as client:
+
+            async def one(seed: int) -> str:
+                stream = await client.completions.create(
+                    model=MODEL, prompt=PROMPTS[0], seed=seed, max_tokens=6, stream=True
+                )
+                return "".join([each.choices[0].text async for each in stream])
+
+            return await asyncio.gather(*map(one, range(8)))
+
+    expected = [
+        openai_client.completions.create(model=MODEL, prompt=PROMPTS[0], seed=seed, max_tokens=6)
+        for seed in range(8)
+    ]
+    assert asyncio.run(ask()) == [each.choices[0].text for each in expected]
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": [1, 2, 3]}, "prompt"),
+    ({"prompt": [[1, 2], [3]]}, "prompt"),
+    ({"prompt": []}, "prompt"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": 100_000}, "max_tokens"),
+    ({"temperature": 2.5}, "temperature"),
+    ({"top_p": 0}, "top_p"),
+    ({"n": 129}, "n"),
+    ({"n": 20, "stream": True}, "n"),
+    ({"best_of": 2, "n": 3}, "best_of"),
+    ({"best_of": 2, "stream": True}, "best_of"),
+    ({"logprobs": 6}, "logprobs"),
+    ({"logprobs": 1, "echo": True}, "logprobs"),
+    ({"stop": [""]}, "stop"),
+    ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ({"frequency_penalty": 0.5}, "frequency_penalty"),
+    ({"presence_penalty": -1}, "presence_penalty"),
+    ({"logit_bias": {"50256": -100}}, "logit_bias"),
+    ({"suffix": "the end"}, "suffix"),
+    ({"model": "emformer_asr"}, "model"),
+    ({"extra_body": {"top_k": 5}}, "top_k"),
+]
+
+
+@pytest.mark.parametrize(("options", "param"), REFUSED)
+def test_what_cannot_be_is_refused_by_its_field(
+    options: dict[str, Any], param: str, openai_client: OpenAI
+) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        openai_client.completions.create(**({"model": MODEL, "prompt": PROMPTS[0]} | options))
+    assert (caught.value.param, caught.value.type) == (param, "invalid_request_error")
+    assert caught.value.code == "invalid_parameter"
+
+
+def test_what_changes_nothing_is_taken(openai_client: OpenAI) -> None:
+    found = openai_client.completions.create(
+        model=MODEL,
+        prompt=PROMPTS[0],
+        user="someone",
+        frequency_penalty=0,
+        presence_penalty=0,
+        logit_bias={},
+        best_of=1,
+        stop=None,
+        suffix=None,
+        seed=-5,
+    )
+    assert found.choices[0].text
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b'{"model": ', None),
+        (b"[" * 100_000, None),
+        (b"[]", None),
+        (b"{}", "model"),
+        (json.dumps({"model": MODEL}).encode(), "prompt"),
+        (json.dumps({"model": MODEL, "prompt": " "}).encode(), "prompt"),
+        (json.dumps({"model": MODEL, "prompt": "\ud800"}).encode(), "prompt"),
+    ],
+)
+def test_malformed_bodies(body: bytes, param: str | None, gateway_url: str) -> None:
+    reply = httpx2.post(f"{gateway_url}/v1/completions", content=body, timeout=60)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == param
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_client_tries_again_only_what_may_succeed(
+    gateway: RunningGateway, openai_client: OpenAI
+) -> None:
+    client = openai_client.with_options(max_retries=2)
+    headers = {"x-request-id": "tried-once"}
+    with pytest.raises(openai.UnprocessableEntityError):
+        client.completions.create(
+            model=MODEL, prompt=PROMPTS[0], max_tokens=100_000, extra_headers=headers
+        )
+    assert gateway.log().count("tried-once") == 1
+
+
+def test_prompts_are_in_no_log(gateway: RunningGateway) -> None:
+    canary = "zxqv-prompt"
+    for options in ({}, {"n": 500}, {"temperature": canary}):
+        body = {"model": MODEL, "prompt": canary, "user": canary, canary: 1, **options}
+        reply = httpx2.post(f"{gateway.url}/v1/completions", json=body)
+        assert reply.status_code == 422
+        assert canary not in reply.text
+    assert canary not in gateway.log()

@@ -1,0 +1,50 @@
+"""Recordings that tests make out of the examples."""
+
+import io
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from support.common import EXAMPLES
+
+RATE_HZ = 16_000
+Samples = np.ndarray[Any, np.dtype[np.int16]]
+
+
+def read_samples(path: Path) -> Samples:
+    """Return the samples of a file, shape (samples,)."""
+    with wave.open(str(path)) as recording:
+        assert (recording.getframerate(), recording.getnchannels()) == (RATE_HZ, 1)
+        return np.frombuffer(recording.readframes(recording.getnframes()), np.int16)
+
+
+def write_wav(samples: Samples) -> bytes:
+    """Return a file of samples at 16 kHz, shape (samples,)."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as recording:
+        recording.setnchannels(1)
+        recording.setsampwidth(2)
+        recording.setframerate(RATE_HZ)
+        recording.writeframes(samples.tobytes())
+    return file.getvalue()
+
+
+def join_examples(times: int = 1, pause_s: float = 1.5) -> bytes:
+    """Return all examples at 16 kHz one after the other, with a pause behind each.
+
+    It is not quite silent, as no microphone is.
+    """
+    noise = np.random.default_rng(1).normal(0, 10, int(pause_s * RATE_HZ))
+    pause = noise.astype(np.int16)
+    names = [path for path in sorted(EXAMPLES.glob("*.wav")) if "hz" not in path.name]
+    parts = [part for path in names for part in (read_samples(path), pause)]
+    return write_wav(np.concatenate(parts * times))
+
+
+def add_noise(path: Path, level: float) -> bytes:
+    """Return an example with noise of so large a deviation, always the same."""
+    samples = read_samples(path)
+    noise = np.random.default_rng(1).normal(0, level, len(samples))
+    return write_wav((samples + noise).clip(-32768, 32767).astype(np.int16))
