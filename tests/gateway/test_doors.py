@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from gateway.command import main
-from gateway.doors.limits import MOST_CLIENTS, Places, Rate, client_of
+from gateway.doors.limits import MOST_CLIENTS, AtOnce, Rate, client_of
 from gateway.doors.tokens import Tokens, read_tokens
 from gateway.request_context import client_name
 from gateway.settings import SettingsError, parse_settings
@@ -246,7 +246,7 @@ def test_nobody_gets_more_than_there_is_and_who_waits_as_told_gets_it(
 
 def test_memory_of_the_limits_is_bounded() -> None:
     clock = Clock()
-    rate, places = Rate(1, clock), Places(2)
+    rate, places = Rate(1, clock), AtOnce(2)
     for number in range(MOST_CLIENTS + 500):
         assert rate.take(str(number)) == 0
         with places.take(str(number)) as free:
