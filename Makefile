@@ -69,7 +69,7 @@ test: lint types $(VENV)/.group-docs $(VENV)/.extra-telemetry  ## lint, types, a
 	@$(MAKE) -s lm \
 		|| echo "The extra lm could not be installed: its tests are skipped."
 	@sh scripts/install_chromium.sh \
-		|| echo "Chromium could not be installed: the tests of pages are skipped."
+		|| echo "Chromium could not be installed: the tests of the page at / fail, those of other pages are skipped."
 	@$(BIN)/python -m pytest
 
 lint: $(READY)  ## ruff

@@ -14,6 +14,7 @@ from gateway.kserve import v1 as kserve_v1
 from gateway.kserve import v2 as kserve_v2
 from gateway.middleware import AnswerMistakes, CancelForGone, LimitBody, NameAndLog
 from gateway.openai import router as openai
+from gateway.page import routes as page
 from gateway.protocol import Protocol
 from gateway.settings import Settings
 
@@ -25,6 +26,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     openai.PROTOCOL,
     kserve_v1.PROTOCOL,
     kserve_v2.PROTOCOL,
+    page.PROTOCOL,
 )  # fmt: skip
 
 
@@ -44,8 +46,8 @@ def build_app(settings: Settings, engine: Engine) -> FastAPI:
     app = FastAPI(
         title="Speech and text",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
         # What a path is answered by, its template tells.
         redirect_slashes=False,
     )

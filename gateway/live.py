@@ -39,15 +39,8 @@ def add_live(router: APIRouter, engine: Engine, settings: Settings, places: Plac
 
     @router.websocket("/live/{model}")
     async def transcribe(websocket: WebSocket, model: str) -> None:
-        if not await accept(websocket, settings.cors_origins):
-            return
-        session = LiveSocket(engine, websocket, model)
-
-        async def work() -> None:
-            with places:
-                await session.run(idle_s)
-
-        await hold(websocket, work(), session.tell, session.tell_error, idle_s)
+        if await accept(websocket, settings.cors_origins):
+            await hold(websocket, LiveSocket(engine, websocket, model), places, idle_s)
 
 
 class LiveSocket:
@@ -66,17 +59,21 @@ class LiveSocket:
 
     async def _read(self, idle_s: float) -> None:
         async with Reader(self._websocket, self._inbox, idle_s) as reader:
-            async for message in reader.messages():
-                if isinstance(message, bytes):
-                    await reader.wait_for_room()
-                    self._inbox.put_audio(message)
-                elif is_end(message):
-                    self._inbox.put_command(None, len(message))
-                else:
-                    raise MalformedRequestError(
-                        "InvalidMessage",
-                        'Expected audio in binary messages, or the text {"type": "end"}.',
-                    )
+            while True:
+                await self._receive(reader)
+
+    async def _receive(self, reader: Reader) -> None:
+        # Of a message, which may be large, nothing is kept while the next one is waited for.
+        message = await reader.next()
+        if isinstance(message, bytes):
+            await reader.wait_for_room()
+            self._inbox.put_audio(message)
+        elif is_end(message):
+            self._inbox.put_command(None, len(message))
+        else:
+            raise MalformedRequestError(
+                "InvalidMessage", 'Expected audio in binary messages, or the text {"type": "end"}.'
+            )
 
     async def _recognize(self, encoding: Encoding) -> None:
         model = await find_live_model(self._engine, self._name)

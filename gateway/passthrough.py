@@ -1,6 +1,7 @@
 """The contract as it is: /predictions, /explanations and /ping, there and back unchanged."""
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import unquote
 
 from fastapi import APIRouter
@@ -32,17 +33,64 @@ HOP_BY_HOP = {
 }
 
 
+# What /docs and /openapi.json say of them; /predictions takes more than is listed.
+SUMMARIES = {
+    "predictions": "Ask a model",
+    "explanations": "Ask what a model's answer depends on",
+}
+BINARY = {"type": "string", "format": "binary"}
+DESCRIBED: dict[str, Any] = {
+    "parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/plain": {"schema": {"type": "string"}},
+            "application/octet-stream": {"schema": BINARY},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": BINARY, "response_format": {"type": "string"}},
+                }
+            },
+        },
+    },
+}
+ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer, in the form that was asked for",
+        "content": {"application/json": {}, "text/plain": {}, "text/vtt": {}, "image/png": {}},
+    }
+}
+
+
 def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG001
     """Return the routes of the engine's own contract."""
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(tags=["models"])
 
     async def forward(request: HttpRequest) -> Response:
         answer = await engine.forward(read_request(request))
         headers = end_to_end(answer.raw_headers)
         return PartsResponse(aiter(answer), answer.aclose, answer.status, headers)
 
+    for door, summary in SUMMARIES.items():
+        router.add_api_route(
+            f"/{door}/{{model}}",
+            forward,
+            methods=["POST"],
+            response_class=Response,
+            name=door,
+            summary=summary,
+            description="The body is a recording, a text or a JSON object. The header `Accept`, or "
+            "the field `response_format` beside a recording, chooses the form of the answer.",
+            responses=ANSWER,
+            openapi_extra=DESCRIBED,
+        )
+    # Versions, further steps of the path, other methods.
     for path in ("/predictions/{rest:path}", "/explanations/{rest:path}", "/ping"):
-        router.add_api_route(path, forward, methods=METHODS, response_model=None)
+        router.add_api_route(
+            path, forward, methods=METHODS, response_model=None, include_in_schema=False
+        )
     return router
 
 

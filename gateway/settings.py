@@ -73,12 +73,12 @@ class Settings:
     shutdown_timeout_s: Seconds = 120.0
     tokens_file: str | None = None
     cors_origins: tuple[str, ...] = ()
+    # The model of live speech for who names none; where it is the only one, it needs no name.
+    live_model: str | None = None
     limits: ClientLimits = field(default_factory=ClientLimits)
     # Whether /metrics needs no token.
     open_metrics: bool = False
     traces: bool = False
-    # The model of live speech for who names none; where it is the only one, it needs no name.
-    live_model: str | None = None
     max_sessions: Count = 64
     session_idle_timeout_s: Seconds = 300.0
 

@@ -6,10 +6,10 @@ and asks the engine. Who sends faster than the engine recognises is not read for
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -33,10 +33,12 @@ logger = logging.getLogger(__name__)
 
 # How much is read ahead of the engine: ten seconds at 24 kHz.
 MOST_WAITING_BYTES = 480_000
+# What is longer is audio, which waits for its turn before it is decoded.
+LARGE_MESSAGE_BYTES = 65_536
 # Pieces for the engine: small ones cost a request each, long ones make text late.
 LEAST_PIECE_S, MOST_PIECE_S = 0.1, 0.5
 # RFC 6455, section 7.4.1, and IANA's registry. On 1011 to 1013 clients connect again.
-NORMAL, REFUSED, FAILED, TRY_AGAIN = 1000, 1008, 1011, 1013
+NORMAL, GONE, REFUSED, FAILED, TRY_AGAIN = 1000, 1006, 1008, 1011, 1013
 # The part of its longest silence after which an engine is told that a session goes on.
 KEEP_SHARE, KEEP_S = 1 / 3, 10.0
 DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -46,6 +48,23 @@ Command = TypeVar("Command")
 
 class SilentTooLongError(Exception):
     """A client sent nothing for so many seconds."""
+
+
+class SpeechSession(Protocol):
+    """A client of a protocol."""
+
+    async def run(self, idle_s: float) -> None:
+        """Serve it to its end.
+
+        Raises `WebSocketDisconnect` where it goes, `SilentTooLongError` where it sends nothing for
+        so many seconds, and `EngineError`.
+        """
+
+    async def tell(self, kind: str, message: str) -> None:
+        """Tell it why its session ends."""
+
+    async def tell_error(self, error: EngineError) -> None:
+        """Tell it about an error of the engine, which ends its session."""
 
 
 class Places:
@@ -130,16 +149,20 @@ class Reader:
         if self._receiving:
             self._receiving.cancel()
 
-    async def messages(self) -> AsyncIterator[str | bytes]:
-        """Yield what the client sends until it goes.
+    async def next(self) -> str | bytes:
+        """Return the next message; a large one only once the inbox takes audio.
 
-        Raises `SilentTooLongError` where it sends nothing for too long.
+        Raises `WebSocketDisconnect` where the client goes, and `SilentTooLongError` where it sends
+        nothing for too long.
         """
-        while True:
-            message = await self._next()
-            if message["type"] == "websocket.disconnect":
-                return
-            yield message["text"] if message.get("text") is not None else message["bytes"]
+        receiving = self._receive()
+        if not (await asyncio.wait([receiving], timeout=self._idle_s))[0]:
+            raise SilentTooLongError
+        self._receiving = None
+        content = _read(receiving.result())
+        if len(content) > LARGE_MESSAGE_BYTES:
+            await self.wait_for_room()
+        return content
 
     async def wait_for_room(self) -> None:
         """Return once the inbox takes audio; raises `WebSocketDisconnect` where the client goes."""
@@ -148,24 +171,25 @@ class Reader:
         room, receiving = asyncio.create_task(self._inbox.wait_for_room()), self._receive()
         try:
             await asyncio.wait([room, receiving], return_when=asyncio.FIRST_COMPLETED)
-            if receiving.done() and receiving.result()["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect
+            if receiving.done():
+                _read(receiving.result())
             await room
         finally:
             room.cancel()
-
-    async def _next(self) -> Any:
-        receiving = self._receive()
-        if not (await asyncio.wait([receiving], timeout=self._idle_s))[0]:
-            raise SilentTooLongError
-        self._receiving = None
-        return receiving.result()
 
     def _receive(self) -> "asyncio.Task[Any]":
         """Return the task that waits for the next message."""
         if self._receiving is None:
             self._receiving = asyncio.create_task(self._websocket.receive())
         return self._receiving
+
+
+def _read(message: Mapping[str, Any]) -> str | bytes:
+    """Return what a message brings; raises `WebSocketDisconnect` for one that says goodbye."""
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", GONE))
+    content: str | bytes = message["text"] if message.get("text") is not None else message["bytes"]
+    return content
 
 
 async def run_first(*works: Coroutine[Any, Any, None]) -> None:
@@ -189,6 +213,12 @@ async def find_live_model(engine: Engine, name: str) -> Model:
             "ModelNotLive", "Expected the name of a model of live speech, got another's."
         )
     return model
+
+
+async def find_only_live_model(engine: Engine) -> str | None:
+    """Return the name of the only model of live speech, None where there are several, or none."""
+    names = [each.name for each in await engine.models() if each.kind is Kind.LIVE_SPEECH]
+    return names[0] if len(names) == 1 else None
 
 
 def keep_seconds(model: Model | None) -> float:
@@ -221,27 +251,19 @@ async def end_session(live: LiveSession | None) -> None:
         await live.close()
 
 
-async def hold(
-    websocket: WebSocket,
-    work: Coroutine[Any, Any, None],
-    tell: Callable[[str, str], Coroutine[Any, Any, None]],
-    tell_error: Callable[[EngineError], Coroutine[Any, Any, None]],
-    idle_s: float,
-) -> None:
-    """Do the work of a session, and say why it ends where the client is not gone.
-
-    `tell` sends a kind and a message of the gateway's own, `tell_error` an error of the engine.
-    """
+async def hold(websocket: WebSocket, session: SpeechSession, places: Places, idle_s: float) -> None:
+    """Serve a client's session, and say why it ends where the client is not gone."""
     with suppress(WebSocketDisconnect):
         try:
-            await work
+            with places:
+                await session.run(idle_s)
         except SilentTooLongError:
             message = f"Expected a message within {idle_s:g} s, got none."
-            await tell("session_idle_timeout", message)
+            await session.tell("session_idle_timeout", message)
             await websocket.close(NORMAL, message)
         except EngineError as error:
             logger.info("A live session ends: %s", error.kind)
-            await tell_error(error)
+            await session.tell_error(error)
             await websocket.close(close_code(error), error.kind)
         except WebSocketDisconnect:
             raise

@@ -4,15 +4,19 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from archives.building import build_archive
+from archives.configs import read_configs
 from archives.own_configs import demo_configs
 from gateway.settings import Settings, parse_settings
-from serving.local import LocalModel, load_archive
+from repository import ROOT
+from serving.local import LocalModel, build_with_settings, load_archive
 from support.common import LoadModel
 from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer, run_server
@@ -69,6 +73,24 @@ def server(model_store: Path) -> Iterator[TrialServer]:
 def inference_url(server: TrialServer) -> str:
     """Return the address of that server."""
     return server.properties["inference_address"]
+
+
+@pytest.fixture(scope="session")
+def search_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialServer]:
+    """Return a running server with the speech models as archives that search for hotwords.
+
+    Without the extra `lm`, Wav2Vec2 is not one of them.
+    """
+    configs, store = read_configs(), tmp_path_factory.mktemp("searching")
+    searches: dict[str, dict[str, Any]] = {"emformer_asr": {"beam_width": 4}}
+    if find_spec("kenlm"):
+        searches["wav2vec2"] = {"decoder": "beam"}
+    archives = []
+    for name, settings in searches.items():
+        built = build_with_settings(configs[name], ROOT / configs[name].source, store, **settings)
+        archives.append(built.rename(store / name))
+    with run_server(archives=archives, store=store) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

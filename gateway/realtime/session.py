@@ -1,7 +1,8 @@
 """A session: obeys the client's events in their order, and asks the engine what its audio says."""
 
+import json
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from starlette.websockets import WebSocket
@@ -31,11 +32,12 @@ from gateway.sockets import (
     Reader,
     end_session,
     find_live_model,
+    find_only_live_model,
     keep_seconds,
+    run_first,
     take_next,
 )
 
-Send = Callable[[Event], Awaitable[None]]
 Command = Update | Commit | Cleared
 # The part of its longest audio after which an engine's session ends with the next turn.
 LONG_SHARE = 0.5
@@ -45,9 +47,10 @@ MODEL_FIELD = "session.audio.input.transcription.model"
 class Session:
     """One client: what is in effect, the engine's session, and the items so far."""
 
-    def __init__(self, engine: Engine, send: Send) -> None:
+    def __init__(self, engine: Engine, websocket: WebSocket, model: str | None) -> None:
         self._engine = engine
-        self._send = send
+        self._websocket = websocket
+        self._asked_model = model
         self._id = new_id("sess")
         self._configuration = Configuration()
         self._model: Model | None = None
@@ -55,23 +58,29 @@ class Session:
         self._turns = Turns()
         self._inbox: Inbox[Command] = Inbox(MOST_WAITING_BYTES)
 
-    async def begin(self, model: str | None) -> None:
-        """Greet the client; without a model it has to name one. Raises `EngineError`."""
-        if model is not None:
-            self._model = await find_live_model(self._engine, model)
-            self._configuration = replace(self._configuration, model=model)
+    async def run(self, idle_s: float) -> None:
+        """Greet the client, and serve it to its end."""
+        await self._begin()
+        await run_first(self._read(idle_s), self._recognize())
+
+    async def _begin(self) -> None:
+        name = self._asked_model or await find_only_live_model(self._engine)
+        if name is not None:
+            self._model = await find_live_model(self._engine, name)
+            self._configuration = replace(self._configuration, model=name)
         await self._send(server_event("session.created", session=self._describe()))
 
-    async def read(self, websocket: WebSocket, idle_s: float) -> None:
-        """Put what the client sends into the inbox until it goes."""
-        async with Reader(websocket, self._inbox, idle_s) as reader:
-            async for message in reader.messages():
+    async def _read(self, idle_s: float) -> None:
+        async with Reader(self._websocket, self._inbox, idle_s) as reader:
+            while True:
                 try:
-                    await self._receive(message, reader)
+                    await self._receive(reader)
                 except ClientEventError as error:
                     await self._send(refusal_event(error))
 
-    async def _receive(self, message: str | bytes, reader: Reader) -> None:
+    async def _receive(self, reader: Reader) -> None:
+        # Of a message, which may be large, nothing is kept while the next one is waited for.
+        message = await reader.next()
         event = parse_event(message)
         if isinstance(event, Append):
             audio = event.decode()
@@ -82,8 +91,7 @@ class Session:
         else:
             self._inbox.put_command(event, len(message))
 
-    async def recognize(self) -> None:
-        """Take what is in the inbox, for as long as the session lasts; raises `EngineError`."""
+    async def _recognize(self) -> None:
         try:
             while True:
                 await self._take()
@@ -183,13 +191,17 @@ class Session:
         """Return how much audio a session of the engine may have."""
         return self._limits.get("max_audio_seconds", math.inf)
 
+    async def _send(self, event: Event) -> None:
+        # ASCII: a client's own words that come back in it may be no UTF-8.
+        await self._websocket.send_text(json.dumps(event))
+
     async def _tell(self, events: Iterable[Event]) -> None:
         for event in events:
             await self._send(event)
 
-    async def tell(self, code: str, message: str) -> None:
+    async def tell(self, kind: str, message: str) -> None:
         """Tell the client why its session ends."""
-        await self._send(error_event("invalid_request_error", code, message))
+        await self._send(error_event("invalid_request_error", kind, message))
 
     async def tell_error(self, error: EngineError) -> None:
         """Tell the client about an error of the engine."""

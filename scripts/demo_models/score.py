@@ -129,12 +129,14 @@ def _error_rate(model: LocalModel, utterances: Sequence[speech_corpus.Utterance]
     )
 
 
-def add_noise(utterances: Sequence[speech_corpus.Utterance]) -> list[speech_corpus.Utterance]:
-    """Return utterances with white noise, their signal `NOISE_DB` above it."""
+def add_noise(
+    utterances: Sequence[speech_corpus.Utterance], noise_db: float = NOISE_DB
+) -> list[speech_corpus.Utterance]:
+    """Return utterances with white noise, their signal so far above it."""
     generator = np.random.default_rng(SEED)
     noisy = []
     for utterance in utterances:
-        loudness = utterance.waveform.std() * 10 ** (-NOISE_DB / 20)
+        loudness = utterance.waveform.std() * 10 ** (-noise_db / 20)
         samples = utterance.waveform + generator.normal(0, loudness, utterance.waveform.shape)
         waveform = samples.clip(-32768, 32767).astype(np.int16)
         noisy.append(replace(utterance, waveform=waveform))

@@ -30,18 +30,22 @@ EXCHANGE = re.compile(
     r"^\$ ((?:curl|(?:head|tail) .* \| curl) (?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE
 )
 EXCHANGES = [
-    pytest.param(command, shown, id=f"{page}-{number}")
+    pytest.param(page, command, shown, id=f"{page}-{number}")
     for page in PAGES
     for number, (command, shown) in enumerate(EXCHANGE.findall("".join(blocks(page, "console"))))
 ]
+# The pages whose examples are of archives that search.
+SEARCHING = ("docs/hotwords.md",)
 PAGES_WITH_PYTHON = [page for page in PAGES if blocks(page, "pycon")]
 
 
-@pytest.mark.parametrize(("command", "shown"), EXCHANGES)
+@pytest.mark.parametrize(("page", "command", "shown"), EXCHANGES)
 def test_requests_are_answered_as_shown(
-    command: str, shown: str, server: TrialServer, gateway_url: str, tmp_path: Path
+    page: str, command: str, shown: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     link_workspace(tmp_path)
+    server = request.getfixturevalue("search_server" if page in SEARCHING else "server")
+    gateway_url = request.getfixturevalue("gateway_url") if GATEWAY_AT in command else ""
     result = subprocess.run(  # noqa: S602 - the pages' commands are for a shell
         at_test(command, server, gateway_url).replace("curl ", "curl -s ", 1),
         shell=True,
@@ -139,7 +143,7 @@ def test_task_of_the_manual_answers_as_the_pipeline_does(
 
 
 def test_readme_and_manual_show_every_archive() -> None:
-    shown = " ".join(each.values[0] for each in EXCHANGES)  # type: ignore[misc]
+    shown = " ".join(each.values[1] for each in EXCHANGES)  # type: ignore[misc]
     for name in demo_configs():
         assert f"/predictions/{name}" in shown, name
     assert "/explanations/" in shown

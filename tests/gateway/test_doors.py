@@ -71,8 +71,8 @@ def test_token_opens_and_nothing_else_does(guarded: Doors) -> None:
     ):
         assert status("/nowhere", headers) == 401
         assert status("/metrics", headers) == 401
-        assert status("/openapi.json", headers) == 401
-    for path, expected in (("/livez", 200), ("/v2/health/live", 200), ("/ping", 503)):
+    opened = {"/livez": 200, "/v2/health/live": 200, "/ping": 503, "/": 200, "/openapi.json": 200}
+    for path, expected in opened.items():
         assert status(path, {}) == expected
     assert status("/v2/models/a/ready", {}) == 401
 
@@ -104,7 +104,7 @@ def test_openai_s_client_has_its_own_errors(tokens_file: Path) -> None:
         assert list_models(TOKENS["desk"]) == []
         with pytest.raises(openai.RateLimitError) as limited:
             list_models(TOKENS["desk"])
-        assert limited.value.response.headers["retry-after"] == "60"
+        assert 1 <= int(limited.value.response.headers["retry-after"]) <= 60
 
 
 def say(doors: Doors, headers: dict[str, str] | None = None, protocols: Any = None) -> str:
@@ -290,7 +290,7 @@ def test_requests_a_minute(tokens_file: Path) -> None:
         assert refused.json() == {
             "error": "Expected at most 2 requests a minute of a client. Try again later."
         }
-        assert 28 <= int(refused.headers["retry-after"]) <= 30
+        assert 1 <= int(refused.headers["retry-after"]) <= 30
         answer = refused_with(doors, additional_headers=bearer(TOKENS["desk"]))
         assert (answer.status_code, answer.json()["type"]) == (429, "TooManyRequests")
 

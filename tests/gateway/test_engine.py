@@ -155,6 +155,7 @@ def test_models_say_what_they_are(engine_settings: Settings) -> None:
         assert each.about.explainable == (each.name != "emformer_asr_live")
     assert models["bert_seq_classification"].about.labels == ("Not Accepted", "Accepted")
     assert models["emformer_asr"].about.streams == ("application/x-ndjson",)
+    assert models["wav2vec2"].about.streams == ("application/x-ndjson",)
     assert models["gpt2_text_generation"].about.streams == ("text/event-stream",)
     assert models["wav2vec2"].about.decoder == "greedy"
     assert models["wav2vec2"].about.sample_rate_hz == 16_000

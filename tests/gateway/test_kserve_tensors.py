@@ -227,12 +227,6 @@ def test_long_strings_are_no_values() -> None:
     assert read_json(INFER_REQUEST, content.encode()).inputs[0].data == [json.loads(text)]
 
 
-def body_of(request: Request) -> bytes:
-    """Return a body that is there as a whole."""
-    assert isinstance(request.body, bytes)
-    return request.body
-
-
 def requests_of(content: Content, kind: Kind | None, binary: bytes = b"") -> list[Request]:
     head = json.dumps(content).encode()
     found, rest = split_body(head + binary, str(len(head)))
@@ -240,10 +234,16 @@ def requests_of(content: Content, kind: Kind | None, binary: bytes = b"") -> lis
     return build_requests(request, read_tensors(request, rest), kind)
 
 
+def content_of(request: Request) -> bytes:
+    """Return the body of a request, which is whole."""
+    assert isinstance(request.body, bytes)
+    return request.body
+
+
 def test_each_kind_of_model_gets_what_its_handler_takes() -> None:
     def bodies(kind: Kind, inputs: Sequence[Content], **parameters: Any) -> list[Any]:
         found = requests_of({"inputs": inputs, "parameters": parameters}, kind)
-        return [json.loads(body_of(each)) for each in found]
+        return [json.loads(content_of(each)) for each in found]
 
     text = [tensor("any name", 2, data=["a", "b"])]
     assert bodies(Kind.TEXT_GENERATION, text) == [{"text": "a"}, {"text": "b"}]
@@ -281,7 +281,7 @@ def test_recordings_are_the_bodies_of_requests() -> None:
         {"inputs": [tensor("audio", 1, data=[coded])], "parameters": {"response_format": "srt"}},
         Kind.SPEECH_RECOGNITION,
     )
-    assert json.loads(body_of(request)) == {"data": coded, "response_format": "srt"}
+    assert json.loads(content_of(request)) == {"data": coded, "response_format": "srt"}
     (request,) = requests_of({"inputs": [tensor("audio", 1, data=[coded])]}, Kind.LIVE_SPEECH)
     assert request.headers["ts_request_sequence_start"] == "true"
     assert request.headers["ts_request_sequence_end"] == "true"
@@ -352,10 +352,10 @@ def test_instances_are_asked_for_some_at_a_time_and_come_back_in_order() -> None
         running += 1
         most = max(most, running)
         # The later one begins, the sooner it ends.
-        for _ in range(50 - int(body_of(request)) % 50):
+        for _ in range(50 - int(content_of(request)) % 50):
             await asyncio.sleep(0)
         running -= 1
-        return Answer(200, {}, body_of(request))
+        return Answer(200, {}, content_of(request))
 
     bodies = [b"%d" % number for number in range(100)]
     found = asyncio.run(answer_all(ask, [Request(each) for each in bodies]))
@@ -374,7 +374,7 @@ def test_error_ends_the_others_where_asked(stop: bool, expected: int) -> None:
         if request.body == b"3":
             raise UnavailableError("Busy", "Expected room.")
         await asyncio.sleep(0)
-        return Answer(200, {}, body_of(request))
+        return Answer(200, {}, content_of(request))
 
     requests = [Request(b"%d" % number) for number in range(100)]
     found = asyncio.run(answer_all(ask, requests, stop))

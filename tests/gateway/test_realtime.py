@@ -19,6 +19,7 @@ from websockets.sync.client import connect as connect_socket
 from archives.configs import read_configs
 from repository import ROOT
 from serving.local import build_with_settings
+from support.gateway import properties_of
 from support.realtime import (
     LIVE_MODEL,
     TURN_ON,
@@ -342,6 +343,38 @@ def test_sessions_have_their_limits_and_hear_of_a_shutdown(
             assert closed(connection) == 1012
 
 
+def test_which_of_several_models(inference_url: str, tmp_path: Path) -> None:
+    """Without a name there is a choice only where the settings make it."""
+    properties = {"inference_address": inference_url, "disable_token_authorization": "true"}
+    models = {LIVE_MODEL: "live_speech", "another": "live_speech"}
+    settings = {"torchserve": {"management_address": None}, "models": models}
+    pcm = speech(24_000, TURN_ON)
+    running = run_gateway(tmp_path / "none", properties, **settings)
+    with running as gateway, connect(gateway.url) as connection:
+        heard = receive(connection)["session"]["audio"]["input"]
+        assert heard["transcription"]["model"] is None
+        append(connection, pcm[:9_600])
+        refused = receive(connection)["error"]
+        assert refused["code"] == "missing_required_parameter"
+        assert refused["param"] == "session.audio.input.transcription.model"
+        configure(connection, transcription={"model": LIVE_MODEL})
+        append(connection, pcm)
+        assert transcripts(receive_until(connection, "item.done")) == [SAID]
+    settings["live_model"] = LIVE_MODEL
+    running = run_gateway(tmp_path / "one", properties, **settings)
+    with running as gateway, connect(gateway.url) as connection:
+        heard = receive(connection)["session"]["audio"]["input"]
+        assert heard["transcription"]["model"] == LIVE_MODEL
+
+
+def test_engine_that_is_not_there(tmp_path: Path) -> None:
+    running = run_gateway(tmp_path, properties_of("http://127.0.0.1:9"))
+    with running as gateway, connect(gateway.url) as connection:
+        error = receive(connection)["error"]
+        assert (error["type"], error["code"]) == ("server_error", "engine_unreachable")
+        assert closed(connection) == 1013
+
+
 def vanish(connection: Any) -> None:
     """Cut a connection without a word."""
     connection._connection.socket.shutdown(socket.SHUT_RDWR)
@@ -454,12 +487,12 @@ def test_engine_does_not_forget_who_is_silent(narrow_gateway: RunningGateway) ->
     with connect(narrow_gateway.url) as connection:
         receive(connection)
         append(connection, pcm[:40_001])
-        receive_until(connection, ".delta")
+        events = receive_until(connection, ".delta")
         # Longer than the engine keeps a silent session.
         time.sleep(2)
         append(connection, pcm[40_001:])
-        (item,) = transcripts(receive_until(connection, "item.done"))[-1:] or [""]
-        assert SAID.endswith(item)
+        events += receive_until(connection, "item.done")
+    assert transcripts(events) == [SAID]
 
 
 def test_engine_that_is_full_or_dies(

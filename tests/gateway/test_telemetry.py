@@ -97,8 +97,8 @@ def test_what_is_in_work_is_told_and_clients_that_went(doors: Doors) -> None:
 
 def test_refusals_are_counted_and_metrics_may_be_open(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(json.dumps({"desk": "desk-0123456789abcdef"}))
-    settings = settings_of(tokens_file=str(tmp_path / "tokens"), open_metrics=True)
-    with serve_doors(settings) as doors:
+    keys: dict[str, Any] = {"tokens_file": str(tmp_path / "tokens"), "open_metrics": True}
+    with serve_doors(settings_of(**keys)) as doors:
         doors.client.get("/v2")
         assert samples(doors, "http_requests_total")[("/v2", "GET", "401")] == 1
 

@@ -97,7 +97,7 @@ def test_explanations_say_what_they_are(model: str, inference_url: str) -> None:
     check_error(post(inference_url, f"explanations/{model}", json={"parameters": {}}), 400)
 
 
-def speech_types(model: str) -> Iterator[tuple[str, str, str]]:
+def speech_types() -> Iterator[tuple[str, str, str]]:
     """Yield a verb, what is accepted and the type of the answer."""
     yield "predictions", "", PLAIN
     yield "predictions", "text/plain", PLAIN
@@ -105,13 +105,12 @@ def speech_types(model: str) -> Iterator[tuple[str, str, str]]:
         yield "predictions", media_type, media_type
     for media_type in (JSON, "image/png"):
         yield "explanations", media_type, media_type
-    if model == "emformer_asr":
-        yield "predictions", "application/x-ndjson", "application/x-ndjson"
+    yield "predictions", "application/x-ndjson", "application/x-ndjson"
 
 
 @pytest.mark.parametrize("model", ["wav2vec2", "emformer_asr"])
 def test_transcripts_say_what_they_are(model: str, inference_url: str) -> None:
-    for verb, accept, content_type in speech_types(model):
+    for verb, accept, content_type in speech_types():
         headers = {"Content-Type": AUDIO, "Accept": accept}
         reply = post(inference_url, f"{verb}/{model}", content=SPEECH, headers=headers)
         assert reply.status_code == 200

@@ -333,6 +333,21 @@ def test_forms_of_curl(inference_url: str) -> None:
     assert form["code"] == 400
 
 
+def test_segments_of_wav2vec2_come_window_by_window(inference_url: str) -> None:
+    """They make up the plain answer, and the first do not wait for the last."""
+    samples, rate_hz = soundfile.read(io.BytesIO(SPEECH), dtype="float32")
+    long = encode(np.concatenate([samples] * 50), rate_hz, "WAV", "PCM_16")
+    url = f"{inference_url}/predictions/wav2vec2"
+    headers = {"Accept": "application/x-ndjson", "Content-Type": AUDIO}
+    with httpx2.stream("POST", url, content=long, headers=headers, timeout=120) as response:
+        chunks = list(response.iter_raw())
+    *segments, summary = map(json.loads, b"".join(chunks).splitlines())
+    assert 0 < chunks[0].count(b"\n") < len(segments)
+    plain = post(url, long, AUDIO).body.decode()
+    assert summary == {"text": plain, "duration": round(50 * len(samples) / rate_hz, 3)}
+    assert " ".join(segment["text"] for segment in segments) == plain
+
+
 def test_segments_come_as_they_end(inference_url: str) -> None:
     """A recording of many sentences in one request, among others that are not streamed."""
     samples, rate_hz = soundfile.read(io.BytesIO(SPEECH), dtype="float32")

@@ -100,7 +100,7 @@ def test_ctc_search_finds_the_best_of_all_paths(
             tree.add(word, [*("_|ab".index(letter) for letter in word), 1], 0.0)
         words = LexiconWords(tree, NoLanguageModel(), "_|ab", 1, 1.0, 0.0).extended(scores.words)
         lexicon = lexicon | {word for phrase in phrases for word in phrase}
-    found = search_hotwords(emission, scores, words, beam_width=500, blank=0)
+    found = search_hotwords(emission, scores, words, beam_width=500, blank=0, delimiter=1)
     best, totals = best_by_brute_force(emission, scores, lexicon)
     assert totals[tuple(label for label, _ in found)] == pytest.approx(best)
     starts = [frame for _, frame in found]

@@ -20,6 +20,7 @@ from repository import ROOT
 from speechtext.speech.rnnt.features import LogMelFeatures, load_features, whole_features
 from speechtext.speech.rnnt.torchscript.recognizer import EmformerRecognizer, save_recognizer
 from support.common import EXAMPLES
+from support.speech import SMALL
 
 FOLDER = ROOT / "demo_models" / "emformer_asr"
 DEMO = load_emformer(FOLDER)
@@ -104,31 +105,6 @@ def test_memory_bank_is_refused() -> None:
     model = torchaudio.models.emformer_rnnt_model(**(SMALL | {"transformer_max_memory_size": 4}))
     with pytest.raises(ValueError, match="transformer_max_memory_size"):
         EmformerRecognizer(model, FRONT_END)
-
-
-SMALL = {
-    "input_dim": 80,
-    "encoding_dim": 32,
-    "num_symbols": 12,
-    "segment_length": 16,
-    "right_context_length": 8,
-    "time_reduction_input_dim": 8,
-    "time_reduction_stride": 4,
-    "transformer_num_heads": 2,
-    "transformer_ffn_dim": 32,
-    "transformer_num_layers": 2,
-    "transformer_dropout": 0.0,
-    "transformer_activation": "relu",
-    "transformer_left_context_length": 6,
-    "transformer_max_memory_size": 0,
-    "transformer_weight_init_scale_strategy": "depthwise",
-    "transformer_tanh_on_mem": True,
-    "symbol_embedding_dim": 16,
-    "num_lstm_layers": 2,
-    "lstm_layer_norm": False,
-    "lstm_layer_norm_epsilon": 1e-3,
-    "lstm_dropout": 0.0,
-}
 
 
 @torch.inference_mode()

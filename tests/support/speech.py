@@ -1,8 +1,35 @@
 """What tests of speech recognition share."""
 
+from typing import Any
+
 import torch
 
 from speechtext.speech.ctc.emissions import measure_normalization
+
+# Of an Emformer RNN-T that is no larger than it has to be, for `emformer_rnnt_model`.
+SMALL: dict[str, Any] = {
+    "input_dim": 80,
+    "encoding_dim": 32,
+    "num_symbols": 12,
+    "segment_length": 16,
+    "right_context_length": 8,
+    "time_reduction_input_dim": 8,
+    "time_reduction_stride": 4,
+    "transformer_num_heads": 2,
+    "transformer_ffn_dim": 32,
+    "transformer_num_layers": 2,
+    "transformer_dropout": 0.0,
+    "transformer_activation": "relu",
+    "transformer_left_context_length": 6,
+    "transformer_max_memory_size": 0,
+    "transformer_weight_init_scale_strategy": "depthwise",
+    "transformer_tanh_on_mem": True,
+    "symbol_embedding_dim": 16,
+    "num_lstm_layers": 2,
+    "lstm_layer_norm": False,
+    "lstm_layer_norm_epsilon": 1e-3,
+    "lstm_dropout": 0.0,
+}
 
 
 def normalize(waveform: torch.Tensor) -> torch.Tensor:

@@ -228,9 +228,13 @@ def test_file_of_the_common_example_answers_plainly(
     assert [reply.answer for reply in replies] == list(TRANSCRIPTS.values())
     subtitles = {**rows[0], "response_format": "vtt"}
     too_long = {"body": as_wav(np.zeros(4_000 * 121), 4_000)}
-    headers: list[dict[str, str]] = [{"explain": "True"}, {}, {}]
-    replies = model.answer([rows[0], {**subtitles, "data": rows[0]["body"]}, too_long], headers)
-    assert [reply.status for reply in replies] == [422, 422, 413]
+    hotwords: dict[str, Any] = {"data": rows[0]["body"], "hotwords": ["kitchen"]}
+    headers: list[dict[str, str]] = [{"explain": "True"}, {}, {}, {}]
+    asked: list[Any] = [rows[0], {**subtitles, "data": rows[0]["body"]}, too_long, hotwords]
+    replies = model.answer(asked, headers)
+    assert [reply.status for reply in replies] == [422, 422, 413, 422]
+    assert replies[3].answer["type"] == "HotwordsUnsupported"
+    assert model.answer([{}], [{"describe": "True"}])[0].answer["hotwords"] is False
 
 
 def test_emformer_contract(load_model: LoadModel) -> None:

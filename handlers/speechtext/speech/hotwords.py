@@ -19,7 +19,6 @@ MOST_CHARACTERS = 100
 MOST_JSON_CHARACTERS = 131_072
 # Natural logarithms: of a word of six letters, a boost of 1 makes e to the sixth as likely.
 MOST_BOOST = 10.0
-DEFAULT_BOOST = 1.0
 HotwordPhrase = Annotated[str, KeyOptions(min_length=1, max_length=MOST_CHARACTERS)]
 HotwordPhrases = Annotated[list[HotwordPhrase], KeyOptions(max_length=MOST_HOTWORDS)]
 HotwordBoost = Annotated[float, KeyOptions(ge=0, le=MOST_BOOST)]

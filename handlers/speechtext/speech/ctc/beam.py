@@ -42,6 +42,7 @@ class BeamDecoder:
         self._words = words
         self._beam_width = beam_width
         self._blank = tokenizer.pad_token_id
+        self._delimiter = tokenizer.word_delimiter_token_id
 
     def __call__(
         self, probabilities: torch.Tensor, hotwords: HotwordScores | None = None
@@ -56,7 +57,8 @@ class BeamDecoder:
             spoken = _spoken_labels(best, len(scores))
         else:
             words = self._words.extended(hotwords.words)
-            spoken = search_hotwords(scores, hotwords, words, self._beam_width, self._blank)
+            silent = self._blank, self._delimiter
+            spoken = search_hotwords(scores, hotwords, words, self._beam_width, *silent)
         return align(scores, spoken, self._blank)
 
 

@@ -7,6 +7,7 @@ expected at its first letter already: the two differ in hotwords alone.
 """
 
 import heapq
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,9 +17,11 @@ from speechtext.allowance import check_time
 from speechtext.speech.ctc.lexicon import AnyWords, LexiconWords
 from speechtext.speech.hotword_scores import HotwordScores
 
-# Labels whose probability is further below the best one's, as logarithms, are not tried at a frame.
+# Labels whose probability is further below the best one's, as logarithms, are not tried at a frame,
+# but for the delimiter: words of a lexicon end with it, also where the model hears none.
 LABEL_RANGE = 15.0
-FRAMES_PER_CHECK = 500
+# As numbers of Python, an hour of them would take hundreds of megabytes.
+FRAMES_AT_ONCE = 500
 BLANK = -1
 
 
@@ -55,21 +58,29 @@ def search_hotwords(
     words: AnyWords | LexiconWords,
     beam_width: int,
     blank: int,
+    delimiter: int | None,
 ) -> list[tuple[int, int]]:
     """Return the labels of the best hypothesis, and the frame at which each begins.
 
     `scores` are log-probabilities, shape (frames, labels). Raises `DeadlineError`.
     """
     beam = {Key(BLANK, hotwords.start, words.start): Candidate(0.0, BLANK, None)}
-    least = scores.max(dim=1).values - LABEL_RANGE
-    for frame, (row, limit) in enumerate(zip(scores.tolist(), least.tolist(), strict=True)):
-        if frame % FRAMES_PER_CHECK == 0:
-            check_time()
+    frames = enumerate(itertools.chain.from_iterable(map(_rows, scores.split(FRAMES_AT_ONCE))))
+    for frame, row in frames:
+        least = max(row) - LABEL_RANGE
         likely = [
-            (label, score) for label, score in enumerate(row) if score >= limit and label != blank
+            (label, score)
+            for label, score in enumerate(row)
+            if (score >= least or label == delimiter) and label != blank
         ]
         beam = _prune(_extend(beam, row, likely, hotwords, words, blank), beam_width, frame)
     return _unwind(_choose(beam, hotwords, words))
+
+
+def _rows(scores: torch.Tensor) -> list[list[float]]:
+    check_time()
+    rows: list[list[float]] = scores.tolist()
+    return rows
 
 
 def _extend(

@@ -24,8 +24,8 @@ from speechtext.speech.ctc.emissions import (
 from speechtext.speech.ctc.loading import load_model, name_labels
 from speechtext.speech.ctc.segments import (
     BestPathSegments,
+    SegmentLimits,
     SegmentTeller,
-    split_at_silences,
 )
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.hotword_scores import HotwordScores
@@ -66,7 +66,10 @@ class Wav2Vec2Recognizer:
         self._tokenizer = processor.tokenizer
         self._labels = name_labels(processor.tokenizer, model.config.vocab_size)
         self._frame_s = frame_grid(model).stride / SAMPLE_RATE_HZ
-        self._silent_frames = round(settings.endpoint_silence_s / self._frame_s)
+        self._limits = SegmentLimits(
+            round(settings.endpoint_silence_s / self._frame_s),
+            round(settings.chunk_length_s / self._frame_s),
+        )
         extractor = processor.feature_extractor
         epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
         self._epsilon = epsilon if extractor.do_normalize else None
@@ -121,8 +124,8 @@ class Wav2Vec2Recognizer:
         """Return the transcript of each waveform, and what its alignment can be made of.
 
         `hotwords` are those of each waveform, from `choose_hotwords`, by default the settings'.
-        `on_segment` gets the segments that silences end: as soon as each is certain of the best
-        path, and at the end of a search, which weighs the whole.
+        `on_segment` gets segments, which silences end and which are no longer than a window: of the
+        best path as soon as each is certain, of a search, which weighs the whole, at the end.
         """
         if hotwords is None:
             hotwords = [self.choose_hotwords(HotwordParameters())] * len(waveforms)
@@ -132,7 +135,7 @@ class Wav2Vec2Recognizer:
             found = list(map(self._decode_emission, waveforms, emissions, hotwords))
         if teller and self._biasing:
             for index, (_, words) in enumerate(found):
-                teller.tell(index, split_at_silences(words, self._silent_frames))
+                teller.tell(index, self._limits.split(words))
         return [recognition for recognition, _ in found]
 
     def _compute_emissions(
@@ -141,7 +144,7 @@ class Wav2Vec2Recognizer:
         """Return the logits of each waveform; tell the segments of best paths on the way."""
         settings = self._settings
         blank, delimiter = self._tokenizer.pad_token_id, self._tokenizer.word_delimiter_token_id
-        paths = [BestPathSegments(blank, delimiter, self._silent_frames) for _ in waveforms]
+        paths = [BestPathSegments(blank, delimiter, self._limits) for _ in waveforms]
 
         def follow(index: int, logits: torch.Tensor) -> None:
             if teller:

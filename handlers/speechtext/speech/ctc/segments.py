@@ -1,7 +1,8 @@
-"""Segments of speech in a CTC emission, which silences end: found while the emission grows."""
+"""Segments of speech in a CTC emission, found while it grows."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -11,14 +12,25 @@ from speechtext.speech.transcripts import Segment, SegmentListener, Token
 Words = list[list[Token]]
 
 
-def split_at_silences(words: Sequence[list[Token]], silent_frames: int) -> list[Words]:
-    """Return the words of each segment: one ends where no label follows for so many frames."""
-    segments: list[Words] = []
-    for word in words:
-        if not segments or word[0].start - segments[-1][-1][-1].stop >= silent_frames:
-            segments.append([])
-        segments[-1].append(word)
-    return segments
+class SegmentLimits(NamedTuple):
+    """What ends a segment: a silence of so many frames, or that the next word makes it too long."""
+
+    silent_frames: int
+    longest_frames: int
+
+    def split(self, words: Sequence[list[Token]]) -> list[Words]:
+        """Return the words of each segment."""
+        segments: list[Words] = []
+        for word in words:
+            if not segments or self._separates(segments[-1], word):
+                segments.append([])
+            segments[-1].append(word)
+        return segments
+
+    def _separates(self, segment: Words, word: Sequence[Token]) -> bool:
+        silent_frames = word[0].start - segment[-1][-1].stop
+        frames = word[-1].stop - segment[0][0].start
+        return silent_frames >= self.silent_frames or frames > self.longest_frames
 
 
 class BestPathSegments:
@@ -27,10 +39,10 @@ class BestPathSegments:
     They are those of the whole emission, whatever the pieces are.
     """
 
-    def __init__(self, blank: int, delimiter: int | None, silent_frames: int) -> None:
+    def __init__(self, blank: int, delimiter: int | None, limits: SegmentLimits) -> None:
         self._blank = blank
         self._delimiter = delimiter
-        self._silent_frames = silent_frames
+        self._limits = limits
         self._rest: torch.Tensor | None = None
         self._first = 0
         self._tokens: list[Token] = []
@@ -46,11 +58,12 @@ class BestPathSegments:
         self._rest = known[certain:]
         words = group_words(self._tokens, self._delimiter)
         open_word = bool(self._tokens) and self._tokens[-1].label != self._delimiter
-        segments = split_at_silences(words, self._silent_frames)
+        segments = self._limits.split(words)
         if not segments:
             return []
-        silent = self._first - segments[-1][-1][-1].stop >= self._silent_frames
-        ended = segments if silent and not open_word else segments[:-1]
+        silent_frames = self._first - segments[-1][-1][-1].stop
+        silent = silent_frames >= self._limits.silent_frames and not open_word
+        ended = segments if silent else segments[:-1]
         self._drop(ended)
         return ended
 
@@ -59,7 +72,7 @@ class BestPathSegments:
         if self._rest is not None:
             self._follow(self._rest)
         words = group_words(self._tokens, self._delimiter)
-        return split_at_silences(words, self._silent_frames)
+        return self._limits.split(words)
 
     def _follow(self, probabilities: torch.Tensor) -> None:
         first = self._first

@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from speechtext.devices import DtypeName
 from speechtext.settings import STRICT
-from speechtext.speech.hotwords import DEFAULT_BOOST, HotwordBoost, HotwordPhrases
+from speechtext.speech.hotwords import HotwordBoost, HotwordPhrases
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -26,7 +26,7 @@ class Wav2Vec2Settings:
     lm_weight: float | None = None
     word_score: float | None = None
     hotwords: HotwordPhrases | None = None
-    hotword_boost: HotwordBoost = DEFAULT_BOOST
+    hotword_boost: HotwordBoost = 1.0
     max_audio_seconds: float = 3600.0
     endpoint_silence_s: Annotated[float, KeyOptions(gt=0)] = 0.8
     chunk_length_s: Annotated[float, KeyOptions(gt=0)] = 20.0

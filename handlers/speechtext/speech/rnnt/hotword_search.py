@@ -12,9 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from speechtext.allowance import check_time
 from speechtext.speech.hotword_scores import HotwordScores, Step
 from speechtext.speech.rnnt.torchscript.beams import Beam, BeamSearch
 from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
+
+# Too high a boost makes tokens without end. Nobody says more than these in 40 ms.
+MOST_TOKENS_HERE = 10
 
 
 class Said(NamedTuple):
@@ -123,12 +127,14 @@ def search_hotwords(
 ) -> Hypotheses:
     """Return what the hypotheses `before` of a recording become, the best `width`.
 
-    `encodings` have shape (frames, dimension); `track` is moved on with them. As `Decoder.beam`.
+    `encodings` have shape (frames, dimension); `track` is moved on with them. As `Decoder.beam`,
+    with at most `MOST_TOKENS_HERE` tokens at a frame. Raises `DeadlineError`.
     """
     for start in range(0, len(encodings), decoder.frames_per_search):
+        check_time()
         search = HotwordBeamSearch(before, track, decoder.blank, width)
         for encoding in encodings[start : start + decoder.frames_per_search]:
-            _search_frame(decoder, search, encoding[None], most_here)
+            _search_frame(decoder, search, encoding[None], min(most_here, MOST_TOKENS_HERE))
         before, track.said = search.result()
     return before
 

@@ -15,7 +15,6 @@ from speechtext.speech.alignments import Alignment, Recognition
 from speechtext.speech.costs import SpeechCost, try_recognizer
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.hotwords import (
-    DEFAULT_BOOST,
     Biasing,
     HotwordBoost,
     HotwordParameters,
@@ -49,7 +48,7 @@ class EmformerSettings:
     language: str | None = None
     beam_width: Annotated[int, KeyOptions(ge=1)] | None = None
     hotwords: HotwordPhrases | None = None
-    hotword_boost: HotwordBoost = DEFAULT_BOOST
+    hotword_boost: HotwordBoost = 0.25
     step_max_tokens: Annotated[int, KeyOptions(ge=1)] = 100
     max_audio_seconds: float = 3600.0
     endpoint_silence_s: Annotated[float, KeyOptions(gt=0)] = 0.8
