@@ -68,7 +68,7 @@ class Rate:
         return len(self._full_s)
 
 
-class Places:
+class AtOnce:
     """What each client has in work; nothing is kept of those who have nothing."""
 
     def __init__(self, most: int | None) -> None:
@@ -98,8 +98,8 @@ class LimitClients:
         self._limits = limits
         self._keeper = keeper
         self._rate = Rate(limits.requests_per_minute) if limits.requests_per_minute else None
-        self._requests = Places(limits.requests_at_once)
-        self._sessions = Places(limits.sessions)
+        self._requests = AtOnce(limits.requests_at_once)
+        self._sessions = AtOnce(limits.sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or hold a WebSocket."""

@@ -33,7 +33,8 @@ INPUTS: Mapping[Kind | None, tuple[tuple[str, ...], tuple[str, ...]]] = {
 # Parameters of the protocol, which are not the model's.
 OWN_PARAMETERS = {BINARY_SIZE, "binary_data_output", "content_type"}
 OUTPUT_PARAMETERS = {"binary_data", "content_type"}
-BASE64, TEXT = "base64", "str"
+# How MLServer's clients say it.
+BASE64 = "base64"
 
 
 def check_outputs(asked: InferRequest) -> None:
@@ -62,12 +63,8 @@ def build_requests(
     parameters = model_parameters(asked)
     types = [_content_type(each.parameters, i) for i, each in enumerate(asked.inputs)]
     if kind in SPEECH or kind is None:
-        # A JSON string is base64, unless the bytes are those of a text.
-        encoded = kind is not None or types[0] == BASE64
-        media_type = types[0] if "/" in (types[0] or "") else None
         accept = wanted_media_type(asked)
-        audio = (_as_bytes(each, encoded, i) for i, each in enumerate(elements[0]))
-        return [speech_request(kind, each, parameters, media_type, accept) for each in audio]
+        return _bytes_requests(elements[0], types[0] or "", kind, parameters, accept)
     columns = [
         [
             _as_text(each, types[i] == BASE64, f"inputs.{i}.data.{n}")
@@ -77,6 +74,23 @@ def build_requests(
     ]
     rows = zip(*columns, strict=True)
     return [text_request(dict(zip(names, row, strict=True)), parameters) for row in rows]
+
+
+def _bytes_requests(
+    elements: Elements,
+    content_type: str,
+    kind: Kind | None,
+    parameters: Mapping[str, Any],
+    accept: str | None,
+) -> list[Request]:
+    """Return requests for recordings, or for what another model takes."""
+    # A recording is no text: JSON has it in base64.
+    encoded = kind in SPEECH or content_type == BASE64
+    media_type = content_type if "/" in content_type else None
+    return [
+        speech_request(kind, _as_bytes(each, encoded, i), parameters, media_type, accept)
+        for i, each in enumerate(elements)
+    ]
 
 
 def name_inputs(given: Sequence[str], kind: Kind | None) -> list[str]:

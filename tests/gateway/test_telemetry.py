@@ -67,7 +67,7 @@ def test_requests_are_counted_by_route_and_status(doors: Doors) -> None:
         ("/v2/models/{model}", "GET", "200"): 1,
         ("/v2/models/{model}", "GET", "404"): 1,
         ("/livez", "GET", "200"): 1,
-        ("/predictions/{rest:path}", "POST", "503"): 1,
+        ("/predictions/{model}", "POST", "503"): 1,
         ("none", "GET", "404"): 2,
         ("/metrics", "GET", "200"): 0,
     }
@@ -143,17 +143,17 @@ def test_span_of_a_request_is_between_its_client_and_the_engine(spans: list[Span
     # The last spans are sent when the application ends.
     named = {span.name: span for span in spans}
     assert set(named) == {
-        "POST /predictions/{rest:path}",
+        "POST /predictions/{model}",
         "GET /v2/models/{model}",
         "WEBSOCKET /again",
     }
-    span = named["POST /predictions/{rest:path}"]
+    span = named["POST /predictions/{model}"]
     assert span.kind == Span.SPAN_KIND_SERVER
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, parent)
     assert heard["traceparent"] == f"00-{trace}-{span.span_id.hex()}-01"
     assert heard["x-canary"] == CANARY
     attributes = {each.key: each.value for each in span.attributes}
-    assert attributes["http.route"].string_value == "/predictions/{rest:path}"
+    assert attributes["http.route"].string_value == "/predictions/{model}"
     assert attributes["http.status_code"].int_value == 200
     assert new.status_code == 200
     assert named["GET /v2/models/{model}"].trace_id.hex() != trace
