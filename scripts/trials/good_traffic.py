@@ -144,18 +144,19 @@ def is_right(outcome: Outcome, expected: bytes) -> bool:
     if outcome.body == expected:
         return True
     try:
-        return _alike(json.loads(outcome.body), json.loads(expected))
+        return alike(json.loads(outcome.body), json.loads(expected))
     except ValueError:
         return False
 
 
-def _alike(found: Any, expected: Any) -> bool:
+def alike(found: Any, expected: Any) -> bool:
+    """Tell whether two values of JSON are the same, but for the rounding of numbers."""
     if isinstance(found, float) and isinstance(expected, float):
         return math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     if isinstance(found, dict) and isinstance(expected, dict):
         # The name of a live session is its own.
         named = found.keys() - {"session"}
-        return found.keys() == expected.keys() and all(_alike(found[k], expected[k]) for k in named)
+        return found.keys() == expected.keys() and all(alike(found[k], expected[k]) for k in named)
     if isinstance(found, list) and isinstance(expected, list):
-        return len(found) == len(expected) and all(map(_alike, found, expected))
+        return len(found) == len(expected) and all(map(alike, found, expected))
     return type(found) is type(expected) and bool(found == expected)

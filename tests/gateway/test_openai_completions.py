@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from repository import ROOT
 from trials.gateways import RunningGateway
+from trials.good_traffic import alike
 
 MODEL = "gpt2_text_generation"
 TOKENIZER: Any = AutoTokenizer.from_pretrained(ROOT / "demo_models" / MODEL)
@@ -149,7 +150,9 @@ def test_stream_tells_what_the_whole_answer_tells(
             continue
         told = [each.logprobs.model_dump() for each in own if each.logprobs is not None]
         for name, values in expected.logprobs.model_dump().items():
-            assert [one for each in told for one in each[name] or ()] == (values or [])
+            joined = [one for each in told for one in each[name] or ()]
+            # Two runs of a model may round otherwise.
+            assert alike(joined, values or [])
 
 
 def test_choices_are_prompt_by_prompt_with_seeds_of_their_own(
