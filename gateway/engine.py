@@ -192,10 +192,10 @@ class Engine(Protocol):
         """Return a session of live speech; the engine opens it with the first chunk."""
 
     async def models(self) -> list[Model]:
-        """Return the models there are, by name."""
+        """Return the models there are, by name, as they are now."""
 
     async def model(self, name: str) -> Model:
-        """Return one of them; raises `ModelNotFoundError`."""
+        """Return one of them, as it was last known; raises `ModelNotFoundError`."""
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -110,6 +110,8 @@ def _describe_tensor(name: str) -> dict[str, Any]:
 
 async def model_ready(engine: Engine, model: str, version: str | None = None) -> dict[str, Any]:
     """Tell that a model is ready."""
+    # As it is now: a model alone is told as it was known.
+    await engine.models()
     found, ready = await find(engine, model, version)
     if not ready:
         raise not_ready()

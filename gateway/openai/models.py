@@ -27,6 +27,8 @@ def build_router(engine: Engine) -> APIRouter:
     @router.get("/models/{model}")
     async def get_model(model: str) -> dict[str, Any]:
         """Return a model, in OpenAI's and KServe's shape."""
+        # Readiness as it is now: a model alone is told as it was known.
+        await engine.models()
         return describe_model(await engine.model(model), started)
 
     return router

@@ -2,7 +2,10 @@
 
 import base64
 import json
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
@@ -12,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from gateway.errors import ErrorShapes, Failure
 from gateway.kserve import v1, v2
 from support.common import EXAMPLES
+from support.gateway import run_relay
 from support.kserve import packed, unpacked_tensor
+from trials.gateways import run_gateway
+from trials.servers import TrialServer
 
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
 SPOKEN = [
@@ -112,6 +118,21 @@ def test_server_and_models_describe_themselves(gateway_url: str) -> None:
         assert [(each.name, each.datatype) for each in found.outputs] == [("output", "BYTES")]
         ready = ModelReady.model_validate(httpx2.get(f"{address}/ready").json())
         assert (ready.name, ready.ready) == ("bert_question_answering", True)
+
+
+def test_readiness_is_that_of_now(server: TrialServer, tmp_path: Path) -> None:
+    port = urlsplit(server.properties["management_address"]).port or 0
+    with ExitStack() as management:
+        relay = management.enter_context(run_relay(port))
+        properties = {**server.properties, "management_address": f"http://127.0.0.1:{relay.port}"}
+        with run_gateway(tmp_path, properties, models_refresh_s=0.001) as gateway:
+            urls = [
+                f"{gateway.url}/{each}"
+                for each in ("v2/models/wav2vec2/ready", "v1/models/wav2vec2")
+            ]
+            assert [httpx2.get(each, timeout=60).status_code for each in urls] == [200, 200]
+            management.close()
+            assert [httpx2.get(each, timeout=60).status_code for each in urls] == [503, 503]
 
 
 @pytest.mark.parametrize(
