@@ -23,9 +23,18 @@ from trials.servers import TrialServer, run_server
 
 # No test reaches the network, also where there is one.
 os.environ["HF_HUB_OFFLINE"] = "1"
-torch.set_num_threads(2)
+# `make test` runs two processes, each with servers of its own beside it.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 GPU_IDS = [None, 0] if torch.cuda.is_available() else [None]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of one server, and else those of one file, run in one process."""
+    for item in items:
+        uses_server = "server" in getattr(item, "fixturenames", ())
+        group = "server" if uses_server else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
