@@ -69,6 +69,8 @@ def serve(app: FastAPI, settings: Settings) -> None:
         # Its own access log has query strings in it.
         access_log=False,
         server_header=False,
+        # Else what one request notes of itself may reach the next of its connection.
+        reset_contextvars=True,
         ws=WebSocketServer,
         ws_max_size=MOST_MESSAGE_BYTES,
         # Pings keep connections open. Nobody waits for their answers, which come behind audio that

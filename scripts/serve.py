@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from archives.errors import BuildError
+from repository import SERVER_FOLDER
 from serving.archives_server import serve_archives, stop_serving
 from serving.errors import ServerError
 
@@ -17,9 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.action == "start":
-            serve_archives(options.models)
+            serve_archives(options.models, SERVER_FOLDER)
         else:
-            stopped = stop_serving()
+            stopped = stop_serving(SERVER_FOLDER)
             print("The server is stopped." if stopped else "No server is running.")
     except (BuildError, ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

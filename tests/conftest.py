@@ -21,8 +21,6 @@ from support.common import LoadModel
 from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer, run_server
 
-# No test reaches the network, also where there is one.
-os.environ["HF_HUB_OFFLINE"] = "1"
 # `make test` runs two processes, each with servers of its own beside it.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
@@ -35,6 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         uses_server = "server" in getattr(item, "fixturenames", ())
         group = "server" if uses_server else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _offline() -> Iterator[None]:
+    """Let no process that the tests start reach the network, also where there is one.
+
+    Hugging Face's client, which asks the servers here, is imported before this is set.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -145,10 +145,9 @@ def examine_ports(properties: Mapping[str, str], running: bool) -> Iterator[Find
 
 def examine_gateway(folder: Path, config_file: Path = GATEWAY_CONFIG) -> Finding:
     """Tell whether the gateway of `folder` is up, or could be started."""
-    running = find_gateway(folder)
-    if running:
-        return Finding("gateway", f"up at {running.url}")
     try:
+        if running := find_gateway(folder):
+            return Finding("gateway", f"up at {running.url}")
         settings = check_gateway(folder, read_properties(), config_file)
     except ServerError as error:
         return Finding("gateway", "down", str(error))

@@ -3,20 +3,20 @@
 Its folder, which may be the server's, holds a record of the process and what it printed.
 """
 
-import json
 import os
 import ssl
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx2
 import psutil
+from pydantic.dataclasses import dataclass
 
 from gateway.settings import CONFIG_FILE as GATEWAY_CONFIG
 from gateway.settings import Settings, SettingsError, read_settings
+from records import EXACT, DamagedRecordError, read_record, write_record
 from repository import ROOT
 from serving.configuration import check_port
 from serving.errors import ServerError
@@ -28,7 +28,7 @@ STOP_MARGIN_S = 10.0
 LAST_LINES = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=EXACT)
 class GatewayRecord:
     """The process of a gateway; `created_s` tells it from a later one with its pid."""
 
@@ -74,7 +74,7 @@ def start_gateway(
         f"{'https' if settings.certificate_file else 'http'}://{settings.host}:{settings.port}",
         settings.shutdown_timeout_s,
     )
-    _record_path(folder).write_text(json.dumps(asdict(record)), encoding="utf-8")
+    write_record(_record_path(folder), record)
     try:
         _wait_until_up(folder, record)
     except BaseException:
@@ -114,13 +114,16 @@ def _wait_until_up(folder: Path, record: GatewayRecord) -> None:
 
 
 def find_gateway(folder: Path) -> GatewayRecord | None:
-    """Return the gateway that runs in `folder`, or None."""
+    """Return the gateway that runs in `folder`, or None; raises `ServerError` if unknown."""
     record = _read_record(folder)
     return record if record and session_processes(record.pid, record.created_s) else None
 
 
 def stop_gateway(folder: Path) -> bool:
-    """Stop the gateway of `folder` when its requests have ended; tell whether it was running."""
+    """Stop the gateway of `folder` when its requests have ended; tell whether it was running.
+
+    Raises `ServerError` where its record is damaged.
+    """
     record = _read_record(folder)
     if record is None:
         return False
@@ -141,9 +144,16 @@ def gateway_log_path(folder: Path) -> Path:
 
 
 def _read_record(folder: Path) -> GatewayRecord | None:
-    if not _record_path(folder).exists():
-        return None
-    return GatewayRecord(**json.loads(_record_path(folder).read_text(encoding="utf-8")))
+    """Return which gateway was started in `folder`; raises `ServerError` for a damaged record."""
+    path = _record_path(folder)
+    try:
+        return read_record(path, GatewayRecord)
+    except DamagedRecordError as error:
+        # One may run: to forget it would leave it running, and holding its port.
+        raise ServerError(
+            f"{path} is damaged, so that it does not tell which gateway runs: stop what "
+            "`pgrep -af 'python -m gateway'` lists, if anything, and remove that file."
+        ) from error
 
 
 def _record_path(folder: Path) -> Path:

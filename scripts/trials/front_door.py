@@ -6,12 +6,13 @@ does not say what was expected, a live session or a connection stays, or memory 
 
 import argparse
 import functools
+import json
 import random
 import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,8 @@ FRAMES_EACH = 20
 FRAME_TIMEOUT_S = 30.0
 # Clients that go in the middle of something, and how long all that they left may take to go.
 GOING, GONE_S = 60, 30.0
+# How many the live model hears at once.
+PLACES = 8
 SOAK_RATE_HZ = 60.0
 UNDERNEATH = ("workers killed", "server restarted")
 report = functools.partial(print, flush=True)
@@ -118,14 +121,32 @@ def leave(gateway: RunningGateway) -> Sequence[str]:
     """Go in the middle of uploads, streams and sessions; return what they left behind."""
     process = gateway.process
     wait_for(lambda: not _connections(process), GONE_S)
-    before = _footprint(process)
+    files = len(process.open_files())
     for number in range(GOING):
         LEAVERS[number % len(LEAVERS)](gateway)
+    left = []
     if not wait_for(lambda: not _connections(process), GONE_S):
-        return [f"{len(_connections(process))} connections of clients that went are open"]
-    if not wait_for(lambda: _footprint(process) <= before, GONE_S):
-        return [f"files and threads went from {before} to {_footprint(process)}"]
-    return []
+        left.append(f"{len(_connections(process))} connections")
+    if not wait_for(lambda: len(process.open_files()) <= files, GONE_S):
+        left.append(f"{len(process.open_files()) - files} open files")
+    if not wait_for(lambda: _has_all_places(gateway), GONE_S):
+        left.append("sessions that hold places of the model")
+    return left
+
+
+def _has_all_places(gateway: RunningGateway) -> bool:
+    """Tell whether as many can speak at once as the model has places."""
+    with ExitStack() as stack, suppress(KeyError):
+        for _ in range(PLACES):
+            session = stack.enter_context(connect(_live_url(gateway)))
+            session.send(SPEECH[:9600])
+            json.loads(session.recv(TIMEOUT_S))["partial"]
+        return True
+    return False
+
+
+def _live_url(gateway: RunningGateway) -> str:
+    return f"{gateway.socket_url}/live/{LIVE_MODEL}?rate=16000"
 
 
 def _leave_upload(gateway: RunningGateway) -> None:
@@ -146,8 +167,7 @@ def _leave_stream(gateway: RunningGateway) -> None:
 
 
 def _leave_session(gateway: RunningGateway) -> None:
-    url = f"{gateway.socket_url}/live/{LIVE_MODEL}?rate=16000"
-    with connect(url, close_timeout=0.1) as session:
+    with connect(_live_url(gateway), close_timeout=0.1) as session:
         session.send(SPEECH[:9600])
         session.recv(TIMEOUT_S)
         # No closing handshake: the client is gone.
@@ -165,11 +185,6 @@ def _connections(process: psutil.Process) -> list[object]:
         for each in process.net_connections()
         if each.laddr.port in port and each.status == "ESTABLISHED"
     ]
-
-
-def _footprint(process: psutil.Process) -> tuple[int, int]:
-    """Return how many files, not counting connections to the engine, and threads a process has."""
-    return len(process.open_files()), process.num_threads()
 
 
 def break_underneath(door: FrontDoor) -> list[Result]:

@@ -93,8 +93,9 @@ def test_keywords_and_prompts_are_heard_in_noise(client: OpenAI) -> None:
 
     assert "bathroom" not in ask()
     spoken = "close the bathroom window"
-    assert ask(keywords=[spoken]) == ask(keywords=spoken.split()) == spoken
-    assert ask(prompt="A bathroom! Or the window.").endswith("bathroom window")
+    assert ask(keywords=[spoken]) == spoken
+    assert "bathroom" in ask(keywords=spoken.split())
+    assert "bathroom" in ask(prompt="A bathroom! Or the window.")
     *_, done = client.audio.transcriptions.create(
         model=MODEL, file=NOISY, stream=True, keywords=[spoken]
     )

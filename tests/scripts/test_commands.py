@@ -20,11 +20,13 @@ COMMANDS = [
     ["-m", "trials.fuzz"],
     ["-m", "trials.chaos"],
     ["-m", "trials.soak"],
+    ["-m", "trials.front_door"],
+    ["-m", "gateway"],
 ]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'handlers'}:{ROOT / 'scripts'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'handlers'}:{ROOT / 'scripts'}"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
     )

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 import serve
-from serving.archives_server import serve_archives
+from serving.archives_server import serve_archives, stop_serving
 from serving.configuration import (
     check_management,
     free_properties,
@@ -35,7 +35,7 @@ from serving.errors import ServerError
 from serving.logs import log_path
 from serving.process import start_server, stop_server
 from serving.status import authorization, wait_until_ready
-from support.common import write_free_config
+from support.common import write_free_config, write_free_gateway
 from trials.good_traffic import TEXT
 from trials.servers import run_server
 
@@ -102,7 +102,8 @@ def test_make_serve_works_with_tls_and_tokens(
     doors = {**tls.properties, "disable_token_authorization": "false"}
     properties = write_free_config(tmp_path / "config.properties", **doors)
     folder = tmp_path / "server"
-    serve_archives([MODEL], folder, tmp_path / "config.properties")
+    gateway = write_free_gateway(tmp_path / "free.yaml")
+    serve_archives([MODEL], folder, tmp_path / "config.properties", gateway_config=gateway)
     try:
         said = capsys.readouterr().out
         curl = re.search(r"\$ curl .* --cacert (\S+) .*-H '(Authorization: Bearer \S+)' .*", said)
@@ -114,7 +115,7 @@ def test_make_serve_works_with_tls_and_tokens(
         assert ask(url, {name: value}, verify=tls.context).text == "Accepted"
         assert ask(url, verify=tls.context).status_code == 400
     finally:
-        assert stop_server(folder)
+        assert stop_serving(folder)
 
 
 def test_tokens_are_asked_for_where_they_are_turned_on(

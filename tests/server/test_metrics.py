@@ -154,8 +154,10 @@ def test_log_has_a_line_for_each_request(busy_server: TrialServer) -> None:
     log = log_path(busy_server.folder).read_text(errors="replace")
     lines = [json.loads(each) for each in re.findall(r'MODEL_LOG - (\{"request_id".*\})', log)]
     speech = [each for each in lines if each["model"] == "wav2vec2" and each["status"] == 200]
-    assert speech
-    for each in speech:
+    # A model that was asked what it is had no recording.
+    recordings = [each for each in speech if "audio_s" in each]
+    assert len(recordings) >= 2
+    for each in recordings:
         assert {"request_id", "batch_size", "parse_ms", "model_ms", "decode_ms", "audio_s"} <= set(
             each
         )

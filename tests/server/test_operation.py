@@ -17,13 +17,14 @@ import pytest
 from archives.configs import read_configs
 from archives.errors import BuildError
 from repository import HANDLER_FOLDER, ROOT
-from serving.archives_server import serve_archives
+from serving.archives_server import serve_archives, stop_serving
 from serving.configuration import free_properties, read_properties
 from serving.errors import ServerError
 from serving.examples import try_example
+from serving.gateway import find_gateway
 from serving.process import find_server, server_environment, start_server, stop_server
 from serving.status import wait_until_ready
-from support.common import EXAMPLES, START_TIMEOUT_S, write_free_config
+from support.common import EXAMPLES, START_TIMEOUT_S, write_free_config, write_free_gateway
 
 BIN = Path(sys.executable).parent
 
@@ -113,7 +114,9 @@ def test_make_serve_answers_and_says_when_it_is_up_already(
     properties = write_free_config(tmp_path / "free.properties")
     # One of them wants headers of its own with its example.
     names = ["bert_question_answering", "emformer_asr_live"]
-    serve = partial(serve_archives, names, tmp_path, tmp_path / "free.properties")
+    gateway = write_free_gateway(tmp_path / "free.yaml")
+    config = tmp_path / "free.properties"
+    serve = partial(serve_archives, names, tmp_path, config, gateway_config=gateway)
     serve()
     try:
         said = capsys.readouterr().out
@@ -126,7 +129,8 @@ def test_make_serve_answers_and_says_when_it_is_up_already(
         assert find_server(tmp_path) == server
         assert capsys.readouterr().out.startswith("A server is up already")
     finally:
-        assert stop_server(tmp_path)
+        assert stop_serving(tmp_path)
+    assert find_gateway(tmp_path) is None
 
 
 def test_make_serve_without_room_says_how_much_it_needs(
@@ -136,7 +140,12 @@ def test_make_serve_without_room_says_how_much_it_needs(
     full = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(BuildError, match=r"Expected \d+ MB of free disk space in .*, got 0 MB"):
-        serve_archives(["bert_question_answering"], tmp_path, tmp_path / "free.properties")
+        serve_archives(
+            ["bert_question_answering"],
+            tmp_path,
+            tmp_path / "free.properties",
+            gateway_config=write_free_gateway(tmp_path / "free.yaml"),
+        )
     assert find_server(tmp_path) is None
 
 

@@ -8,9 +8,8 @@ import pytest
 
 from build_archives import main
 from repository import CONFIG_FOLDER, ROOT
-from serving.archives_server import serve_archives
-from serving.process import stop_server
-from support.common import EXAMPLES, write_free_config
+from serving.archives_server import serve_archives, stop_serving
+from support.common import EXAMPLES, write_free_config, write_free_gateway
 
 DEMO = "bert_question_answering"
 # Every kind of sign that a name may have.
@@ -30,7 +29,8 @@ def test_own_models_are_served_beside_a_demo_model(
     properties = write_free_config(tmp_path / "free.properties")
     folder = tmp_path / "server"
     # No names: all that have a YAML.
-    serve_archives([], folder, tmp_path / "free.properties", configs, store)
+    gateway = write_free_gateway(tmp_path / "free.yaml")
+    serve_archives([], folder, tmp_path / "free.properties", configs, store, gateway)
     try:
         said = capsys.readouterr().out
         assert "examples/turn_on_the_kitchen_lights.wav\nTURN ON THE KITCHEN LIGHTS\n" in said
@@ -43,4 +43,4 @@ def test_own_models_are_served_beside_a_demo_model(
         reply = httpx2.post(f"{url}/Reviews-2.b", json={"text": "Great"}, timeout=60)
         assert (reply.status_code, reply.text) == (200, "Accepted")
     finally:
-        assert stop_server(folder)
+        assert stop_serving(folder)

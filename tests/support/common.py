@@ -20,6 +20,7 @@ from repository import ROOT
 from serving.configuration import free_properties
 from serving.local import LocalModel, load_archive
 from trials.broken_audio import AUDIO
+from trials.gateways import free_port
 
 EXAMPLES = ROOT / "examples"
 START_TIMEOUT_S = 300.0
@@ -83,6 +84,12 @@ def write_free_config(path: Path, **changes: str) -> dict[str, str]:
     properties = free_properties() | changes
     path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
     return properties
+
+
+def write_free_gateway(path: Path) -> Path:
+    """Write the settings of a gateway with a free port; return the path."""
+    path.write_text(f"port: {free_port()}\n")
+    return path
 
 
 def lines(count: int, most_words: int = 12, seed: int = 1) -> list[str]:

@@ -78,7 +78,13 @@ def serve_doors(settings: Settings) -> Iterator[Doors]:
 def run_app(app: ASGIApp) -> Iterator[int]:
     """Serve an application as the gateway's command does; yield its port."""
     config = uvicorn.Config(
-        app, port=0, log_config=None, access_log=False, ws=WebSocketServer, lifespan="on"
+        app,
+        port=0,
+        log_config=None,
+        access_log=False,
+        ws=WebSocketServer,
+        lifespan="on",
+        reset_contextvars=True,
     )
     server = uvicorn.Server(config)
     thread = Thread(target=server.run)
