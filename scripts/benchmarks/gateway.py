@@ -30,9 +30,9 @@ from trials.servers import run_server
 
 TEXT_TOKENS = 16
 # Pairs of requests, one to each, after some to warm up.
-WARM_UP, PAIRS = 30, 400
+WARM_UP, PAIRS = 30, 300
 # Who asks at once, and how often each does in a turn.
-CLIENTS, CLIPS_EACH, TURNS = 16, 3, 3
+CLIENTS, CLIPS_EACH, TURNS = 8, 2, 3
 LIVE_TURNS = 3
 IDLE_SESSIONS = 64
 IDLE_SETTLE_S = 2.0
@@ -160,7 +160,11 @@ def _time_live(threads: int) -> None:
         url = stack.enter_context(live_server(source, workspace, "float32", threads))
         address, _, name = url.rpartition("/predictions/")
         properties = {"inference_address": address, "disable_token_authorization": "true"}
-        settings = {"max_sessions": IDLE_SESSIONS, "models": {name: "live_speech"}}
+        settings = {
+            "max_sessions": IDLE_SESSIONS,
+            "models": {name: "live_speech"},
+            "torchserve": {"management_address": None},
+        }
         gateway = stack.enter_context(run_gateway(workspace / "gateway", properties, **settings))
         socket_url = f"{gateway.socket_url}/live/{name}?rate={RATE_HZ}"
         delays = _live_delays(url, socket_url)
