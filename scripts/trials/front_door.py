@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
@@ -105,12 +106,16 @@ def fuzz_frames(gateway: RunningGateway, sessions: int, seed: int, results: Fuzz
 def _send_frames(url: str, chance: random.Random) -> str:
     """Return how a session took broken frames: it goes on, or was closed with a code."""
     try:
-        with connect(url, open_timeout=FRAME_TIMEOUT_S, close_timeout=5) as session:
+        # Nobody reads the answers before the end, so that they need room.
+        options: dict[str, Any] = {"open_timeout": FRAME_TIMEOUT_S, "max_queue": None}
+        with connect(url, **options) as session:
             for _ in range(FRAMES_EACH):
                 session.send(make_frame(chance))
             # Who is still there answers a ping behind all of that.
             answered = session.ping().wait(FRAME_TIMEOUT_S)
-            return "goes on" if answered else "hung"
+            # A session that is closed meanwhile answers no ping.
+            closed = session.close_code is not None
+            return f"closed {session.close_code}" if closed else "goes on" if answered else "hung"
     except ConnectionClosed as closed:
         return f"closed {closed.rcvd.code if closed.rcvd else 'without a code'}"
     except OSError:
@@ -171,7 +176,7 @@ def _leave_session(gateway: RunningGateway) -> None:
         session.send(SPEECH[:9600])
         session.recv(TIMEOUT_S)
         # No closing handshake: the client is gone.
-        session.socket.close()
+        session.socket.shutdown(socket.SHUT_RDWR)
 
 
 LEAVERS: Sequence[Callable[[RunningGateway], None]] = (_leave_upload, _leave_stream, _leave_session)
