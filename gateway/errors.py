@@ -78,12 +78,12 @@ def status_of(error: EngineError) -> HTTPStatus:
 
 def write_error(failure: Failure) -> Response:
     """Return an error in the shape of TorchServe and of the handlers."""
-    content = {
-        "code": failure.status,
-        "type": failure.error.kind,
-        "message": failure.error.message,
-    }
-    return JSONResponse(content, failure.status)
+    return JSONResponse(describe_error(failure.error, failure.status), failure.status)
+
+
+def describe_error(error: EngineError, status: int) -> dict[str, int | str]:
+    """Return an error as JSON in that shape."""
+    return {"code": status, "type": error.kind, "message": error.message}
 
 
 class ErrorShapes:

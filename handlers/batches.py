@@ -124,7 +124,7 @@ def answer_requests(
 
     def read(index: int, row: Row) -> Request | Answer:
         if wants_description(context, index):
-            return Answer(description, "application/json")
+            return Answer(description, JSON)
         return parse(index, row)
 
     rows, joined = open_envelopes(given)

@@ -49,6 +49,7 @@ class ModelHandler:
         self.model = self.recognizer.model
         most_s = self._settings.max_audio_seconds
         self._max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
+        self._description = self._describe()
         keep_loaded()
         self.initialized = True
 
@@ -59,7 +60,7 @@ class ModelHandler:
             context,
             lambda index, row: self._parse(index, row, context),
             self._answer,
-            self._describe(),
+            self._description,
         )
 
     def _describe(self) -> dict[str, Any]:

@@ -53,6 +53,14 @@ class Wav2VecHandler:
         self.model, self.processor = self.recognizer.model, self.recognizer.processor
         most_s = self._settings.max_audio_seconds
         self._max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
+        self._description = describe_recognizer(
+            self.expected_sampling_rate,
+            self._max_audio_s,
+            self._settings.decoder,
+            MEDIA_TYPES,
+            hotwords=self._settings.decoder == "beam",
+            language=self._settings.language,
+        )
         keep_loaded()
         self.initialized = True
 
@@ -63,14 +71,7 @@ class Wav2VecHandler:
             context,
             lambda index, row: self._parse(index, row, context),
             self._answer,
-            describe_recognizer(
-                self.expected_sampling_rate,
-                self._max_audio_s,
-                self._settings.decoder,
-                MEDIA_TYPES,
-                hotwords=self._settings.decoder == "beam",
-                language=self._settings.language,
-            ),
+            self._description,
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:

@@ -21,7 +21,7 @@ from gateway.engine import (
     MalformedRequestError,
     Request,
 )
-from gateway.errors import status_of
+from gateway.errors import describe_error, status_of
 from gateway.kserve.bodies import read_json
 from gateway.kserve.errors import name_instance, write_error
 from gateway.kserve.instances import (
@@ -116,12 +116,7 @@ def _read_object(instance: Mapping[str, Any], kind: Kind | None, place: str) -> 
 def write_outcome(outcome: Answer | EngineError | None) -> Any:
     """Return an answer as part of JSON: a text, or what it says in JSON."""
     if isinstance(outcome, EngineError):
-        content = {
-            "code": status_of(outcome).value,
-            "type": outcome.kind,
-            "message": outcome.message,
-        }
-        return {"error": content}
+        return {"error": describe_error(outcome, status_of(outcome).value)}
     if outcome is None:
         raise InternalError("InternalError", "Expected an answer to each instance.")
     if outcome.media_type == JSON:

@@ -48,7 +48,7 @@ class Catalogue:
     async def models(self) -> list[Model]:
         """Return the models, by name; raises `EngineError` where TorchServe does not say."""
         async with self._turn:
-            if time.monotonic() - self._read_s > self._settings.models_refresh_s:
+            if self._is_old:
                 self._models = {each.name: each for each in await self._read()}
                 self._read_s = time.monotonic()
             return [self._models[name] for name in sorted(self._models)]
@@ -75,8 +75,12 @@ class Catalogue:
             self._refresh.cancel()
             await asyncio.wait([self._refresh])
 
+    @property
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._read_s > self._settings.models_refresh_s
+
     def _refresh_beside(self) -> None:
-        if self._refresh is None or self._refresh.done():
+        if self._is_old and (self._refresh is None or self._refresh.done()):
             self._refresh = asyncio.create_task(self._read_quietly())
 
     async def _read_quietly(self) -> None:

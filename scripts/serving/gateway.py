@@ -16,11 +16,17 @@ from pydantic.dataclasses import dataclass
 
 from gateway.settings import CONFIG_FILE as GATEWAY_CONFIG
 from gateway.settings import Settings, SettingsError, read_settings
-from records import EXACT, DamagedRecordError, read_record, write_record
+from records import EXACT, write_record
 from repository import ROOT
 from serving.configuration import check_port
 from serving.errors import ServerError
-from serving.process import KEY_FILE, run_detached, session_processes, signal_quietly
+from serving.process import (
+    KEY_FILE,
+    end_processes,
+    read_process_record,
+    run_detached,
+    session_processes,
+)
 
 START_TIMEOUT_S, ASK_EVERY_S, ASK_TIMEOUT_S = 30.0, 0.1, 5.0
 # How much longer than it lets requests run it may take to end.
@@ -128,12 +134,7 @@ def stop_gateway(folder: Path) -> bool:
     if record is None:
         return False
     processes = session_processes(record.pid, record.created_s)
-    for process in processes:
-        signal_quietly(process.terminate)
-    _, alive = psutil.wait_procs(processes, timeout=record.shutdown_timeout_s + STOP_MARGIN_S)
-    for process in alive:
-        signal_quietly(process.kill)
-    psutil.wait_procs(alive)
+    end_processes(processes, record.shutdown_timeout_s + STOP_MARGIN_S)
     _record_path(folder).unlink()
     return bool(processes)
 
@@ -145,15 +146,9 @@ def gateway_log_path(folder: Path) -> Path:
 
 def _read_record(folder: Path) -> GatewayRecord | None:
     """Return which gateway was started in `folder`; raises `ServerError` for a damaged record."""
-    path = _record_path(folder)
-    try:
-        return read_record(path, GatewayRecord)
-    except DamagedRecordError as error:
-        # One may run: to forget it would leave it running, and holding its port.
-        raise ServerError(
-            f"{path} is damaged, so that it does not tell which gateway runs: stop what "
-            "`pgrep -af 'python -m gateway'` lists, if anything, and remove that file."
-        ) from error
+    return read_process_record(
+        _record_path(folder), GatewayRecord, "gateway", "'python -m gateway'"
+    )
 
 
 def _record_path(folder: Path) -> Path:

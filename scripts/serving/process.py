@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from pydantic.dataclasses import dataclass
 
-from records import EXACT, DamagedRecordError, read_record, write_record
+from records import EXACT, DamagedRecordError, Record, read_record, write_record
 from serving.configuration import LOG_CONFIG, check_management, check_ports
 from serving.errors import ServerError
 from serving.java import find_java_home
@@ -140,14 +140,25 @@ def find_server(folder: Path) -> ServerRecord | None:
 
 def _read_record(folder: Path) -> ServerRecord | None:
     """Return which server was started in `folder`; raises `ServerError` for a damaged record."""
-    path = _record_path(folder)
+    return read_process_record(
+        _record_path(folder), ServerRecord, "server", str(_config_path(folder))
+    )
+
+
+def read_process_record(
+    path: Path, record_class: type[Record], kind: str, pattern: str
+) -> Record | None:
+    """Return the record of a process; `pattern` is how pgrep finds such a one.
+
+    Raises `ServerError` for a damaged record.
+    """
     try:
-        return read_record(path, ServerRecord)
+        return read_record(path, record_class)
     except DamagedRecordError as error:
         # One may run: to forget it would leave it running, and holding its ports.
         raise ServerError(
-            f"{path} is damaged, so that it does not tell which server runs: stop what "
-            f"`pgrep -af {_config_path(folder)}` lists, if anything, and remove that file."
+            f"{path} is damaged, so that it does not tell which {kind} runs: stop what "
+            f"`pgrep -af {pattern}` lists, if anything, and remove that file."
         ) from error
 
 
@@ -185,12 +196,7 @@ def stop_server(folder: Path, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
     processes = server_processes(record)
     if processes:
         _drain(record, drain_timeout_s)
-    for process in processes:
-        signal_quietly(process.terminate)
-    _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
-    for process in alive:
-        signal_quietly(process.kill)
-    psutil.wait_procs(alive)
+    end_processes(processes, STOP_TIMEOUT_S)
     shutil.rmtree(record.temporary_folder, ignore_errors=True)
     _record_path(folder).unlink()
     return bool(processes)
@@ -201,6 +207,16 @@ def _drain(record: ServerRecord, timeout_s: float) -> None:
     if not close_gate(_gate_path(record.temporary_folder), timeout_s):
         print("Requests that still run are lost.", flush=True)
     time.sleep(SETTLE_S)
+
+
+def end_processes(processes: Sequence[psutil.Process], timeout_s: float) -> None:
+    """Ask processes to end, and kill those that have not within `timeout_s`."""
+    for process in processes:
+        signal_quietly(process.terminate)
+    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
+    for process in alive:
+        signal_quietly(process.kill)
+    psutil.wait_procs(alive)
 
 
 def signal_quietly(send: Callable[[], None]) -> None:
