@@ -84,7 +84,8 @@ def add_traces(app: FastAPI) -> Traces:
         exclude_spans=["receive", "send"],
     )
     app.add_middleware(KeepContent)
-    return provider
+    traces: Traces = provider
+    return traces
 
 
 def describe_route(scope: Scope) -> tuple[str, dict[str, Any]]:
