@@ -27,12 +27,17 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 GPU_IDS = [None, 0] if torch.cuda.is_available() else [None]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of one server, and else those of one file, run in one process."""
+    """Let the tests of one server, and else those of one file, run in one process.
+
+    First of all, as xdist reads the groups in a hook of the same name.
+    """
     for item in items:
-        uses_server = "server" in getattr(item, "fixturenames", ())
-        group = "server" if uses_server else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+        if not item.get_closest_marker("xdist_group"):
+            uses_server = {"server", "search_server"} & set(getattr(item, "fixturenames", ()))
+            group = "server" if uses_server else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -389,7 +390,11 @@ def test_too_long_upload_is_refused_and_nothing_stays(server: TrialServer, tmp_p
 def open_uploads(gateway: RunningGateway) -> list[str]:
     """Return the temporary files that a gateway has open; they have no name any more."""
     folder = Path(f"/proc/{gateway.record.pid}/fd")
-    targets = [str(each.readlink()) for each in folder.iterdir()]
+    targets = []
+    for each in folder.iterdir():
+        # It may be closed at this moment.
+        with suppress(FileNotFoundError):
+            targets.append(str(each.readlink()))
     return [each for each in targets if "(deleted)" in each and "/tmp" in each]  # noqa: S108
 
 
