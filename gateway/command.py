@@ -30,8 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout)
-    # It would log every request to the engine.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
     serve(app, settings)
     return 0
 

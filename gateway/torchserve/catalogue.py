@@ -7,17 +7,16 @@ itself; that is kept for as long as its workers live.
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import fields
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+from gateway.contract.catalogue import KeptCatalogue
+from gateway.contract.descriptions import read_description
 from gateway.engine import (
     Description,
     EngineError,
-    Kind,
     Model,
     ModelNotFoundError,
     ModelVersion,
@@ -31,64 +30,18 @@ PAGE = 1000
 ASK_AGAIN_S = 10.0
 
 
-class Catalogue:
-    """What was learnt of the models, some seconds old at most."""
+class TorchServeCatalogue(KeptCatalogue):
+    """The models of a TorchServe."""
 
     def __init__(self, client: TorchServeClient, settings: Settings) -> None:
+        super().__init__(self._read_server, settings.models_refresh_s)
         self._client = client
         self._settings = settings
         self._timeout_s = settings.torchserve.describe_timeout_s
-        self._turn = asyncio.Lock()
-        self._models: dict[str, Model] = {}
-        self._read_s = float("-inf")
-        self._refresh: asyncio.Task[None] | None = None
         self._described: dict[tuple[str, str], tuple[Any, Description]] = {}
         self._asked_s: dict[tuple[str, str], float] = {}
 
-    async def models(self) -> list[Model]:
-        """Return the models, by name; raises `EngineError` where TorchServe does not say."""
-        async with self._turn:
-            if self._is_old:
-                self._models = {each.name: each for each in await self._read()}
-                self._read_s = time.monotonic()
-            return [self._models[name] for name in sorted(self._models)]
-
-    async def model(self, name: str) -> Model:
-        """Return a model; raises `ModelNotFoundError` where there is none of that name.
-
-        One that is known is returned as it was, and looked up again beside: requests do not wait
-        for the management API, and the engine itself refuses a model that has gone.
-        """
-        if name in self._models:
-            self._refresh_beside()
-        else:
-            await self.models()
-        if name not in self._models:
-            raise ModelNotFoundError(
-                "ModelNotFound", "Expected the name of a model that is served."
-            )
-        return self._models[name]
-
-    async def aclose(self) -> None:
-        """Stop looking models up."""
-        if self._refresh:
-            self._refresh.cancel()
-            await asyncio.wait([self._refresh])
-
-    @property
-    def _is_old(self) -> bool:
-        return time.monotonic() - self._read_s > self._settings.models_refresh_s
-
-    def _refresh_beside(self) -> None:
-        if self._is_old and (self._refresh is None or self._refresh.done()):
-            self._refresh = asyncio.create_task(self._read_quietly())
-
-    async def _read_quietly(self) -> None:
-        # Who asks the engine next learns what is wrong with it.
-        with suppress(EngineError):
-            await self.models()
-
-    async def _read(self) -> list[Model]:
+    async def _read_server(self) -> list[Model]:
         if not self._settings.torchserve.management_address:
             return await self._read_settings()
         names = await self._read_names()
@@ -178,16 +131,3 @@ class Catalogue:
 
 def _is_ready(state: Mapping[str, Any]) -> bool:
     return any(worker["status"] == "READY" for worker in state["workers"])
-
-
-def read_description(said: Any) -> Description:
-    """Return what a handler says that its model is; other handlers say nothing that is known."""
-    if not isinstance(said, Mapping) or said.get("kind") not in set(Kind):
-        return Description()
-    names = {field.name for field in fields(Description)}
-    known = {key: _as_tuple(value) for key, value in said.items() if key in names}
-    return Description(**(known | {"kind": Kind(said["kind"])}))
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -2,19 +2,23 @@
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import httpx2
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
 
+from gateway.contract.engine import Content, read_answer
 from gateway.engine import Answer, AnswerStream, Headers, InternalError
 from gateway.request_context import ID_HEADER, authorization, request_id, trace_headers
 from gateway.settings import Settings
-from gateway.torchserve.errors import as_engine_errors, read_error
+from gateway.torchserve.errors import as_engine_errors
 
 # How long a connection without a request is kept.
 KEEP_IDLE_S = 60.0
-Content = bytes | AsyncIterator[bytes] | None
+# Headers are the client's own: none is made up for it.
+NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class TorchServeClient:
@@ -23,24 +27,21 @@ class TorchServeClient:
     def __init__(self, all_settings: Settings) -> None:
         self._settings = settings = all_settings.torchserve
         self._has_tokens = all_settings.tokens_file is not None
-        self._inference = httpx2.URL(settings.inference_address)
-        self._timeout = httpx2.Timeout(
-            settings.answer_timeout_s, connect=settings.connect_timeout_s
-        ).as_dict()
-        self._client = httpx2.AsyncClient(
-            verify=ssl.create_default_context(cafile=settings.certificate_file),
-            limits=httpx2.Limits(
-                max_connections=settings.max_connections,
-                max_keepalive_connections=settings.max_connections,
-                keepalive_expiry=KEEP_IDLE_S,
-            ),
-            # The engine is ours: whatever proxy there is, is for others.
-            trust_env=False,
+        self._trusted = ssl.create_default_context(cafile=settings.certificate_file)
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            # For a free connection, too.
+            connect=settings.answer_timeout_s,
+            sock_connect=settings.connect_timeout_s,
+            sock_read=settings.answer_timeout_s,
         )
+        # It is made by the first request, in the event loop of all of them.
+        self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        if self._session:
+            await self._session.close()
 
     async def request(
         self, method: str, target: bytes, headers: Headers, content: Content
@@ -50,50 +51,61 @@ class TorchServeClient:
         `target` is the path and query; what opens the API is added. Raises `EngineError` where
         there is no answer.
         """
-        url = self._inference.copy_with(raw_path=target)
         given = [each for each in headers if each[0] != "authorization"]
         given += self._inference_token()
-        return await self._send(self._build(method, url, given, content))
-
-    async def answer(self, target: bytes, headers: Headers, content: Content) -> Answer:
-        """Return a good answer of the inference API; raises `EngineError`."""
-        return await _read(await self.request("POST", target, headers, content))
-
-    async def stream(self, target: bytes, headers: Headers, content: Content) -> AnswerStream:
-        """Return a good answer of the inference API in parts; raises `EngineError`."""
-        found = await self.request("POST", target, headers, content)
-        if found.status >= httpx2.codes.BAD_REQUEST:
-            await _read(found)
-        return found
+        url = f"{self._settings.inference_address}{target.decode('latin-1')}"
+        return await self._send(method, url, given, content, self._timeout)
 
     async def manage(self, path: str, timeout_s: float) -> Answer:
         """Return a good answer of the management API; raises `EngineError`."""
-        url = httpx2.URL(f"{self._settings.management_address}{path}")
-        request = self._build("GET", url, self._own_token("management"), None)
-        request.extensions["timeout"] = httpx2.Timeout(timeout_s).as_dict()
-        return await _read(await self._send(request))
+        url = f"{self._settings.management_address}{path}"
+        token, timeout = self._own_token("management"), aiohttp.ClientTimeout(timeout_s)
+        return await read_answer(await self._send("GET", url, token, None, timeout))
 
-    def _build(
-        self, method: str, url: httpx2.URL, headers: Headers, content: Content
-    ) -> httpx2.Request:
-        """Return a request with no other headers than those given, its host and its name."""
-        traced = trace_headers.get()
-        own = {ID_HEADER, *(name for name, _ in traced)}
-        named = [*(each for each in headers if each[0] not in own), *traced]
-        if name := request_id.get():
-            named.append((ID_HEADER, name))
-        encoded = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in named]
-        extensions = {"timeout": self._timeout}
-        return httpx2.Request(method, url, headers=encoded, content=content, extensions=extensions)
-
-    async def _send(self, request: httpx2.Request) -> AnswerStream:
-        with as_engine_errors():
-            response = await self._client.send(request, stream=True)
-        headers = [
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        content: Content,
+        timeout: aiohttp.ClientTimeout,
+    ) -> AnswerStream:
+        body = _Body(content) if isinstance(content, AsyncIterator) else content
+        try:
+            with as_engine_errors():
+                response = await self._open().request(
+                    method,
+                    # As it is: what is encoded in it is the client's.
+                    URL(url, encoded=True),
+                    headers=_named(headers),
+                    data=body,
+                    timeout=timeout,
+                    allow_redirects=False,
+                )
+        except Exception:
+            if isinstance(body, _Body) and body.failure:
+                raise body.failure from None
+            raise
+        raw = [
             (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in response.headers.raw
+            for name, value in response.raw_headers
         ]
-        return AnswerStream(response.status_code, headers, _parts(response), response.aclose)
+        return AnswerStream(response.status, raw, _parts(response), _closer(response))
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                limit=self._settings.max_connections,
+                keepalive_timeout=KEEP_IDLE_S,
+                ssl=self._trusted,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                skip_auto_headers=NOT_ADDED,
+            )
+        return self._session
 
     def _inference_token(self) -> list[tuple[str, str]]:
         """Return the header that opens the inference API.
@@ -120,17 +132,48 @@ class TorchServeClient:
             ) from error
 
 
-async def _parts(response: httpx2.Response) -> AsyncIterator[bytes]:
+class _Body:
+    """A body in parts, which keeps why it ended before its end."""
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self._parts = parts
+        self.failure: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._parts:
+                yield part
+        except Exception as error:
+            self.failure = error
+            raise
+
+
+def _named(headers: Headers) -> CIMultiDict[str]:
+    """Return headers with the request's name and those of its trace, and no others of these."""
+    traced = trace_headers.get()
+    own = {ID_HEADER, *(name for name, _ in traced)}
+    kept = [(name, _as_sent(value)) for name, value in headers if name not in own]
+    named = CIMultiDict([*kept, *traced])
+    if name := request_id.get():
+        named.add(ID_HEADER, name)
+    return named
+
+
+def _as_sent(value: str) -> str:
+    """Return a header's value so that its bytes are those that came: aiohttp writes UTF-8."""
+    return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
+
+
+async def _parts(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     with as_engine_errors():
-        async for part in response.aiter_raw():
+        async for part in response.content.iter_any():
             yield part
 
 
-async def _read(found: AnswerStream) -> Answer:
-    """Return a good answer whole; raises `EngineError` for any other."""
-    async with found:
-        body = b"".join([part async for part in found])
-    headers: Mapping[str, str] = found.headers
-    if found.status >= httpx2.codes.BAD_REQUEST:
-        raise read_error(found.status, headers, body)
-    return Answer(found.status, headers, body)
+def _closer(response: aiohttp.ClientResponse) -> Callable[[], Awaitable[None]]:
+    """Return what ends an answer; a connection whose answer was read whole is kept."""
+
+    async def close() -> None:
+        response.close()
+
+    return close

@@ -15,6 +15,8 @@ import httpx2
 import pytest
 import soundfile
 
+from gateway.contract.descriptions import read_description
+from gateway.contract.errors import read_error
 from gateway.engine import (
     AudioFormat,
     EngineError,
@@ -31,9 +33,7 @@ from gateway.engine import (
     WorkerDiedError,
 )
 from gateway.settings import Settings, parse_settings
-from gateway.torchserve.catalogue import read_description
 from gateway.torchserve.engine import TorchServeEngine
-from gateway.torchserve.errors import read_error
 from support.common import EXAMPLES
 from support.gateway import properties_of, run_relay, run_silent_server
 from trials.gateways import run_gateway

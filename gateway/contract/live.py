@@ -3,25 +3,33 @@
 import asyncio
 import json
 import uuid
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from gateway.engine import AudioFormat, EngineError, InternalError, SessionGoneError
-from gateway.torchserve.client import TorchServeClient
+from gateway.engine import (
+    Answer,
+    AudioFormat,
+    EngineError,
+    InternalError,
+    Request,
+    SessionGoneError,
+)
 
 
-class TorchServeLiveSession:
+class ContractLiveSession:
     """Speech, chunk by chunk; docs/live.md has the headers and the answers."""
 
-    def __init__(self, client: TorchServeClient, target: bytes, audio_format: AudioFormat) -> None:
-        self._client = client
-        self._target = target
-        self._headers = {
-            "content-type": f"audio/L16; rate={audio_format.rate_hz}; "
-            f"channels={audio_format.channels}; endianness=little-endian",
-            # Names in lower case, which TorchServe insists on.
-            "ts_request_sequence_id": str(uuid.uuid4()),
-        }
+    def __init__(
+        self, ask: Callable[[Request], Awaitable[Answer]], audio_format: AudioFormat
+    ) -> None:
+        self._ask = ask
+        self._content_type = (
+            f"audio/L16; rate={audio_format.rate_hz}; channels={audio_format.channels}; "
+            "endianness=little-endian"
+        )
+        # Names in lower case, which TorchServe insists on.
+        self._headers = {"ts_request_sequence_id": str(uuid.uuid4())}
         self._opened = self._ended = False
         self._turn = asyncio.Lock()
 
@@ -37,7 +45,7 @@ class TorchServeLiveSession:
                 headers["ts_request_sequence_end"] = "true"
             # Whatever comes of it, the engine may have opened the session.
             self._opened, self._ended = True, last
-            answer = await self._client.answer(self._target, list(headers.items()), chunk)
+            answer = await self._ask(Request(chunk, self._content_type, headers=headers))
             return _read_answer(answer.body)
 
     async def close(self) -> None:

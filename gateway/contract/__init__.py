@@ -1,0 +1,1 @@
+"""The contract of /predictions, which any engine may speak."""
