@@ -28,7 +28,7 @@ BOOTSTRAP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstra
 export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lm telemetry model-parallel serve stop archive test lint types demo-models demo-scores \
+.PHONY: help setup lm telemetry model-parallel serve stop cluster archive test lint types demo-models demo-scores \
 	benchmark doctor fuzz chaos soak front-door docs lock clean
 
 help:  ## list the targets
@@ -54,6 +54,10 @@ serve: $(READY)  ## serve the archives and try each; MODELS="wav2vec2 emformer_a
 stop: $(READY)  ## stop what make serve left running
 	@$(BIN)/python scripts/serve.py stop
 
+cluster: $(VENV)/.extra-cluster  ## serve the archives with Ray on this machine; MODELS="wav2vec2" for a choice
+	@$(BIN)/python scripts/build_archives.py $(MODELS)
+	@$(BIN)/python -m cluster up $(MODELS)
+
 archive: $(READY)  ## build archives; MODEL= or NAME= with HANDLER=; SOURCE=, FORMAT=
 	@$(BIN)/python scripts/build_archives.py $(MODEL) \
 		$(if $(NAME),--name="$(NAME)") $(if $(HANDLER),--handler="$(HANDLER)") \
@@ -76,7 +80,7 @@ lint: $(READY)  ## ruff
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 
-types: $(READY)  ## mypy, strict
+types: $(READY) $(VENV)/.extra-cluster $(VENV)/.extra-telemetry  ## mypy, strict
 	@$(BIN)/mypy
 
 demo-models: $(READY)  ## train the demo models from nothing (espeak-ng needed); MODEL= for one

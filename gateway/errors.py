@@ -140,7 +140,9 @@ def _from_http(error: HTTPException) -> EngineError:
             "MethodNotAllowed", "Expected another method at this address; /docs has them."
         )
     # Forms that cannot be parsed, with a sentence of the parser's own.
-    return MalformedRequestError("MalformedRequest", f"{error.detail}")
+    return MalformedRequestError(
+        "MalformedRequest", f"Expected a form that can be read. {error.detail}"
+    )
 
 
 def describe_problems(problems: Sequence[Any]) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 HANDLERS = Path(__file__).resolve().parent.parent / "handlers"
 GATEWAY = HANDLERS.parent / "gateway"
+CLUSTER = HANDLERS.parent / "cluster"
 LIBRARY = HANDLERS / "speechtext"
 ADAPTERS = {path.stem for path in HANDLERS.glob("*.py")}
 SERVERS = {"ts", "model_archiver", "fastapi", "starlette", "uvicorn", "ray", "kserve", "werkzeug"}
@@ -68,6 +69,12 @@ def test_gateway_knows_neither_handlers_nor_scripts_nor_pytorch(path: Path) -> N
     imported = {each.partition(".")[0] for each in imports_of(path)}
     scripts = {each.stem for each in (HANDLERS.parent / "scripts").iterdir()}
     assert not imported & (ADAPTERS | scripts | {"speechtext", "torch", "torchaudio", "ts"})
+
+
+@pytest.mark.parametrize("path", sorted(CLUSTER.rglob("*.py")), ids=lambda path: path.stem)
+def test_cluster_imports_no_handlers_as_archives_bring_their_own(path: Path) -> None:
+    imported = {each.partition(".")[0] for each in imports_of(path)}
+    assert not imported & (ADAPTERS | {"speechtext", "archives", "serving", "repository"})
 
 
 def test_protocols_know_no_particular_engine() -> None:

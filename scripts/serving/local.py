@@ -16,7 +16,7 @@ from ts.service import Service
 
 from archives.building import build_archive
 from archives.configs import ArchiveConfig
-from serving.archive_imports import ArchiveImports
+from cluster.archive_imports import ArchiveImports
 
 
 @dataclass(frozen=True)

@@ -262,10 +262,10 @@ def make_cases(count: int, seed: int) -> Iterator[Case]:
     """Yield broken requests, those of all families in turn."""
     for number in range(count):
         make = FAMILIES[number % len(FAMILIES)]
-        yield Case(make.__name__, _ended(make(random.Random(f"{seed}-{number}"))))
+        yield Case(make.__name__, ended(make(random.Random(f"{seed}-{number}"))))
 
 
-def _ended(request: Request) -> Request:
+def ended(request: Request) -> Request:
     """Return a request that leaves no session open: that would hold the place of a good one."""
     if not request.target.endswith(LIVE_MODEL):
         return request

@@ -22,6 +22,7 @@ COMMANDS = [
     ["-m", "trials.soak"],
     ["-m", "trials.front_door"],
     ["-m", "gateway"],
+    ["-m", "cluster"],
 ]
 
 

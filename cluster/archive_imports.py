@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from repository import HANDLER_FOLDER
+# Where the handlers lie that archives are built from, and which those of an archive hide.
+HANDLER_FOLDER = Path(__file__).resolve().parent.parent / "handlers"
 
 # The tables of modules and paths are the whole process's.
 _IN_PLACE = threading.RLock()

@@ -1,0 +1,1 @@
+"""The archives of this project without TorchServe's server: in one process, and on Ray."""

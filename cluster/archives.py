@@ -1,0 +1,89 @@
+"""Archives as TorchServe loads them: unpacked, and read."""
+
+import json
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SUFFIXES = (".mar", ".tar.gz")
+MANIFEST = Path("MAR-INF", "MANIFEST.json")
+
+
+class ArchiveError(Exception):
+    """Why an archive cannot be served, in one sentence."""
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """The most requests of a batch, how long it waits for more, and the most work in it.
+
+    A request that is more than `most_work` alone has a batch of its own.
+    """
+
+    size: int = 1
+    delay_s: float = 0.0
+    most_work: float = float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """An unpacked archive: what its manifest and its YAML say; keys of TorchServe are `keys`."""
+
+    folder: Path
+    name: str
+    version: str
+    handler: str
+    keys: Mapping[str, Any]
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        """Return what the YAML says of batches."""
+        delay_s = float(self.keys.get("maxBatchDelay") or 0) / 1000
+        return BatchLimits(int(self.keys.get("batchSize") or 1), delay_s)
+
+    @property
+    def response_timeout_s(self) -> float:
+        """Return after how long without an answer a worker counts as hung."""
+        return float(self.keys.get("responseTimeout") or 120)
+
+
+def find_archives(store: Path) -> dict[str, Path]:
+    """Return the archives of a model store by name, in any of the archiver's three formats."""
+    found = {}
+    for path in sorted(store.iterdir()):
+        suffix = next((each for each in SUFFIXES if path.name.endswith(each)), "")
+        if suffix or (path / MANIFEST).is_file():
+            found[path.name.removesuffix(suffix)] = path
+    return found
+
+
+def open_archive(path: Path, workspace: Path) -> Archive:
+    """Return an archive, unpacked below `workspace` where it is not; raises `ArchiveError`."""
+    folder = path if path.is_dir() else workspace / path.name.partition(".")[0]
+    if folder != path:
+        _unpack(path, folder)
+    try:
+        model = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["model"]
+        config = model.get("configFile")
+        keys = yaml.safe_load((folder / config).read_text(encoding="utf-8")) if config else {}
+        version = str(model.get("modelVersion") or "1.0")
+        return Archive(folder, model["modelName"], version, model["handler"], keys or {})
+    except (OSError, ValueError, LookupError, yaml.YAMLError) as error:
+        raise ArchiveError(f"{path.name}: expected an archive of TorchServe's.") from error
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as zipped:
+                zipped.extractall(folder)  # noqa: S202 - zipfile keeps members inside
+        else:
+            with tarfile.open(path) as tarred:
+                tarred.extractall(folder, filter="data")
+    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise ArchiveError(f"{path.name}: expected a .mar or .tar.gz, got another file.") from error

@@ -1,0 +1,92 @@
+"""Serve archives with Ray, on this machine, or write the YAML that a cluster takes."""
+
+import argparse
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.archives import ArchiveError
+from cluster.serve_config import write_config
+from gateway.settings import CONFIG_FILE, SettingsError, read_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+# Before Ray is imported: what it recommends for throughput, but no HTTP server in each replica.
+ENVIRONMENT = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+COMMANDS = ("up", "config")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal, or print a configuration; return the exit status."""
+    options = parse_arguments(arguments)
+    try:
+        config = make_config(options)
+        if options.command == "config":
+            print(yaml.safe_dump(config, sort_keys=False), end="")  # noqa: T201
+            return 0
+        return serve_here(config, options.host, options.port)
+    except (ArchiveError, SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
+    parser.add_argument("command", choices=COMMANDS, help="serve here, or print serve's YAML")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="default all")
+    parser.add_argument("--configs", type=Path, default=ROOT / "model_configs")
+    parser.add_argument(
+        "--model-store", default=str(ROOT / "model_store"), help="where each node has the archives"
+    )
+    parser.add_argument("--gateway-config", type=Path, default=CONFIG_FILE)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    # So that options may come before the names of models.
+    return parser.parse_intermixed_args(arguments)
+
+
+def make_config(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what Ray Serve is told; raises `ArchiveError` or `SettingsError`."""
+    files = {path.stem: path for path in sorted(options.configs.glob("*.yaml"))}
+    unknown = sorted(set(options.models) - set(files))
+    if unknown:
+        raise ArchiveError(f"Expected models among {', '.join(files)}; got {', '.join(unknown)}.")
+    names = options.models or list(files)
+    keys = {name: yaml.safe_load(files[name].read_text(encoding="utf-8")) for name in names}
+    gateway = yaml.safe_load(yaml.safe_dump(asdict(read_settings(options.gateway_config))))
+    return write_config(keys, options.model_store, gateway)
+
+
+def serve_here(config: Mapping[str, Any], host: str, port: int) -> int:
+    """Serve on a Ray of this process's own until a signal ends it; nothing is left then."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Who may use this Ray: its own processes, and no file tells anybody else.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ["PYTHONPATH"] = str(ROOT)
+    # Also where whoever started this ignores them.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        from cluster.embedded import EmbeddedRay
+
+        with EmbeddedRay(Path(folder)) as cluster:
+            cluster.deploy(config, host, port)
+            # Ray has handlers of its own.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            print(f"Open http://{host}:{port}", flush=True)  # noqa: T201
+            signal.pause()
+    return 0

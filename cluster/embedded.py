@@ -1,0 +1,96 @@
+"""A Ray of this process's own, with the applications of a configuration on it."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatus
+
+from cluster.application import BUILDERS
+from cluster.archives import ArchiveError
+
+START_TIMEOUT_S = 600.0
+ASK_EVERY_S = 0.5
+
+
+class EmbeddedRay:
+    """Ray on this machine alone; what it writes is below `folder`, and it ends with the block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+
+    def deploy(self, config: Mapping[str, Any], host: str, port: int) -> None:
+        """Serve the applications, and return when all of them are ready.
+
+        Raises `ArchiveError` with what Ray says of the first that cannot be.
+        """
+        applications = config["applications"]
+        # One machine is all there is: its replicas share the cores, as TorchServe's workers do.
+        cpus = max(os.cpu_count() or 1, round(sum(map(_cpus, applications))))
+        ray.init(
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _temp_dir=str(self._folder),
+        )
+        serve.start(
+            http_options={"host": host, "port": port}, logging_config=config["logging_config"]
+        )
+        serve.run_many(
+            [
+                serve.RunTarget(
+                    BUILDERS[each["import_path"]](each["args"]),
+                    name=each["name"],
+                    route_prefix=each["route_prefix"],
+                )
+                for each in applications
+            ],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        _wait({each["name"] for each in applications})
+
+
+def _cpus(application: Mapping[str, Any]) -> float:
+    """Return the cores of an application's replicas, those that it has at most."""
+    options = application["args"]
+    scaled = options.get("autoscaling_config", {}).get("max_replicas", 1)
+    replicas = options.get("num_replicas", scaled)
+    return float(replicas * options.get("ray_actor_options", {}).get("num_cpus", 0))
+
+
+def _wait(names: set[str]) -> None:
+    """Return when applications are ready, and tell of each; raises `ArchiveError`."""
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    waiting = set(names)
+    while waiting:
+        states = serve.status().applications
+        for name in sorted(waiting & set(states)):
+            state = states[name]
+            if state.status == ApplicationStatus.RUNNING:
+                print(f"{name} is ready", flush=True)  # noqa: T201
+                waiting.remove(name)
+            elif state.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+                raise ArchiveError(f"{name}: {state.message}")
+        if time.monotonic() > deadline_s:
+            raise ArchiveError(f"Expected {', '.join(sorted(waiting))} to be ready by now.")
+        time.sleep(ASK_EVERY_S)

@@ -1,0 +1,78 @@
+"""A TorchServe worker in this process: an archive's handler within TorchServe's own Python code."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from ts.model_loader import TsModelLoader
+from ts.service import Service
+
+from cluster.archives import Archive
+from cluster.requests import WorkerAnswer, WorkerRequest, as_message, read_answers
+
+# Tells of the answer to a request, by its number, or of a part of it.
+Tell = Callable[[int, WorkerAnswer], None]
+Around = Callable[[], AbstractContextManager[None]]
+
+
+class ArchiveWorker:
+    """Answers batches with an archive's handler.
+
+    `around` is entered for each batch; a process with several archives keeps their modules apart
+    with it.
+    """
+
+    def __init__(self, service: Service, around: Around = nullcontext) -> None:
+        self._service = service
+        self._around = around
+
+    def answer(self, requests: Sequence[WorkerRequest], tell: Tell) -> None:
+        """Answer a batch; `tell` hears of each answer, and of its parts before it."""
+
+        def hear(message: bytes) -> None:
+            for name, answer in read_answers(message):
+                tell(int(name), answer)
+
+        messages = [as_message(request, str(number)) for number, request in enumerate(requests)]
+        self._service.set_cl_socket(_Ear(hear))
+        with self._around():
+            hear(self._service.predict(messages))
+
+
+class _Ear:
+    """Stands where a worker's connection to the front end is."""
+
+    def __init__(self, hear: Callable[[bytes], None]) -> None:
+        self.sendall = hear
+
+    def getsockname(self) -> str:
+        """Return what metrics know this worker by."""
+        return "worker.0"
+
+
+class NoMetrics:
+    """Stands where TorchServe's metrics are, and forgets them: engines have their own."""
+
+    cache: Mapping[str, Any] = {}
+    request_ids: Any = None
+
+    def set_request_ids(self, request_ids: Any) -> None:
+        """Take the names of a batch's requests."""
+
+    def add_time(self, name: str, value: float) -> None:
+        """Take how long a batch took."""
+
+
+def load_service(archive: Archive, gpu_id: int | None = None, metrics: Any = None) -> Service:
+    """Return an archive's handler, loaded; its modules are imported from wherever Python looks.
+
+    Raises what the handler's `initialize` raises.
+    """
+    return TsModelLoader().load(
+        archive.name,
+        str(archive.folder),
+        handler=archive.handler,
+        gpu_id=gpu_id,
+        batch_size=archive.batch_limits.size,
+        metrics_cache=metrics,
+    )

@@ -1,0 +1,146 @@
+"""The same archives on Ray, behind the gateway: the contract, other protocols, what goes wrong."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+import websockets.sync.client
+from openai import OpenAI
+
+from gateway.settings import Settings, parse_settings
+from gateway.torchserve.engine import TorchServeEngine
+from support.cluster import MODELS, RunningCluster, run_cluster
+from support.common import EXAMPLES
+from support.contract import differences, good_requests, odd_requests
+from trials.http_client import Request
+
+SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
+SAID = "turn on the kitchen lights"
+ODD_REQUESTS = 400
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    model_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningCluster]:
+    """Return a running cluster."""
+    with run_cluster(model_store, tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+def of_models(requests: list[Request]) -> list[Request]:
+    """Return the requests to models that the cluster has."""
+    return [each for each in requests if each.target.split("/")[2] in MODELS]
+
+
+def compare(cluster: RunningCluster, settings: Settings, requests: list[Request]) -> list[str]:
+    """Return how TorchServe and the cluster differ."""
+    there = {"inference_address": cluster.url, "management_address": None}
+
+    async def run() -> list[str]:
+        engines = [
+            TorchServeEngine(settings),
+            TorchServeEngine(parse_settings({"torchserve": there})),
+        ]
+        try:
+            return await differences(engines[0], engines[1], requests)
+        finally:
+            for engine in engines:
+                await engine.aclose()
+
+    return asyncio.run(run())
+
+
+def test_good_requests(cluster: RunningCluster, engine_settings: Settings) -> None:
+    assert compare(cluster, engine_settings, of_models(good_requests())) == []
+
+
+def test_odd_requests(cluster: RunningCluster, engine_settings: Settings) -> None:
+    requests = of_models(list(odd_requests(ODD_REQUESTS, 7)))
+    assert len(requests) > 100
+    assert compare(cluster, engine_settings, requests) == []
+
+
+def test_models_are_known_and_described(cluster: RunningCluster) -> None:
+    listed = httpx2.get(f"{cluster.url}/v1/models", timeout=60).json()
+    assert {each["name"]: each["ready"] for each in listed["data"]} == dict.fromkeys(MODELS, True)
+    metadata = httpx2.get(f"{cluster.url}/v2/models/wav2vec2", timeout=60).json()
+    assert metadata["versions"] == ["1.0"]
+    assert httpx2.get(f"{cluster.url}/ping", timeout=60).json() == {"status": "Healthy"}
+
+
+def test_openais_client(cluster: RunningCluster) -> None:
+    with OpenAI(base_url=f"{cluster.url}/v1", api_key="none") as client:
+        heard = client.audio.transcriptions.create(model="wav2vec2", file=("a.wav", SPEECH))
+        assert heard.text.lower() == SAID
+        stream = client.completions.create(
+            model="gpt2_text_generation", prompt="Once upon", max_tokens=5, stream=True
+        )
+        assert len(list(stream)) > 3
+
+
+def test_live_speech(cluster: RunningCluster) -> None:
+    address = f"{cluster.url.replace('http', 'ws')}/live/emformer_asr_live?rate=16000"
+    with websockets.sync.client.connect(address) as socket:
+        samples = SPEECH[44:]
+        for start in range(0, len(samples), 5120):
+            socket.send(samples[start : start + 5120])
+        socket.send(json.dumps({"type": "end"}))
+        answers = [json.loads(each) for each in socket]
+    assert answers[-1]["text"] == SAID
+    assert any(each["partial"] for each in answers)
+
+
+def test_many_requests_at_once(cluster: RunningCluster) -> None:
+    url = f"{cluster.url}/predictions/wav2vec2"
+    bodies = [SPEECH, b"no audio"] * 12
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        replies = list(pool.map(lambda body: httpx2.post(url, content=body, timeout=120), bodies))
+    assert [each.status_code for each in replies] == [200, 415] * 12
+    assert {each.text.lower() for each in replies[::2]} == {SAID}
+
+
+def replicas(cluster: RunningCluster, model: str) -> list[psutil.Process]:
+    """Return the processes of a model's replicas, by the title that Ray gives them."""
+    return [
+        each
+        for each in psutil.Process(cluster.process.pid).children(recursive=True)
+        if f"ServeReplica:{model}:" in " ".join(each.cmdline())
+    ]
+
+
+def test_replica_that_dies_is_replaced_and_requests_learn_of_it(cluster: RunningCluster) -> None:
+    url = f"{cluster.url}/predictions/gpt2_text_generation"
+    long = {"inputs": "Once upon", "parameters": {"max_new_tokens": 200, "do_sample": False}}
+    (replica,) = replicas(cluster, "gpt2_text_generation")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(httpx2.post, url, json=long, timeout=120)
+        time.sleep(0.3)
+        os.kill(replica.pid, signal.SIGKILL)
+        lost = running.result()
+    assert (lost.status_code, lost.json()["message"]) == (507, "Worker died.")
+    deadline_s = time.monotonic() + 120
+    statuses = set()
+    while (status := httpx2.post(url, json=long, timeout=120).status_code) != 200:
+        statuses.add(status)
+        assert time.monotonic() < deadline_s
+        time.sleep(0.5)
+    assert statuses <= {503, 507}
+
+
+def test_nothing_is_left_behind(cluster: RunningCluster) -> None:
+    """Ends the cluster, and so is the last of these tests."""
+    family = psutil.Process(cluster.process.pid).children(recursive=True)
+    assert len(family) > 4
+    cluster.process.send_signal(signal.SIGINT)
+    assert cluster.process.wait(60) == 0
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert [each.name() for each in alive] == []
