@@ -69,7 +69,7 @@ telemetry: $(VENV)/.extra-telemetry  ## add traces of the gateway's requests
 
 model-parallel: $(VENV)/.extra-model-parallel  ## add text models spread over several GPUs
 
-test: lint types $(VENV)/.group-docs $(VENV)/.extra-telemetry  ## lint, types, and the unit, handler and server tests
+test: lint types $(VENV)/.group-docs  ## lint, types, and the unit, handler and server tests
 	@$(MAKE) -s lm \
 		|| echo "The extra lm could not be installed: its tests are skipped."
 	@sh scripts/install_chromium.sh \
