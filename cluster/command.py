@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cluster.archives import ArchiveError
+from cluster.archives import ArchiveError, find_archives
 from cluster.serve_config import write_config
 from gateway.settings import CONFIG_FILE, SettingsError, read_settings
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "config":
             print(yaml.safe_dump(config, sort_keys=False), end="")  # noqa: T201
             return 0
-        return serve_here(config, options.host, options.port)
+        return serve_here(find_each(config, Path(options.model_store)), options.host, options.port)
     except (ArchiveError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -68,6 +68,24 @@ def make_config(options: argparse.Namespace) -> dict[str, Any]:
     keys = {name: yaml.safe_load(files[name].read_text(encoding="utf-8")) for name in names}
     gateway = yaml.safe_load(yaml.safe_dump(asdict(read_settings(options.gateway_config))))
     return write_config(keys, options.model_store, gateway)
+
+
+def find_each(config: Mapping[str, Any], store: Path) -> dict[str, Any]:
+    """Return a configuration with archives as they are here, whatever their format.
+
+    Raises `ArchiveError` for one that is not.
+    """
+    found = find_archives(store)
+    applications = []
+    for application in config["applications"]:
+        arguments = dict(application["args"])
+        if "archive" in arguments:
+            name = application["name"]
+            if name not in found:
+                raise ArchiveError(f"{name}: expected an archive in {store}; make archive.")
+            arguments["archive"] = str(found[name])
+        applications.append({**application, "args": arguments})
+    return {**config, "applications": applications}
 
 
 def serve_here(config: Mapping[str, Any], host: str, port: int) -> int:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from cluster.requests import WorkerAnswer, WorkerRequest
 from gateway.contract.engine import Catalogue, Content
+from gateway.contract.errors import read_error
 from gateway.engine import AnswerStream, Headers, ModelNotFoundError
 from gateway.request_context import ID_HEADER, request_id, trace_headers
 
@@ -167,7 +168,12 @@ async def _in_parts(answers: AsyncGenerator[WorkerAnswer]) -> AnswerStream:
 
     async def parts() -> AsyncIterator[bytes]:
         yield first.body
-        async for answer in answers:
-            yield answer.body
+        try:
+            async for answer in answers:
+                yield _refused(answer).body
+        except RefusalError as refusal:
+            # Its status is sent already.
+            lost = refusal.as_answer()
+            raise read_error(lost.status, dict(lost.headers), lost.body) from refusal
 
     return AnswerStream(first.status, first.headers, parts(), answers.aclose)

@@ -32,6 +32,7 @@ class ModelReplica:
         gpu_id = 0 if ray.get_gpu_ids() else None
         worker = ArchiveWorker(load_service(archive, gpu_id, NoMetrics()))
         self._served = ServedModel(worker, archive.batch_limits, choose_measure(archive))
+        self._description: dict[str, Any] | None = None
 
     def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Take other limits of batches, while requests are answered."""
@@ -49,7 +50,9 @@ class ModelReplica:
 
     async def about(self) -> dict[str, Any]:
         """Return the version of the archive, and what its handler says that it is."""
-        return {"version": self._archive.version, "description": await describe(self._served)}
+        if self._description is None:
+            self._description = await describe(self._served)
+        return {"version": self._archive.version, "description": self._description}
 
     def check_health(self) -> None:
         """Raise `HungWorkerError` where a batch takes longer than `responseTimeout`."""

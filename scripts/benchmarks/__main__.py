@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from benchmarks.cluster import benchmark_cluster
 from benchmarks.emformer import benchmark_emformer
 from benchmarks.gateway import benchmark_gateway
 from benchmarks.live import benchmark_live
@@ -17,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "emformer": benchmark_emformer,
     "text": benchmark_text,
     "gateway": benchmark_gateway,
+    "cluster": benchmark_cluster,
 }
 
 

@@ -10,7 +10,7 @@ from cluster.local import LocalEngine, load_store
 from cluster.worker import ArchiveWorker
 from gateway.settings import Settings
 from gateway.torchserve.engine import TorchServeEngine
-from support.contract import differences, good_requests, odd_requests
+from support.contract import addresses, differences, good_requests, odd_requests
 from trials.http_client import Request
 
 Workers = dict[Archive, ArchiveWorker]
@@ -41,6 +41,10 @@ def test_good_requests(engine_settings: Settings, workers: Workers) -> None:
     assert compare(engine_settings, workers, good_requests()) == []
 
 
-@pytest.mark.parametrize("seed", range(5))
+def test_addresses(engine_settings: Settings, workers: Workers) -> None:
+    assert compare(engine_settings, workers, addresses()) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_odd_requests(engine_settings: Settings, workers: Workers, seed: int) -> None:
     assert compare(engine_settings, workers, list(odd_requests(ODD_REQUESTS, seed))) == []

@@ -17,12 +17,15 @@ from openai import OpenAI
 
 from gateway.settings import Settings, parse_settings
 from gateway.torchserve.engine import TorchServeEngine
-from support.cluster import MODELS, RunningCluster, run_cluster
 from support.common import EXAMPLES
 from support.contract import differences, good_requests, odd_requests
+from trials.clusters import RunningCluster, run_cluster
 from trials.http_client import Request
 
+# One cluster for all of them, beside the server that others use.
+pytestmark = pytest.mark.xdist_group("server")
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
+MODELS = ("wav2vec2", "emformer_asr_live", "gpt2_text_generation")
 SAID = "turn on the kitchen lights"
 ODD_REQUESTS = 400
 
@@ -32,7 +35,7 @@ def cluster(
     model_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningCluster]:
     """Return a running cluster."""
-    with run_cluster(model_store, tmp_path_factory.mktemp("cluster")) as running:
+    with run_cluster(model_store, tmp_path_factory.mktemp("cluster"), MODELS) as running:
         yield running
 
 

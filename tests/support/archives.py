@@ -29,6 +29,10 @@ class Handler:
         if "none" in said:
             return None
         for index, text in enumerate(said):
+            if text == "headers":
+                names = ("explain", "url_path", "x-request-id")
+                found = {name: context.get_request_header(index, name) for name in names}
+                return [{**found, "row": sorted(data[index])}]
             if text == "wait":
                 time.sleep(0.3)
             if text == "teapot":
@@ -39,6 +43,10 @@ class Handler:
                 ids = {index: context.request_ids[index]}
                 for part in ("a", "b"):
                     send_intermediate_predict_response({index: part}, ids, "Part", 200, context)
+            if text == "break off":
+                ids = {index: context.request_ids[index]}
+                send_intermediate_predict_response({index: "a"}, ids, "Part", 200, context)
+                raise RuntimeError("a mistake in the middle")
         return [f"{text}:{len(said)}" for text in said]
 """
 

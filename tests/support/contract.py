@@ -84,6 +84,18 @@ def good_requests() -> list[Request]:
     ]
 
 
+def addresses() -> list[Request]:
+    """Return requests to addresses that are, that are not, and by other methods."""
+    review = good_traffic.REVIEWS[0].encode()
+    model = "/predictions/bert_seq_classification"
+    targets = (
+        *("/ping", "/predictions/nobody", "/explanations/nobody", "/predictions/no%20body"),
+        *(model, f"{model}/1.0", f"{model}/9.9", f"{model}/1.0/further/steps", f"{model}?x=1"),
+    )
+    named = [Request(target, review, (("Content-Type", "text/plain"),)) for target in targets]
+    return [*named, Request("/ping", method="GET"), Request(model, method="DELETE")]
+
+
 def odd_requests(count: int, seed: int) -> Iterator[Request]:
     """Yield requests that hardly anybody sends."""
     for number in range(count):
