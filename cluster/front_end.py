@@ -62,15 +62,17 @@ class FrontEnd:
         self._models = models
 
     async def request(
-        self, method: str, target: bytes, headers: Headers, content: Content
+        self, _method: str, target: bytes, headers: Headers, content: Content
     ) -> AnswerStream:
-        """Return the answer to a request, whatever its status; `target` is the path and query."""
+        """Return the answer to a request, whatever its status; `target` is the path and query.
+
+        As before TorchServe, methods are all alike: what matters is the body.
+        """
         body = await _read_whole(content)
         try:
             if target.partition(b"?")[0] == b"/ping":
                 return _whole(await self._ping())
             address = read_address(target)
-            _check_method(method)
             await self._check_model(address)
             request = WorkerRequest(_worker_headers(headers, address), body)
             if _wants_parts(request):
@@ -115,13 +117,6 @@ def read_address(target: bytes) -> Address:
             "Requested resource is not found, please refer to API document.",
         )
     return Address(door, unquote(model), unquote(version) or None, rest)
-
-
-def _check_method(method: str) -> None:
-    if method not in ("POST", "PUT", "GET", "OPTIONS"):
-        raise RefusalError(
-            405, "MethodNotAllowedException", "Requested method is not allowed, please use POST."
-        )
 
 
 def _worker_headers(headers: Headers, address: Address) -> list[tuple[str, str]]:

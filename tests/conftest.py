@@ -1,6 +1,7 @@
 """What the tests share: the seven archives, built once, unpacked, loaded and served."""
 
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from archives.building import build_archive
 from archives.configs import read_configs
@@ -24,20 +26,34 @@ from trials.servers import TrialServer, run_server
 # `make test` runs two processes, each with servers of its own beside it.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
+# Fixtures of a running server as tests ask for them.
+SHARED = re.compile(
+    r"\b(search_)?server: TrialServer|\bgateway: RunningGateway|\bcluster: RunningCluster"
+    r"|\b(inference|gateway)_url\b|\bengine_settings\b"
+)
 GPU_IDS = [None, 0] if torch.cuda.is_available() else [None]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of one server, and else those of one file, run in one process.
+class ByServer(LoadScopeScheduling):  # type: ignore[misc]
+    """Runs the files that share a server in one process, and each other file in one of either.
 
-    First of all, as xdist reads the groups in a hook of the same name.
+    The groups of xdist 3.8 have no effect with pytest 9.2, as they are part of `Item._nodeid`.
     """
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            uses_server = {"server", "search_server"} & set(getattr(item, "fixturenames", ()))
-            group = "server" if uses_server else item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "server" if shares_server(ROOT / file) else file
+
+
+@cache
+def shares_server(file: Path) -> bool:
+    """Tell whether tests of a file ask for a server that others ask for, too."""
+    return SHARED.search(file.read_text(encoding="utf-8")) is not None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
+    """Return who decides which process runs which tests."""
+    return ByServer(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,8 +25,6 @@ from support.pages import GATEWAY_AT, MANAGED_AT, PAGES, SERVED_AT, blocks, link
 from trials.gateways import free_port
 from trials.servers import TrialServer
 
-# They ask for the servers that other tests use, too, when they know which one they need.
-pytestmark = pytest.mark.xdist_group("server")
 # A request after "$ ", continued by backslashes, and what it prints, up to the next or the end.
 EXCHANGE = re.compile(
     r"^\$ ((?:curl|(?:head|tail) .* \| curl) (?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE

@@ -71,7 +71,7 @@ def test_random_weights_give_each_of_a_batch_what_it_gets_alone(
     model, _ = decided
     rows = [
         ask(prompt, **PARAMETERS[index % len(PARAMETERS)])
-        for index, prompt in enumerate(lines(64, 15))
+        for index, prompt in enumerate(lines(32, 15))
     ]
     assert texts(model, rows) == [texts(model, [row])[0] for row in rows]
 

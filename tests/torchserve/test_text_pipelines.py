@@ -57,7 +57,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_entities_of_the_demo_model_are_the_pipelines(
     strategy: str, load_model: LoadModel, unpacked: Callable[[str], Path]
 ) -> None:
-    texts = demo_payloads("bert_token_classification", 200)
+    texts = demo_payloads("bert_token_classification", 100)
     reference = pipeline("token-classification", str(unpacked("bert_token_classification")))
     model = load_model("bert_token_classification")
     found = answers(model, pipeline_rows(texts, aggregation_strategy=strategy))

@@ -32,7 +32,7 @@ def rows_of(payloads: list[Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("archive", TEXT_ARCHIVES)
-@pytest.mark.parametrize("batch_size", [2, 8, 32])
+@pytest.mark.parametrize("batch_size", [2, 16])
 def test_answer_does_not_depend_on_the_batch(
     archive: str, batch_size: int, load_model: LoadModel
 ) -> None:
@@ -56,7 +56,7 @@ def test_broken_rows_fail_alone(archive: str, load_model: LoadModel) -> None:
 def test_sequence_classification_equals_the_pipeline(
     load_model: LoadModel, unpacked: Callable[[str], Path]
 ) -> None:
-    texts = payloads_of("bert_seq_classification", 200)
+    texts = payloads_of("bert_seq_classification", 100)
     reference = pipeline("text-classification", str(unpacked("bert_seq_classification")))
     replies = load_model("bert_seq_classification").answer(rows_of(texts))
     assert [reply.answer for reply in replies] == [each["label"] for each in reference(texts)]
@@ -66,7 +66,7 @@ def test_sequence_classification_equals_the_pipeline(
 def test_token_classification_equals_the_pipeline(
     load_model: LoadModel, unpacked: Callable[[str], Path]
 ) -> None:
-    texts = payloads_of("bert_token_classification", 200)
+    texts = payloads_of("bert_token_classification", 100)
     reference = pipeline(
         "token-classification", str(unpacked("bert_token_classification")), ignore_labels=[]
     )
@@ -78,7 +78,7 @@ def test_token_classification_equals_the_pipeline(
 def test_generation_equals_the_pipeline(
     load_model: LoadModel, unpacked: Callable[[str], Path]
 ) -> None:
-    prompts = payloads_of("gpt2_text_generation", 40)
+    prompts = payloads_of("gpt2_text_generation", 16)
     model = load_model("gpt2_text_generation")
     reference = pipeline("text-generation", str(unpacked("gpt2_text_generation")))
     replies = model.answer(rows_of(prompts))
