@@ -34,7 +34,9 @@ class EmbeddedRay:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        # Ray has no types for it.
+        shut_down: Any = serve.shutdown
+        shut_down()
         ray.shutdown()
 
     def deploy(self, config: Mapping[str, Any], host: str, port: int) -> None:
