@@ -43,13 +43,23 @@ class Archive:
     @property
     def batch_limits(self) -> BatchLimits:
         """Return what the YAML says of batches."""
-        delay_s = float(self.keys.get("maxBatchDelay") or 0) / 1000
-        return BatchLimits(int(self.keys.get("batchSize") or 1), delay_s)
+        return read_batch_limits(self.keys)
 
     @property
     def response_timeout_s(self) -> float:
         """Return after how long without an answer a worker counts as hung."""
-        return float(self.keys.get("responseTimeout") or 120)
+        return read_response_timeout_s(self.keys)
+
+
+def read_batch_limits(keys: Mapping[str, Any]) -> BatchLimits:
+    """Return what the keys of TorchServe's say of batches."""
+    delay_s = float(keys.get("maxBatchDelay") or 0) / 1000
+    return BatchLimits(int(keys.get("batchSize") or 1), delay_s)
+
+
+def read_response_timeout_s(keys: Mapping[str, Any]) -> float:
+    """Return after how long without an answer TorchServe ends a worker with these keys."""
+    return float(keys.get("responseTimeout") or 120)
 
 
 def find_archives(store: Path) -> dict[str, Path]:

@@ -1,6 +1,7 @@
 """Serve archives with Ray, on this machine, or write the YAML that a cluster takes."""
 
 import argparse
+import json
 import os
 import secrets
 import signal
@@ -66,7 +67,8 @@ def make_config(options: argparse.Namespace) -> dict[str, Any]:
         raise ArchiveError(f"Expected models among {', '.join(files)}; got {', '.join(unknown)}.")
     names = options.models or list(files)
     keys = {name: yaml.safe_load(files[name].read_text(encoding="utf-8")) for name in names}
-    gateway = yaml.safe_load(yaml.safe_dump(asdict(read_settings(options.gateway_config))))
+    # As JSON has it: kinds of models are names, too.
+    gateway = json.loads(json.dumps(asdict(read_settings(options.gateway_config))))
     return write_config(keys, options.model_store, gateway)
 
 
@@ -99,10 +101,9 @@ def serve_here(config: Mapping[str, Any], host: str, port: int) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        from cluster.embedded import EmbeddedRay
+        from cluster.embedded import embedded_ray
 
-        with EmbeddedRay(Path(folder)) as cluster:
-            cluster.deploy(config, host, port)
+        with embedded_ray(config, Path(folder), host, port):
             # Ray has handlers of its own.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             print(f"Open http://{host}:{port}", flush=True)  # noqa: T201

@@ -3,10 +3,10 @@
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import ray
 from ray import serve
@@ -19,57 +19,47 @@ START_TIMEOUT_S = 600.0
 ASK_EVERY_S = 0.5
 
 
-class EmbeddedRay:
-    """Ray on this machine alone; what it writes is below `folder`, and it ends with the block."""
+@contextmanager
+def embedded_ray(config: Mapping[str, Any], folder: Path, host: str, port: int) -> Iterator[None]:
+    """Serve the applications of a configuration while the block runs, once all of them are ready.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    Ray is on this machine alone, and what it writes is below `folder`. Raises `ArchiveError` with
+    what Ray says of the first application that cannot be.
+    """
+    try:
+        _deploy(config, folder, host, port)
+        yield
+    finally:
         # Ray has no types for it.
         shut_down: Any = serve.shutdown
         shut_down()
         ray.shutdown()
 
-    def deploy(self, config: Mapping[str, Any], host: str, port: int) -> None:
-        """Serve the applications, and return when all of them are ready.
 
-        Raises `ArchiveError` with what Ray says of the first that cannot be.
-        """
-        applications = config["applications"]
-        # One machine is all there is: its replicas share the cores, as TorchServe's workers do.
-        cpus = max(os.cpu_count() or 1, round(sum(map(_cpus, applications))))
-        ray.init(
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            _temp_dir=str(self._folder),
+def _deploy(config: Mapping[str, Any], folder: Path, host: str, port: int) -> None:
+    applications = config["applications"]
+    # One machine is all there is: its replicas share the cores, as TorchServe's workers do.
+    cpus = max(os.cpu_count() or 1, round(sum(map(_cpus, applications))))
+    ray.init(
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _temp_dir=str(folder),
+    )
+    serve.start(http_options={"host": host, "port": port}, logging_config=config["logging_config"])
+    targets = [
+        serve.RunTarget(
+            BUILDERS[each["import_path"]](each["args"]),
+            name=each["name"],
+            route_prefix=each["route_prefix"],
         )
-        serve.start(
-            http_options={"host": host, "port": port}, logging_config=config["logging_config"]
-        )
-        serve.run_many(
-            [
-                serve.RunTarget(
-                    BUILDERS[each["import_path"]](each["args"]),
-                    name=each["name"],
-                    route_prefix=each["route_prefix"],
-                )
-                for each in applications
-            ],
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
-        _wait({each["name"] for each in applications})
+        for each in applications
+    ]
+    serve.run_many(
+        targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
+    )
+    _wait({each["name"] for each in applications})
 
 
 def _cpus(application: Mapping[str, Any]) -> float:

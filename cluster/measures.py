@@ -1,6 +1,6 @@
 """How much work a request is, before it is begun: seconds of audio, or tokens."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 
 from cluster.archives import Archive
 from cluster.requests import WorkerRequest, read_parameters
+from cluster.served_model import Measure
 
-Measure = Callable[[WorkerRequest], float]
 TOKENIZER_FILE = "tokenizer.json"
 # What is measured: FFmpeg knows containers that open addresses and other files.
 PROBED = {

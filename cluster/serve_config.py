@@ -11,12 +11,14 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from cluster.archives import ArchiveError
+from cluster.archives import ArchiveError, read_batch_limits, read_response_timeout_s
 
 # As TorchServe's job_queue_size in config.properties.
 QUEUE = 100
 # What a replica takes beside the batch that runs, so that the next one is there when it ends.
 BATCHES_AT_ONCE = 2
+# What the gateway's settings say of its address and of TorchServe is no matter here.
+ELSEWHERE = ("host", "port", "torchserve")
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -49,13 +51,12 @@ def deployment_options(name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
     cluster = read_keys(name, keys.get("cluster") or {})
     threads = (keys.get("handler") or {}).get("threads")
     cpus = cluster.cpus if cluster.cpus is not None else threads or 1
-    batch_size = int(keys.get("batchSize") or 1)
-    timeout_s = float(keys.get("responseTimeout") or 120)
+    batch_size = read_batch_limits(keys).size
     options: dict[str, Any] = {
         "max_ongoing_requests": BATCHES_AT_ONCE * batch_size,
         "max_queued_requests": cluster.max_queued_requests,
         # What runs when a replica has to go may end.
-        "graceful_shutdown_timeout_s": timeout_s,
+        "graceful_shutdown_timeout_s": read_response_timeout_s(keys),
         "user_config": _batches(cluster),
         "ray_actor_options": {
             "num_cpus": cpus,
@@ -126,13 +127,12 @@ def write_config(
         }
         for name, keys in models.items()
     ]
-    own = {name: value for name, value in gateway.items() if name not in ("host", "port")}
     applications.append(
         {
             "name": "gateway",
             "route_prefix": "/",
             "import_path": "cluster.application:build_gateway",
-            "args": {name: value for name, value in own.items() if name != "torchserve"},
+            "args": {name: gateway[name] for name in gateway if name not in ELSEWHERE},
         }
     )
     return {

@@ -93,3 +93,10 @@ def test_manual_shows_the_configuration_and_every_key() -> None:
 def test_archives_of_a_store_are_served_from_where_nodes_have_them(tmp_path: Path) -> None:
     (application, _) = config_of("--model-store", f"{tmp_path}/", "wav2vec2")["applications"]
     assert application["args"]["archive"] == f"{tmp_path}/wav2vec2.mar"
+
+
+def test_kinds_of_models_in_the_gateways_settings_are_names(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text("models: {mine: text_generation}\n")
+    config = config_of("--gateway-config", str(tmp_path / "gateway.yaml"))
+    written = yaml.safe_load(yaml.safe_dump(config))
+    assert written["applications"][-1]["args"]["models"] == {"mine": "text_generation"}

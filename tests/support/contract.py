@@ -32,9 +32,9 @@ FAMILIES = (
     corpus.odd_session,
     corpus.multipart,
 )
-# Their messages tell how long something takes on this machine.
 # The name of a session that its client did not name.
 MADE_UP = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Their messages tell how long something takes on this machine.
 TIMED = {"TooMuchWork", "TookTooLong", "WorkerBusy"}
 
 
@@ -161,7 +161,7 @@ def is_broken_form(request: Request) -> bool:
 
 def is_random(request: Request) -> bool:
     """Tell whether a request asks for a text that chance has a part in."""
-    return b"do_sample" in request.body and b"gpt2" in request.target.encode()
+    return b"do_sample" in request.body and "gpt2" in request.target
 
 
 async def differences(
