@@ -24,6 +24,7 @@ from gateway.request_context import client_name
 from gateway.settings import SettingsError, parse_settings
 from support.doors import Doors, run_listener, say_headers, serve_doors
 from support.gateway import properties_of
+from support.waiting import until
 from trials.gateways import run_gateway
 
 TOKENS = {"desk": "desk-0123456789abcdef", "phone": "phone+0123456789/abc=="}
@@ -389,7 +390,7 @@ def test_tls_of_requests_and_websockets(tmp_path: Path) -> None:
             connect(f"wss://127.0.0.1:{gateway.port}/nowhere", ssl=trust)
         with pytest.raises(ssl.SSLCertVerificationError):
             connect(f"wss://127.0.0.1:{gateway.port}/nowhere")
-        assert "WEBSOCKET /nowhere" in gateway.log()
+        until(lambda: "WEBSOCKET /nowhere" in gateway.log())
 
 
 def test_broken_tokens_end_the_command_with_a_sentence(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from openai.types.completion_usage import CompletionUsage
 from transformers import AutoTokenizer
 
 from repository import ROOT
+from support.waiting import until
 from trials.gateways import RunningGateway
 from trials.good_traffic import alike
 
@@ -336,6 +338,9 @@ def test_client_tries_again_only_what_may_succeed(
         client.completions.create(
             model=MODEL, prompt=PROMPTS[0], max_tokens=100_000, extra_headers=headers
         )
+    until(lambda: "tried-once" in gateway.log())
+    # Lines of the log come a little after answers.
+    time.sleep(0.5)
     assert gateway.log().count("tried-once") == 1
 
 

@@ -25,6 +25,7 @@ from openai.types.audio import (
 from support.common import EXAMPLES
 from support.gateway import properties_of, run_relay
 from support.recordings import RATE_HZ, join_examples, write_wav
+from support.waiting import until
 from trials.gateways import RunningGateway, free_port, run_gateway
 from trials.servers import TrialServer
 
@@ -383,6 +384,7 @@ def test_too_long_upload_is_refused_and_nothing_stays(server: TrialServer, tmp_p
                     model="emformer_asr", file=("a.wav", silence), stream=stream
                 )
         assert caught.value.status_code == 413
+        until(lambda: " 413 " in gateway.log())
         assert gateway.log().count(" 413 ") == 1
         assert open_uploads(gateway) == []
 

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from support.common import EXAMPLES
+from support.waiting import until
 from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer
 
@@ -193,8 +194,8 @@ def test_log_has_no_content(gateway: RunningGateway) -> None:
                 content=canary.encode(),
                 headers={"Content-Type": canary, "X-Canary": canary, "User-Agent": canary},
             )
-    assert "POST /predictions/bert_seq_classification 200" in gateway.log()
-    assert "/nowhere 404" in gateway.log()
+    until(lambda: "POST /predictions/bert_seq_classification 200" in gateway.log())
+    until(lambda: "/nowhere 404" in gateway.log())
     assert canary not in gateway.log()
 
 

@@ -38,6 +38,7 @@ from support.realtime import (
     speech,
     transcripts,
 )
+from support.waiting import until
 from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer, run_server
 
@@ -315,14 +316,6 @@ def test_log_has_no_queries(gateway: RunningGateway) -> None:
         receive(connection)
     until(lambda: "WEBSOCKET /v1/realtime 101" in gateway.log())
     assert CANARY not in gateway.log()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Return when something is so; fail when it never is."""
-    deadline_s = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def test_sessions_have_their_limits_and_hear_of_a_shutdown(

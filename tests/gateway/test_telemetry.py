@@ -4,8 +4,7 @@ import base64
 import json
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from gateway.settings import SettingsError, parse_settings
 from gateway.torchserve.engine import TorchServeEngine
 from support.common import EXAMPLES
 from support.doors import Doors, run_listener, say_headers, serve_doors
+from support.waiting import until
 from trials.gateways import RunningGateway
 
 CANARY = "zxqv-canary"
@@ -50,13 +50,6 @@ def samples(doors: Doors, name: str) -> dict[tuple[str, ...], float]:
         for sample in family.samples
         if sample.name == name
     }
-
-
-def wait_for(check: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not check():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def test_requests_are_counted_by_route_and_status(doors: Doors) -> None:
@@ -90,8 +83,8 @@ def test_what_is_in_work_is_told_and_clients_that_went(doors: Doors) -> None:
         assert samples(doors, "http_requests_in_progress") == {(): 2}
         assert samples(doors, "live_sessions") == {(): 1}
     gone = ("/wait/{name}", "GET", "499")
-    wait_for(lambda: samples(doors, "http_requests_total").get(gone) == 1)
-    wait_for(lambda: samples(doors, "live_sessions") == {(): 0})
+    until(lambda: samples(doors, "http_requests_total").get(gone) == 1)
+    until(lambda: samples(doors, "live_sessions") == {(): 0})
     assert samples(doors, "http_requests_in_progress") == {(): 1}
 
 
@@ -263,7 +256,6 @@ def test_log_of_the_gateway_has_no_content(gateway: RunningGateway) -> None:
     assert {200, 400, 404} <= statuses
     # 500 is what TorchServe says of a form that is cut.
     assert 503 not in statuses
-    log = gateway.log()
     for line in ("POST /v2/models/bert_seq_classification/infer 200", "WEBSOCKET /v1/realtime"):
-        assert line in log
-    assert CANARY not in log
+        until(lambda: line in gateway.log())  # noqa: B023
+    assert CANARY not in gateway.log()
