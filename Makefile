@@ -13,6 +13,15 @@ NAME ?=
 HANDLER ?=
 FORMAT ?=
 LONG ?=
+# What make transcribe and make annotate read and write, and how.
+IN ?=
+OUT ?=
+SUBTITLES ?=
+EXPLAIN ?=
+WORKERS ?=
+DRY_RUN ?=
+BULK = --in "$(IN)" --out "$(OUT)" $(if $(MODEL),--archive "model_store/$(MODEL).mar") \
+	$(if $(FORMAT),--format $(FORMAT)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DRY_RUN),--dry-run)
 # How much make fuzz, make soak and make front-door do.
 REQUESTS ?=
 SEED ?=
@@ -28,8 +37,8 @@ BOOTSTRAP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstra
 export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lm telemetry model-parallel serve stop cluster archive test lint types demo-models demo-scores \
-	benchmark doctor fuzz chaos soak front-door docs lock clean
+.PHONY: help setup lm telemetry model-parallel serve stop cluster transcribe annotate archive test lint types demo-models demo-scores \
+	benchmark doctor fuzz chaos soak front-door bulk-trial docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +66,12 @@ stop: $(READY)  ## stop what make serve left running
 cluster: $(VENV)/.extra-cluster  ## serve the archives with Ray on this machine; MODELS="wav2vec2" for a choice
 	@$(BIN)/python scripts/build_archives.py $(MODELS)
 	@$(BIN)/python -m cluster up $(MODELS)
+
+transcribe: $(VENV)/.extra-cluster  ## recognise a folder: IN=, OUT=; MODEL=, FORMAT=jsonl, SUBTITLES=vtt, DRY_RUN=1
+	@$(BIN)/python -m bulk transcribe $(BULK) $(if $(SUBTITLES),--subtitles $(SUBTITLES))
+
+annotate: $(VENV)/.extra-cluster  ## answer a table of texts: IN=, OUT=; MODEL=, FORMAT=jsonl, EXPLAIN=1, DRY_RUN=1
+	@$(BIN)/python -m bulk annotate $(BULK) $(if $(EXPLAIN),--explain)
 
 archive: $(READY)  ## build archives; MODEL= or NAME= with HANDLER=; SOURCE=, FORMAT=
 	@$(BIN)/python scripts/build_archives.py $(MODEL) \
@@ -107,6 +122,9 @@ soak: $(READY)  ## keep a server busy for MINUTES=30, then ask too much of it
 front-door: $(READY)  ## break and load the gateway; REQUESTS=5000, SEED=1, MINUTES=10
 	@$(BIN)/python -m trials.front_door $(if $(REQUESTS),--requests $(REQUESTS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+bulk-trial: $(VENV)/.extra-cluster  ## transcribe 5,000 recordings, killed twenty times on the way; SEED=1
+	@$(BIN)/python -m trials.bulk $(if $(SEED),--seed $(SEED))
 
 docs: $(VENV)/.group-docs  ## build the documentation as a site in .build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import os
-import secrets
 import signal
 import sys
 import tempfile
@@ -16,16 +14,10 @@ from typing import Any
 import yaml
 
 from cluster.archives import ArchiveError, find_archives
+from cluster.own_ray import ROOT, prepare_environment
 from cluster.serve_config import write_config
 from gateway.settings import CONFIG_FILE, SettingsError, read_settings
 
-ROOT = Path(__file__).resolve().parent.parent
-# Before Ray is imported: what it recommends for throughput, but no HTTP server in each replica.
-ENVIRONMENT = {
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 COMMANDS = ("up", "config")
 
 
@@ -92,11 +84,7 @@ def find_each(config: Mapping[str, Any], store: Path) -> dict[str, Any]:
 
 def serve_here(config: Mapping[str, Any], host: str, port: int) -> int:
     """Serve on a Ray of this process's own until a signal ends it; nothing is left then."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    # Who may use this Ray: its own processes, and no file tells anybody else.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ["PYTHONPATH"] = str(ROOT)
+    prepare_environment()
     # Also where whoever started this ignores them.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -1,6 +1,5 @@
 """A Ray of this process's own, with the applications of a configuration on it."""
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from ray.serve.schema import ApplicationStatus
 
 from cluster.application import BUILDERS
 from cluster.archives import ArchiveError
+from cluster.own_ray import start_ray
 
 START_TIMEOUT_S = 600.0
 ASK_EVERY_S = 0.5
@@ -40,13 +40,7 @@ def _deploy(config: Mapping[str, Any], folder: Path, host: str, port: int) -> No
     applications = config["applications"]
     # One machine is all there is: its replicas share the cores, as TorchServe's workers do.
     cpus = max(os.cpu_count() or 1, round(sum(map(_cpus, applications))))
-    ray.init(
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _temp_dir=str(folder),
-    )
+    start_ray(folder, cpus)
     serve.start(http_options={"host": host, "port": port}, logging_config=config["logging_config"])
     targets = [
         serve.RunTarget(

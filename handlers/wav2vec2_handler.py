@@ -52,10 +52,10 @@ class Wav2VecHandler:
         self.recognizer = Wav2Vec2Recognizer.load(folder, self._settings, self.device)
         self.model, self.processor = self.recognizer.model, self.recognizer.processor
         most_s = self._settings.max_audio_seconds
-        self._max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
+        self.max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
         self._description = describe_recognizer(
             self.expected_sampling_rate,
-            self._max_audio_s,
+            self.max_audio_s,
             self._settings.decoder,
             MEDIA_TYPES,
             hotwords=self._settings.decoder == "beam",
@@ -76,7 +76,7 @@ class Wav2VecHandler:
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
         rate_hz, choose = self.expected_sampling_rate, self.recognizer.choose_hotwords
-        return read_request(row, context, index, rate_hz, self._max_audio_s, choose, MEDIA_TYPES)
+        return read_request(row, context, index, rate_hz, self.max_audio_s, choose, MEDIA_TYPES)
 
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
         costs = self.recognizer.cost, self.recognizer.hotword_cost

@@ -11,6 +11,7 @@ import pytest
 HANDLERS = Path(__file__).resolve().parent.parent / "handlers"
 GATEWAY = HANDLERS.parent / "gateway"
 CLUSTER = HANDLERS.parent / "cluster"
+BULK = HANDLERS.parent / "bulk"
 LIBRARY = HANDLERS / "speechtext"
 ADAPTERS = {path.stem for path in HANDLERS.glob("*.py")}
 SERVERS = {"ts", "model_archiver", "fastapi", "starlette", "uvicorn", "ray", "kserve", "werkzeug"}
@@ -75,6 +76,20 @@ def test_gateway_knows_neither_handlers_nor_scripts_nor_pytorch(path: Path) -> N
 def test_cluster_imports_no_handlers_as_archives_bring_their_own(path: Path) -> None:
     imported = {each.partition(".")[0] for each in imports_of(path)}
     assert not imported & (ADAPTERS | {"speechtext", "archives", "serving", "repository"})
+
+
+@pytest.mark.parametrize("path", sorted(BULK.rglob("*.py")), ids=lambda path: path.stem)
+def test_bulk_imports_what_an_archive_brings_only_once_that_is_loaded(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    first = [each for each in tree.body if isinstance(each, ast.Import | ast.ImportFrom)]
+    imported = {name for each in first for name in names_of(each)}
+    assert not imported & (ADAPTERS | {"speechtext", "torch", "archives", "serving", "repository"})
+
+
+def names_of(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """Return the packages that a statement imports."""
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+    return {str(name).partition(".")[0] for name in names}
 
 
 def test_protocols_know_no_particular_engine() -> None:

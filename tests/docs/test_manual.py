@@ -30,8 +30,11 @@ COMMANDS = re.findall(r"(?:`|^\$ )make ([^`\n]+)", "\n".join(PAGES.values()), re
 GATEWAY_MODULES = sorted(
     path for path in (ROOT / "gateway").rglob("*.py") if path.name != "__init__.py"
 )
-CLUSTER_MODULES = sorted(
-    path for path in (ROOT / "cluster").rglob("*.py") if path.name != "__init__.py"
+ENGINE_MODULES = sorted(
+    path
+    for folder in ("cluster", "bulk")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name != "__init__.py"
 )
 MODULES = sorted(
     path.relative_to(HANDLER_FOLDER)
@@ -167,5 +170,5 @@ def test_every_module_is_in_the_tree_and_in_the_reference() -> None:
     expected = [".".join(path.with_suffix("").parts) for path in MODULES]
     assert sorted(documented) == sorted(expected)
     tree = re.findall(r"^ +(\w+\.py)\b", PAGES["docs/architecture.md"], re.MULTILINE)
-    beside = (*GATEWAY_MODULES, *CLUSTER_MODULES)
+    beside = (*GATEWAY_MODULES, *ENGINE_MODULES)
     assert sorted(tree) == sorted(path.name for path in (*MODULES, *beside))

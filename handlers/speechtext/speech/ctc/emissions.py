@@ -105,6 +105,28 @@ def cut_chunks(frames: int, length: int, stride: int) -> list[Chunk]:
     return chunks
 
 
+def plan_chunks(grid: FrameGrid, samples: int, chunk_s: float, stride_s: float) -> list[Chunk]:
+    """Return the chunks of a waveform, of `chunk_s` with `stride_s` of context on each side."""
+    length, stride = (int(each * SAMPLE_RATE_HZ / grid.stride) for each in (chunk_s, stride_s))
+    return cut_chunks(grid.count_frames(samples), max(1, length), stride)
+
+
+def compute_stretch(
+    model: Wav2Vec2ForCTC, waveform: torch.Tensor, chunks: Sequence[Chunk], epsilon: float | None
+) -> torch.Tensor:
+    """Return the logits that some chunks in a row keep, shape (frames, labels), float32.
+
+    `waveform`, of shape (samples,) at 16 kHz, is the whole, which is normalised where there is an
+    `epsilon`. Those of all chunks are what `compute_emissions` returns. Raises
+    `NonFiniteOutputError`.
+    """
+    joined = JoinedChunks(chunks)
+    inputs = _cut_chunks(waveform, frame_grid(model), chunks, epsilon)
+    for place, logits in _run_in_batches(model, inputs):
+        list(joined.add(place, logits))
+    return joined.whole()
+
+
 def cut_waveform(waveform: torch.Tensor, grid: FrameGrid, chunk: Chunk) -> torch.Tensor:
     """Return the samples of a chunk; the last one has those that fill no frame, too."""
     if chunk.stop == grid.count_frames(len(waveform)):
@@ -129,11 +151,7 @@ def compute_emissions(
     `NonFiniteOutputError`.
     """
     grid = frame_grid(model)
-    length, stride = (int(each * SAMPLE_RATE_HZ / grid.stride) for each in (chunk_s, stride_s))
-    chunks = [
-        cut_chunks(grid.count_frames(len(waveform)), max(1, length), stride)
-        for waveform in waveforms
-    ]
+    chunks = [plan_chunks(grid, len(waveform), chunk_s, stride_s) for waveform in waveforms]
     inputs = [
         each
         for waveform, own in zip(waveforms, chunks, strict=True)

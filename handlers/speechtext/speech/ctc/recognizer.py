@@ -16,10 +16,13 @@ from speechtext.speech.ctc.beam import load_beam_decoder, load_biasing
 from speechtext.speech.ctc.emissions import (
     NORMALIZATION_EPSILON,
     SAMPLE_RATE_HZ,
+    Chunk,
     compute_emissions,
+    compute_stretch,
     find_best_path,
     frame_grid,
     group_words,
+    plan_chunks,
 )
 from speechtext.speech.ctc.loading import load_model, name_labels
 from speechtext.speech.ctc.segments import (
@@ -138,6 +141,30 @@ class Wav2Vec2Recognizer:
                 teller.tell(index, self._limits.split(words))
         return [recognition for recognition, _ in found]
 
+    def count_chunks(self, samples: int) -> int:
+        """Return into how many chunks a waveform of so many samples is cut."""
+        return len(self._plan_chunks(samples))
+
+    @torch.inference_mode()
+    def compute_stretch(self, waveform: torch.Tensor, stretch: slice) -> torch.Tensor:
+        """Return the emission of a stretch of a waveform, shape (frames, labels), float32.
+
+        `stretch` is the chunks in it. Machines that share a long recording compute one each; put
+        together they are the whole recording's. Raises `NonFiniteOutputError`.
+        """
+        chunks = self._plan_chunks(len(waveform))[stretch]
+        return compute_stretch(self.model, waveform, chunks, self._epsilon)
+
+    @torch.inference_mode()
+    def transcribe_emission(self, emission: torch.Tensor, samples: int) -> Transcript:
+        """Return what the emission of a whole waveform of so many samples says."""
+        hotwords = self.choose_hotwords(HotwordParameters())
+        return self._read_emission(emission.softmax(dim=-1), samples, hotwords)[0]
+
+    def _plan_chunks(self, samples: int) -> list[Chunk]:
+        windows = self._settings.chunk_length_s, self._settings.stride_length_s
+        return plan_chunks(frame_grid(self.model), samples, *windows)
+
     def _compute_emissions(
         self, waveforms: Sequence[torch.Tensor], teller: SegmentTeller | None
     ) -> list[torch.Tensor]:
@@ -168,10 +195,7 @@ class Wav2Vec2Recognizer:
     ) -> tuple[Recognition, list[list[Token]]]:
         """Return what an emission says, and the tokens of its words."""
         probabilities = emission.softmax(dim=-1)
-        tokens = self._decode(probabilities, hotwords)
-        spoken = group_words(tokens, self._tokenizer.word_delimiter_token_id)
-        words = time_words(spoken, [self._text(word) for word in spoken], self._frame_s)
-        transcript = Transcript(self._text(tokens), len(waveform) / SAMPLE_RATE_HZ, words)
+        transcript, spoken = self._read_emission(probabilities, len(waveform), hotwords)
         align = functools.partial(
             Alignment,
             waveform=waveform,
@@ -183,6 +207,15 @@ class Wav2Vec2Recognizer:
             find_alternatives=functools.partial(self._find_alternatives, probabilities),
         )
         return Recognition(transcript, align), spoken
+
+    def _read_emission(
+        self, probabilities: torch.Tensor, samples: int, hotwords: HotwordScores | None
+    ) -> tuple[Transcript, list[list[Token]]]:
+        """Return what probabilities of shape (frames, labels) say, and the tokens of its words."""
+        tokens = self._decode(probabilities, hotwords)
+        spoken = group_words(tokens, self._tokenizer.word_delimiter_token_id)
+        words = time_words(spoken, [self._text(word) for word in spoken], self._frame_s)
+        return Transcript(self._text(tokens), samples / SAMPLE_RATE_HZ, words), spoken
 
     def _find_alternatives(
         self, probabilities: torch.Tensor, word: Sequence[Token]

@@ -1,0 +1,1 @@
+"""Recordings and texts in bulk: folders and tables through the archives, with Ray Data."""

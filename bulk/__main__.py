@@ -1,0 +1,7 @@
+"""`python -m bulk`."""
+
+import sys
+
+from bulk.command import main
+
+sys.exit(main())

@@ -1,0 +1,172 @@
+"""What a job is to answer: the recordings of a folder or of a table, the texts of tables."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import ArrowInvalid, csv, parquet
+from pyarrow.fs import FileInfo, FileType
+
+from bulk.errors import JobError
+from bulk.storage import Place
+
+SUFFIXES = {"aac", "aif", "aifc", "aiff", "amr", "au", "caf", "flac", "m4a", "mp3", "oga", "ogg"}
+SUFFIXES |= {"m4b", "mka", "opus", "snd", "w64", "wav", "weba"}
+SUFFIXES |= {"3g2", "3gp", "mkv", "mov", "mp4", "webm"}
+# Of a Parquet file, at a time.
+ROWS = 1024
+# Of a column with the paths of recordings: what datasets of speech call it.
+PATH_COLUMNS = ("path", "audio", "audio_filepath", "file")
+# `mark` is another where the content is: the time of a file, a hash of a text.
+RECORDING = pa.schema(
+    [("id", pa.string()), ("path", pa.string()), ("size", pa.int64()), ("mark", pa.int64())]
+)
+TEXT = pa.schema(
+    [("id", pa.string()), ("fields", pa.string()), ("size", pa.int64()), ("mark", pa.int64())]
+)
+
+# What requests to text models are made of.
+TEXT_FIELDS = ("text", "text_pair", "question", "context")
+
+# Is told of a file that is left out.
+Skip = Callable[[str], None]
+Input = Mapping[str, Any]
+
+
+def find_recordings(source: Place, skip: Skip) -> Iterator[Input]:
+    """Yield the recordings of a folder, by their endings, or those that a table names.
+
+    Raises `JobError` for what is neither.
+    """
+    kind = source.info().type
+    if kind == FileType.Directory:
+        yield from _in_folder(source, skip)
+    elif kind == FileType.File:
+        yield from _in_table(source)
+    else:
+        raise JobError(
+            f"Expected a folder or a table of recordings, found nothing at {source.path}."
+        )
+
+
+def _in_folder(source: Place, skip: Skip) -> Iterator[Input]:
+    start = len(source.path.rstrip("/")) + 1
+    for files in source.walk():
+        for info in files:
+            if info.extension.lower() in SUFFIXES:
+                yield _recording(info.path[start:], info.path, info)
+            else:
+                skip(info.path)
+
+
+def _in_table(source: Place) -> Iterator[Input]:
+    folder = Place(source.files, source.path.rpartition("/")[0])
+    for row in read_table(source):
+        column = next((each for each in PATH_COLUMNS if each in row), None)
+        if column is None:
+            raise _missing(source.name, f"a column {' or '.join(PATH_COLUMNS)}", row)
+        named = str(row[column])
+        is_whole = "://" in named or named.startswith("/")
+        place = folder.resolve(named) if is_whole else folder / named
+        path = named if "://" in named else place.path
+        yield _recording(str(row.get("id", named)), path, place.info())
+
+
+def _missing(table: str, expected: str, row: Mapping[str, Any]) -> JobError:
+    return JobError(f"{table}: expected {expected}, got {', '.join(row)}.")
+
+
+def _recording(name: str, path: str, info: FileInfo) -> Input:
+    # -1 of what is not there, which its row will say.
+    size = info.size if info.size is not None else -1
+    return {"id": name, "path": path, "size": size, "mark": info.mtime_ns or 0}
+
+
+def read_table(source: Place) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a table, as the columns by their names; raises `JobError` for no table."""
+    ending = source.name.rpartition(".")[2].lower()
+    if ending not in READERS:
+        raise JobError(f"{source.name}: expected a table as {', '.join(READERS)}.")
+    try:
+        yield from READERS[ending](source)
+    except (ArrowInvalid, OSError, ValueError) as error:
+        raise JobError(f"{source.name}: expected a table as {ending}: {error}") from error
+
+
+def _read_parquet(source: Place) -> Iterator[Mapping[str, Any]]:
+    with source.open() as stream:
+        for batch in parquet.ParquetFile(stream).iter_batches(ROWS):
+            yield from batch.to_pylist()
+
+
+def _read_csv(source: Place) -> Iterator[Mapping[str, Any]]:
+    with source.open() as stream:
+        for batch in csv.open_csv(stream):
+            yield from batch.to_pylist()
+
+
+def _read_json_lines(source: Place) -> Iterator[Mapping[str, Any]]:
+    # Arrow's reader guesses types, and takes a last line without its end for nulls.
+    with source.open() as stream, io.TextIOWrapper(stream, encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("a line is no object")
+                yield row
+
+
+READERS: Mapping[str, Callable[[Place], Iterator[Mapping[str, Any]]]] = {
+    "parquet": _read_parquet,
+    "csv": _read_csv,
+    "jsonl": _read_json_lines,
+    "ndjson": _read_json_lines,
+    "json": _read_json_lines,
+}
+
+
+def find_texts(source: Place, columns: Mapping[str, str], skip: Skip) -> Iterator[Input]:
+    """Yield the rows of a table, or of those in a folder, as the fields of requests.
+
+    `columns` name a table's columns by the fields; without any, they have the fields' names. Raises
+    `JobError` for a table without them.
+    """
+    for table in _tables(source, skip):
+        for number, row in enumerate(read_table(table)):
+            chosen = _choose_columns(table.name, row, columns)
+            name = str(row.get("id", f"{table.name}:{number}"))
+            fields = json.dumps({field: row[column] for field, column in chosen.items()})
+            yield {"id": name, "fields": fields, "size": len(fields), "mark": _mark(fields)}
+
+
+def _mark(fields: str) -> int:
+    return int.from_bytes(hashlib.sha256(fields.encode()).digest()[:8], signed=True)
+
+
+def _choose_columns(
+    table: str, row: Mapping[str, Any], columns: Mapping[str, str]
+) -> Mapping[str, str]:
+    chosen = columns or {name: name for name in TEXT_FIELDS if name in row}
+    missing = sorted(set(chosen.values()) - set(row))
+    if chosen and not missing:
+        return chosen
+    expected = f"the column {missing[0]}" if missing else f"a column {' or '.join(TEXT_FIELDS)}"
+    raise _missing(table, expected, row)
+
+
+def _tables(source: Place, skip: Skip) -> Iterator[Place]:
+    kind = source.info().type
+    if kind == FileType.NotFound:
+        raise JobError(f"Expected a table or a folder of tables, found nothing at {source.path}.")
+    if kind == FileType.File:
+        yield source
+        return
+    for files in source.walk():
+        for info in sorted(files, key=lambda each: each.path):
+            if info.extension.lower() in READERS:
+                yield Place(source.files, info.path)
+            else:
+                skip(info.path)

@@ -1,0 +1,165 @@
+"""What a worker does for a job: it answers a group of inputs, and writes their rows."""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from bulk.archive_runner import ArchiveRunner
+from bulk.errors import JobError, UnanswerableError
+from bulk.job import Job
+from bulk.manifests import Group, Manifests
+from bulk.outputs import Row, describe_error, write_rows
+from bulk.tries import Tries
+from cluster.requests import WorkerAnswer, WorkerRequest
+from gateway.engine import Kind
+
+# Of what is decoded at a time.
+BATCH_AUDIO_S = 600.0
+
+Input = Mapping[str, Any]
+
+
+@dataclass
+class Tally:
+    """What a step did: rows written, errors among them by their kinds, audio, the time it took."""
+
+    rows: int = 0
+    audio_s: float = 0.0
+    seconds: float = 0.0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Tally") -> None:
+        """Add what another step did."""
+        self.rows += other.rows
+        self.audio_s += other.audio_s
+        self.seconds += other.seconds
+        self.errors.update(other.errors)
+
+
+class Step(ABC):
+    """What a worker does with a task, which is what JSON can say."""
+
+    def __init__(self, job: Job, runner: ArchiveRunner, run: str) -> None:
+        self.job = job
+        self.runner = runner
+        self._tries = job.work / "tries"
+        self._run = run
+
+    @abstractmethod
+    def do(self, task: Mapping[str, Any]) -> Tally:
+        """Do a task; doing it again changes nothing."""
+
+    def tries(self, key: str) -> Tries:
+        """Return the tries of a task in this run."""
+        return Tries(self._tries, self._run, key)
+
+    def stamp(self, row: Row) -> Row:
+        """Return a row of the output with what it was made by."""
+        answers = self.job.answers
+        return {**row, "model": answers.model, "model_digest": answers.digest}
+
+
+class GroupStep(Step):
+    """Answers the inputs of a group, and writes them as one file of the output."""
+
+    schema: pa.Schema
+    speech = False
+
+    def __init__(self, job: Job, runner: ArchiveRunner, run: str) -> None:
+        super().__init__(job, runner, run)
+        if (runner.kind == Kind.SPEECH_RECOGNITION) != self.speech:
+            expected = "of recordings" if self.speech else "of texts"
+            raise JobError(f"{job.archive}: expected a model {expected}, got {runner.kind}.")
+        self._manifests = Manifests(job.work)
+
+    def do(self, task: Mapping[str, Any]) -> Tally:
+        """Answer a group; inputs alone once a worker died with it."""
+        begun_s = time.monotonic()
+        group = Group(**task)
+        inputs = self._manifests.read(group)
+        tries = self.tries(group.key)
+        rows = self._answer_alone(inputs, tries) if tries.again else self._answer(inputs)
+        stamped = [self.stamp(row) for row in rows]
+        self.before_written(group)
+        write_rows(self.job.part(group.key), stamped, self.schema)
+        tries.end()
+        return tally(stamped, time.monotonic() - begun_s)
+
+    @abstractmethod
+    def read(self, given: Input) -> WorkerRequest | None:
+        """Return the request of an input, None where another step answers it.
+
+        Raises `UnanswerableError`.
+        """
+
+    @abstractmethod
+    def write(self, given: Input, content: bytes) -> Row:
+        """Return what a row says of an answer."""
+
+    def work(self, request: WorkerRequest) -> float:
+        """Return what share of a batch a request is, of `BATCH_AUDIO_S`."""
+        return 0.0
+
+    def before_written(self, group: Group) -> None:
+        """Write down what else is known of a group, before its answers are."""
+
+    def _answer_alone(self, inputs: Iterable[Input], tries: Tries) -> Iterator[Row]:
+        for given in inputs:
+            try:
+                tries.begin(given["id"])
+            except UnanswerableError as error:
+                yield {"id": given["id"], **describe_error(error.kind, error.message)}
+            else:
+                yield from self._answer([given])
+
+    def _answer(self, inputs: Iterable[Input]) -> Iterator[Row]:
+        batch: list[tuple[Input, WorkerRequest]] = []
+        size = 0.0
+        for given in inputs:
+            try:
+                request = self.read(given)
+            except UnanswerableError as error:
+                yield {"id": given["id"], **describe_error(error.kind, error.message)}
+                continue
+            if request is None:
+                continue
+            own = self.work(request)
+            if batch and size + own > BATCH_AUDIO_S:
+                yield from self._run_batch(batch)
+                batch, size = [], 0.0
+            batch.append((given, request))
+            size += own
+        yield from self._run_batch(batch)
+
+    def _run_batch(self, batch: Sequence[tuple[Input, WorkerRequest]]) -> Iterator[Row]:
+        if not batch:
+            return
+        begun_s = time.monotonic()
+        answers = self.runner.answer([request for _, request in batch])
+        seconds = round((time.monotonic() - begun_s) / len(batch), 4)
+        for (given, _), answer in zip(batch, answers, strict=True):
+            found = read_error(answer) or self.write(given, answer.body)
+            yield {"id": given["id"], "seconds": seconds, **found}
+
+
+def read_error(answer: WorkerAnswer) -> Row | None:
+    """Return what a row says of an answer that is an error, None of others."""
+    if answer.refusal:
+        return describe_error("PredictionFailed", answer.refusal)
+    if answer.status < 400:
+        return None
+    content = json.loads(answer.body)
+    return describe_error(content["type"], content["message"])
+
+
+def tally(rows: Sequence[Row], seconds: float) -> Tally:
+    """Return what a step did that wrote these rows."""
+    audio_s = sum(row.get("duration") or 0.0 for row in rows)
+    errors = Counter(row["error"]["kind"] for row in rows if row.get("error"))
+    return Tally(len(rows), audio_s, seconds, errors)

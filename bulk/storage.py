@@ -1,0 +1,135 @@
+"""Folders and files on this machine, or in object stores such as `s3://` and `gs://`."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pyarrow import ArrowInvalid, NativeFile
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
+
+from bulk.errors import JobError
+
+# Of a file that has not all of its content: no reader of a folder looks at such names.
+UNFINISHED = "."
+WriteTo = Callable[[str, FileSystem], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder: its file system, and its path within that."""
+
+    files: FileSystem
+    path: str
+
+    def __truediv__(self, name: str) -> "Place":
+        return Place(self.files, f"{self.path.rstrip('/')}/{name}")
+
+    def resolve(self, named: str) -> "Place":
+        """Return what a path of this file system, or an address of any, names."""
+        return open_place(named) if "://" in named else Place(self.files, named)
+
+    @property
+    def name(self) -> str:
+        """Return the last part of its path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    def info(self) -> FileInfo:
+        """Return what it is, its size and its time; of what is not there, too."""
+        return self.files.get_file_info(self.path)
+
+    def exists(self) -> bool:
+        """Tell whether there is something."""
+        return bool(self.info().type != FileType.NotFound)
+
+    def make(self) -> None:
+        """Make a folder of it, unless it is one."""
+        self.files.create_dir(self.path, recursive=True)
+
+    def names(self) -> list[str]:
+        """Return the names of the finished files in a folder, sorted; none where there is none."""
+        found = self.files.get_file_info(FileSelector(self.path, allow_not_found=True))
+        names = [each.base_name for each in found if each.type == FileType.File]
+        return sorted(name for name in names if not name.startswith(UNFINISHED))
+
+    def walk(self) -> Iterator[Sequence[FileInfo]]:
+        """Yield the files of a folder and of those within it, a folder at a time."""
+        folders = [self.path]
+        while folders:
+            found = self.files.get_file_info(FileSelector(folders.pop()))
+            shown = [each for each in found if not each.base_name.startswith((".", "_"))]
+            folders += [each.path for each in shown if each.type == FileType.Directory]
+            yield [each for each in shown if each.type == FileType.File]
+
+    def open(self) -> NativeFile:
+        """Return a file, open for reading."""
+        return self.files.open_input_file(self.path)
+
+    def read(self) -> bytes:
+        """Return the content of a file."""
+        with self.open() as stream:
+            return bytes(stream.read())
+
+    def write(self, content: bytes) -> None:
+        """Write a file; it is there with all of its content, or not at all."""
+
+        def write(path: str, files: FileSystem) -> None:
+            with files.open_output_stream(path) as stream:
+                stream.write(content)
+
+        self.write_by(write)
+
+    def write_by(self, write: WriteTo) -> None:
+        """Let `write` write a file; it is there with all of its content, or not at all.
+
+        Object stores show an object once it is whole.
+        """
+        if not isinstance(self.files, LocalFileSystem):
+            write(self.path, self.files)
+            return
+        final = Path(self.path)
+        unfinished = final.with_name(f"{UNFINISHED}{final.name}.{uuid.uuid4().hex}")
+        try:
+            write(str(unfinished), self.files)
+            with unfinished.open("rb") as written:
+                os.fsync(written.fileno())
+            unfinished.replace(final)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove a file, if there is one."""
+        if self.exists():
+            self.files.delete_file(self.path)
+
+    def remove_unfinished(self) -> None:
+        """Remove what writers that were killed left in a folder."""
+        if isinstance(self.files, LocalFileSystem) and Path(self.path).is_dir():
+            for each in Path(self.path).glob(f"{UNFINISHED}*.*"):
+                each.unlink(missing_ok=True)
+
+
+def open_place(named: str) -> Place:
+    """Return a file or folder by its path on this machine or its address.
+
+    Raises `JobError` for an address of no known kind.
+    """
+    if "://" not in named:
+        return Place(LocalFileSystem(), str(Path(named).expanduser().resolve()))
+    parts = urlsplit(named)
+    try:
+        files = _open_files(f"{parts.scheme}://{parts.netloc}/?{parts.query}".rstrip("?"))
+        return Place(files, f"{parts.netloc}{parts.path}".rstrip("/"))
+    except (ArrowInvalid, OSError) as error:
+        message = f"Expected a path or an address such as s3://bucket/folder: {error}"
+        raise JobError(message) from error
+
+
+@cache
+def _open_files(address: str) -> FileSystem:
+    """Return the one file system of a bucket: each has connections of its own."""
+    files, _ = FileSystem.from_uri(address)
+    return files

@@ -1,0 +1,39 @@
+"""Subtitles beside recordings."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bulk.job import Job
+from bulk.storage import Place
+
+FORMATS = ("vtt", "srt")
+
+
+def write_subtitles(job: Job, path: str, transcript: Mapping[str, Any]) -> None:
+    """Write the subtitles of a recording beside it, in the format that the job asks for, if any.
+
+    `transcript` is the answer as JSON, times in seconds.
+    """
+    if job.subtitles is None:
+        return
+    recording = job.source.resolve(path)
+    # Two recordings may differ in their endings alone.
+    beside = Place(recording.files, f"{recording.path}.{job.subtitles}")
+    beside.write(_writer(job.subtitles)(_read(transcript)).encode())
+
+
+def _writer(form: str) -> Callable[[Any], str]:
+    # Of the archive, whose modules are there once its handler is loaded.
+    from speechtext.speech.subtitles import write_srt, write_vtt
+
+    return {"vtt": write_vtt, "srt": write_srt}[form]
+
+
+def _read(transcript: Mapping[str, Any]) -> Any:
+    from speechtext.speech.transcripts import Transcript, Word
+
+    words = [
+        Word(each["word"], each["start"], each["end"], each["confidence"])
+        for each in transcript["words"]
+    ]
+    return Transcript(transcript["text"], transcript["duration"], words)

@@ -1,0 +1,133 @@
+"""Transcribe thousands of recordings in bulk: beside bare processes, and killed again and again.
+
+The job is done undisturbed, then with kills at random moments: of the command, of a worker, of all
+processes. The outputs are compared row by row. Two processes that only recognise the same
+recordings say what the job's files, its restarts and Ray cost.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
+
+from bulk.archive_runner import ArchiveRunner, unpack_copy
+from bulk.recordings import HEADERS
+from cluster.requests import WorkerRequest
+from repository import ROOT
+from trials.bulk_runs import finish, kill_one, read_output, same_row, start, write_recordings
+
+WORKERS = 2
+BATCH = 32
+KILLS = ("command", "worker", "everything")
+# How long a job is left alone before it is killed: it starts in some ten seconds.
+ALONE_S = (15.0, 40.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trial; return 0 where the outputs are the same."""
+    options = parse_arguments(arguments)
+    with tempfile.TemporaryDirectory(prefix="bulk-trial-") as name:
+        folder = Path(name)
+        source = folder / "recordings"
+        write_recordings(source, options.recordings, long_s=[1500.0])
+        print(f"{options.recordings:,} recordings and one of 25 minutes", flush=True)
+        compare_speed(source, folder, options.archive)
+        kills = run_with_kills(source, folder / "killed", options)
+        return report(folder, kills)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m trials.bulk", description=__doc__)
+    parser.add_argument("--recordings", type=int, default=5000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--archive", default=str(ROOT / "model_store" / "wav2vec2.mar"))
+    return parser.parse_args(arguments)
+
+
+def compare_speed(source: Path, folder: Path, archive: str) -> None:
+    """Do the job undisturbed and recognise in bare processes; tell the rates of both."""
+    bare_s = recognise_bare(source, archive)
+    output = folder / "whole"
+    begun_s = time.monotonic()
+    status = finish(start("transcribe", source, output, "--workers", str(WORKERS)))
+    whole_s = time.monotonic() - begun_s
+    summary = json.loads((output / "_job" / "summary.json").read_text())
+    print(f"exit {status}, {json.dumps(summary)}")
+    print(f"bare processes {bare_s:.1f} s, the job {whole_s:.1f} s with Ray's start and end")
+    print(f"rate of the job over that of bare processes: {bare_s / summary['working_seconds']:.2f}")
+
+
+def recognise_bare(source: Path, archive: str) -> float:
+    """Return how long two processes take that recognise and keep nothing, once they are loaded."""
+    files = sorted(map(str, source.rglob("*.wav")), key=lambda path: Path(path).stat().st_size)
+    context = get_context("spawn")
+    ready, go = context.Barrier(WORKERS + 1), context.Barrier(WORKERS + 1)
+    processes = [
+        context.Process(target=_recognise, args=(archive, files[each::WORKERS], ready, go))
+        for each in range(WORKERS)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    begun_s = time.monotonic()
+    go.wait()
+    for process in processes:
+        process.join()
+    return time.monotonic() - begun_s
+
+
+def _recognise(archive: str, files: Sequence[str], ready: object, go: object) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        runner = ArchiveRunner(unpack_copy(Path(archive), Path(folder)))
+        for barrier in (ready, go):
+            barrier.wait()  # type: ignore[attr-defined]
+        for first in range(0, len(files), BATCH):
+            contents = [Path(path).read_bytes() for path in files[first : first + BATCH]]
+            runner.answer([WorkerRequest(HEADERS, content) for content in contents])
+
+
+def run_with_kills(source: Path, output: Path, options: argparse.Namespace) -> Counter[str]:
+    """Do the job with kills, then to its end; return how many kills there were of each kind."""
+    chance, kills = random.Random(options.seed), Counter[str]()
+    words = ["--workers", str(WORKERS), "--archive", options.archive]
+    process = start("transcribe", source, output, *words)
+    while kills.total() < options.kills:
+        time.sleep(chance.uniform(*ALONE_S))
+        what = chance.choice(KILLS)
+        if process.poll() is None and kill_one(process, what, chance):
+            kills[what] += 1
+            print(f"killed {what}: {len(list(output.glob('part-*')))} groups done", flush=True)
+        if process.poll() is not None or what != "worker":
+            process.wait()
+            process = start("transcribe", source, output, *words)
+        elif (output / "_job" / "summary.json").exists():
+            break
+    print(f"exit {finish(process)}")
+    return kills
+
+
+def report(folder: Path, kills: Counter[str]) -> int:
+    """Tell how the outputs compare; return 0 where they are the same."""
+    whole, killed = read_output(folder / "whole"), read_output(folder / "killed")
+    twice = len(killed) - len({row["id"] for row in killed})
+    lost = {row["id"] for row in whole} - {row["id"] for row in killed}
+    pairs = zip(whole, killed, strict=len(whole) == len(killed))
+    other = [ours["id"] for ours, theirs in pairs if not same_row(ours, theirs)]
+    print(
+        f"{kills.total()} kills ({dict(kills)}): {len(whole):,} rows undisturbed, {len(killed):,}"
+    )
+    print(f"{len(lost)} lost, {twice} twice, {len(other)} other than undisturbed")
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0 if not (lost or twice or other) and len(whole) == len(killed) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

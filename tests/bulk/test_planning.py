@@ -1,0 +1,210 @@
+"""The inputs of jobs: found, written down in groups, and known again."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import csv, parquet
+
+from bulk.errors import JobError
+from bulk.inputs import RECORDING, TEXT, find_recordings, find_texts
+from bulk.job import Answers, Job
+from bulk.manifests import GROUP_BYTES, GROUP_ROWS, Group, Manifests, cut_groups
+from bulk.outputs import TRANSCRIPTS, read_rows, write_rows
+from bulk.planning import Found, plan
+from bulk.run import pending_groups
+from bulk.storage import open_place
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """Return a job on a folder of three recordings, which nobody reads here."""
+    source = tmp_path / "in"
+    for name in ("a.wav", "deep/b.mp3", "deep/er/c.FLAC", "notes.txt", ".hidden/d.wav", "_x/e.wav"):
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    job = Job(
+        open_place(str(source)),
+        open_place(str(tmp_path / "out")),
+        "a.mar",
+        Answers("a", "1.0", "0" * 64, "parquet"),
+    )
+    job.begin()
+    return job
+
+
+def find(job: Job) -> Iterator[Mapping[str, Any]]:
+    return iter(find_recordings(job.source, lambda path: None))
+
+
+def answer_pending(job: Job) -> list[str]:
+    """Write a row for each input that has none; return their ids."""
+    manifests, answered = Manifests(job.work), []
+    for task, count in pending_groups(job):
+        group = Group(**task)
+        inputs = manifests.read(group)
+        assert len(inputs) == count
+        answered += [each["id"] for each in inputs]
+        rows = [{"id": each["id"], "text": str(each["mark"])} for each in inputs]
+        write_rows(job.part(group.key), rows, TRANSCRIPTS)
+    return sorted(answered)
+
+
+def texts_of(job: Job) -> dict[str, str]:
+    rows = [row for name in job.output.names() for row in read_rows(job.output / name)]
+    assert len(rows) == len({row["id"] for row in rows})
+    return {row["id"]: row["text"] for row in rows}
+
+
+def test_recordings_of_a_folder_are_found_by_their_endings(job: Job) -> None:
+    left_out: list[str] = []
+    found = list(find_recordings(job.source, left_out.append))
+    assert sorted(each["id"] for each in found) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
+    assert [Path(each).name for each in left_out] == ["notes.txt"]
+    for each in found:
+        info = Path(each["path"]).stat()
+        assert (each["size"], each["mark"]) == (info.st_size, info.st_mtime_ns)
+
+
+def test_what_is_new_changed_and_gone_is_noticed(job: Job, tmp_path: Path) -> None:
+    assert plan(job, find(job), RECORDING, TRANSCRIPTS) == Found(3, 3, 0)
+    assert answer_pending(job) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
+    assert plan(job, find(job), RECORDING, TRANSCRIPTS) == Found(3, 0, 0)
+    assert answer_pending(job) == []
+    before = texts_of(job)
+    (tmp_path / "in" / "a.wav").write_bytes(b"longer than before")
+    (tmp_path / "in" / "new.ogg").write_bytes(b"1")
+    (tmp_path / "in" / "deep" / "b.mp3").unlink()
+    assert plan(job, find(job), RECORDING, TRANSCRIPTS) == Found(3, 1, 1)
+    # What is gone keeps the row that it has.
+    assert sorted(texts_of(job)) == ["deep/b.mp3", "deep/er/c.FLAC"]
+    assert answer_pending(job) == ["a.wav", "new.ogg"]
+    after = texts_of(job)
+    assert sorted(after) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC", "new.ogg"]
+    assert after["a.wav"] != before["a.wav"]
+    assert after["deep/er/c.FLAC"] == before["deep/er/c.FLAC"]
+
+
+def test_changed_input_is_answered_once_though_it_was_pending(job: Job, tmp_path: Path) -> None:
+    plan(job, find(job), RECORDING, TRANSCRIPTS)
+    os.utime(tmp_path / "in" / "a.wav", ns=(1, 1))
+    assert plan(job, find(job), RECORDING, TRANSCRIPTS) == Found(3, 0, 1)
+    assert answer_pending(job) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
+    assert texts_of(job)["a.wav"] == "1"
+
+
+def test_interrupted_listing_goes_on(job: Job) -> None:
+    def interrupted() -> Iterator[Mapping[str, Any]]:
+        yield from list(find(job))[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plan(job, interrupted(), RECORDING, TRANSCRIPTS)
+    plan(job, find(job), RECORDING, TRANSCRIPTS)
+    assert answer_pending(job) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
+
+
+def test_job_with_other_answers_ends_before_it_begins(job: Job, tmp_path: Path) -> None:
+    job.begin()
+    answers = Answers("a", "1.0", "1" * 64, "parquet")
+    with pytest.raises(JobError, match="whose digest is '0000"):
+        Job(job.source, job.output, job.archive, answers).begin()
+
+
+@given(st.lists(st.integers(-1, 2 * GROUP_BYTES), max_size=200))
+def test_groups_have_all_inputs_once_and_are_small(sizes: list[int]) -> None:
+    rows = [{"id": str(number), "size": size} for number, size in enumerate(sizes)]
+    groups = list(cut_groups(rows))
+    assert [row for group in groups for row in group] == rows
+    for group in groups:
+        assert 1 <= len(group) <= GROUP_ROWS
+        assert len(group) == 1 or sum(row["size"] for row in group) <= GROUP_BYTES
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_recordings_of_a_table(form: str, job: Job, tmp_path: Path) -> None:
+    paths = [
+        "in/a.wav",
+        str(tmp_path / "in/deep/b.mp3"),
+        (tmp_path / "in/a.wav").as_uri(),
+        "no.wav",
+    ]
+    table = pa.table({"id": ["one", "two", "three", "four"], "audio": paths})
+    file = tmp_path / f"table.{form}"
+    write_table(table, file)
+    found = list(find_recordings(open_place(str(file)), lambda path: None))
+    assert [each["id"] for each in found] == ["one", "two", "three", "four"]
+    assert [each["size"] for each in found] == [5, 10, 5, -1]
+    for each in found[:3]:
+        assert job.source.resolve(each["path"]).exists()
+
+
+def write_table(table: pa.Table, file: Path) -> None:
+    if file.suffix == ".parquet":
+        parquet.write_table(table, file)
+    elif file.suffix == ".csv":
+        csv.write_csv(table, file)
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_texts_of_tables(form: str, tmp_path: Path) -> None:
+    table = pa.table({"question": ["Who?", "Where?"], "body": ["Ann left.", "In Ä."]})
+    file = tmp_path / f"texts.{form}"
+    write_table(table, file)
+    place, columns = open_place(str(file)), {"question": "question", "context": "body"}
+    found = list(find_texts(place, columns, lambda path: None))
+    assert [each["id"] for each in found] == [f"texts.{form}:0", f"texts.{form}:1"]
+    assert json.loads(found[1]["fields"]) == {"question": "Where?", "context": "In Ä."}
+    # By the names of the fields, where none are given.
+    (alone,) = {tuple(json.loads(each["fields"])) for each in find_texts(place, {}, print)}
+    assert alone == ("question",)
+    with pytest.raises(JobError, match=r"expected the column nothing, got question, body"):
+        list(find_texts(place, {"text": "nothing"}, print))
+
+
+def test_text_that_is_changed_is_noticed(tmp_path: Path, job: Job) -> None:
+    file = tmp_path / "texts.jsonl"
+    for text, found in (
+        ("good", Found(1, 1, 0)),
+        ("good", Found(1, 0, 0)),
+        ("evil", Found(1, 0, 1)),
+    ):
+        file.write_text(json.dumps({"id": 7, "text": text}))
+        inputs = find_texts(open_place(str(file)), {}, print)
+        assert plan(job, inputs, TEXT, TRANSCRIPTS) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "text,id\nx,1\ny,1\n", "an id for each input, got '1' twice"),
+        (
+            "a.csv",
+            "words\nx\n",
+            "expected a column text or text_pair or question or context, got words",
+        ),
+        ("a.txt", "text\n", "expected a table as parquet, csv"),
+        ("a.parquet", "no Parquet", "expected a table as parquet"),
+    ],
+)
+def test_tables_that_cannot_be_are_refused(
+    name: str, content: str, said: str, job: Job, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(JobError, match=said):
+        plan(job, find_texts(open_place(str(tmp_path / name)), {}, print), TEXT, TRANSCRIPTS)
+
+
+def test_missing_input_is_refused(tmp_path: Path) -> None:
+    for find_in in (find_recordings, lambda place, skip: find_texts(place, {}, skip)):
+        with pytest.raises(JobError, match=r"found nothing at .*missing"):
+            list(find_in(open_place(str(tmp_path / "missing")), print))

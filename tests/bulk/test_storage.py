@@ -1,0 +1,68 @@
+"""Files that are there as a whole or not at all."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+from bulk.errors import JobError
+from bulk.storage import Place, open_place
+
+# Writes half of a file, and is killed.
+KILLED = """
+import os, signal, sys
+from bulk.storage import open_place
+
+def write(path, files):
+    with files.open_output_stream(path) as stream:
+        stream.write(b"half")
+        stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+open_place(sys.argv[1]).write_by(write)
+"""
+
+
+def test_what_a_killed_writer_leaves_is_no_file(tmp_path: Path) -> None:
+    place = open_place(str(tmp_path / "a.parquet"))
+    place.write(b"whole")
+    subprocess.run([sys.executable, "-c", KILLED, place.path], check=False)
+    folder = open_place(str(tmp_path))
+    assert place.read() == b"whole"
+    assert folder.names() == ["a.parquet"]
+    assert len(list(tmp_path.iterdir())) == 2
+    folder.remove_unfinished()
+    assert [each.name for each in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write(path: str, files: LocalFileSystem) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        open_place(str(tmp_path / "a")).write_by(write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_file_systems_write_by_themselves(tmp_path: Path) -> None:
+    files = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    Place(files, "a").write(b"content")
+    assert (tmp_path / "a").read_bytes() == b"content"
+    assert [each.path for each in next(iter(Place(files, "").walk()))] == ["a"]
+
+
+def test_paths_and_addresses(tmp_path: Path) -> None:
+    (tmp_path / "a b.wav").write_bytes(b"1")
+    here, address = open_place(str(tmp_path)), open_place(tmp_path.as_uri())
+    assert here.path == address.path == str(tmp_path)
+    assert here.resolve(f"{tmp_path}/a b.wav").read() == b"1"
+    assert here.resolve(f"file://{tmp_path}/a b.wav").read() == b"1"
+    bucket = open_place("s3://bucket/some/folder?region=eu-west-1")
+    assert (bucket.files.type_name, bucket.path) == ("s3", "bucket/some/folder")
+    assert (bucket / "a").path == "bucket/some/folder/a"
+    assert open_place("gs://anonymous@bucket/a").files.type_name == "gcs"
+    with pytest.raises(JobError, match=r"s3://bucket/folder"):
+        open_place("ftp://host/folder")
