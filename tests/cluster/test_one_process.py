@@ -191,7 +191,10 @@ def test_handler_that_cannot_load_ends_it_with_a_sentence(tmp_path: Path) -> Non
         (["nobody"], "error: Expected nobody in STORE, got small."),
         (["--model-store", "STORE/missing"], "error: Expected a model store, got no folder STORE/"),
         (["--model-store", "STORE/empty"], "error: Expected archives in STORE/empty, got none."),
-        (["--gateway-config", "STORE/gateway.yaml"], "error: gateway.yaml: expected a number"),
+        (
+            ["--gateway-config", "STORE/gateway.yaml"],
+            "error: gateway.yaml: port: input should",
+        ),
     ],
 )
 def test_mistake_of_the_command_line_ends_it_with_a_sentence(
@@ -199,6 +202,7 @@ def test_mistake_of_the_command_line_ends_it_with_a_sentence(
 ) -> None:
     write_archive(tmp_path / "small", HANDLER.replace("LOADING_S", "0"))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "gateway.yaml").write_text("port: many\n")
     given = [each.replace("STORE", str(tmp_path)) for each in names]
     said = failed("--model-store", str(tmp_path), *given)
     assert said.startswith(message.replace("STORE", str(tmp_path)))
