@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.archive_imports import ArchiveImports
-from cluster.archives import Archive, ArchiveError, find_archives, open_archive
+from cluster.archives import Archive, ArchiveError, BatchLimits, find_archives, open_archive
 from cluster.front_end import FrontEnd, full_queue
 from cluster.measures import choose_measure
 from cluster.requests import WorkerAnswer, WorkerRequest
@@ -74,6 +74,10 @@ class LocalModels:
         if archive.name in self._local:
             raise ArchiveError(f"{archive.name}: expected one archive of that name, got two.")
         self._local[archive.name] = _serve(archive, worker)
+
+    def batch_limits(self, name: str) -> BatchLimits:
+        """Return how the batches of a model are bounded."""
+        return self._local[name].served.limits
 
     @property
     def hanging(self) -> list[str]:

@@ -49,9 +49,10 @@ class ArchiveWorker:
         with self._around():
             self._begun_s = time.monotonic()
             try:
-                hear(self._service.predict(messages))
+                answers = self._service.predict(messages)
             finally:
                 self._begun_s = None
+            hear(answers)
 
 
 class _Ear:
