@@ -20,7 +20,7 @@ DEMO = "bert_seq_classification"
 HANDLER = """
 import time
 
-SECONDS = {"short": 1.5, "hang": 6}
+SECONDS = {"short": 3, "hang": 9}
 
 
 class Handler:
@@ -159,7 +159,7 @@ def test_batch_that_hangs_does_not_keep_the_process(
         process.wait_for("/readyz", 200)
         running = ask_meanwhile(pool, process, "hang")
         process.process.send_signal(signal.SIGTERM)
-        assert process.process.wait(4) == 0
+        assert process.process.wait(7) == 0
         assert running.result().status_code == 500
 
 
