@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from fastapi import FastAPI
 
 from cluster.archives import Archive, ArchiveError, find_archives, open_archive
 from cluster.local import LocalEngine, LocalModels, load_worker
@@ -36,18 +37,27 @@ def serve_in_one_process(store: Path, names: Sequence[str], settings: Settings) 
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="archives-", ignore_cleanup_errors=True) as folder:
         loading = Loading(engine.local, list(paths.values()), Path(folder))
+        _serve_while_loading(loading, app, settings)
+    return _leave(loading, engine.local)
+
+
+def _serve_while_loading(loading: "Loading", app: FastAPI, settings: Settings) -> None:
+    with suppress(KeyboardInterrupt):
         loading.start()
         try:
-            with suppress(KeyboardInterrupt):
-                serve(app, settings)
+            serve(app, settings)
         except SystemExit:
             # A server that was told to stop before it had started says so by this.
             if not loading.said:
                 raise
+
+
+def _leave(loading: "Loading", models: LocalModels) -> int:
+    """Say what was wrong, and return the exit status."""
+    status = 1 if loading.said else 0
     if loading.said:
         print(f"error: {loading.said}", file=sys.stderr)  # noqa: T201
-    status = 1 if loading.said else 0
-    if loading.is_alive() or engine.local.busy:
+    if loading.is_alive() or models.busy:
         # Neither a load nor a batch that hangs can be ended, and Python would wait for them.
         sys.stdout.flush()
         sys.stderr.flush()
