@@ -63,20 +63,30 @@ def read_response_timeout_s(keys: Mapping[str, Any]) -> float:
 
 
 def find_archives(store: Path) -> dict[str, Path]:
-    """Return the archives of a model store by name, in any of the archiver's three formats."""
+    """Return the archives of a model store by name, in any of the archiver's three formats.
+
+    A store may be an unpacked archive itself.
+    """
+    if (store / MANIFEST).is_file():
+        return {store.name: store}
     found = {}
     for path in sorted(store.iterdir()):
-        suffix = next((each for each in SUFFIXES if path.name.endswith(each)), "")
-        if suffix or (path / MANIFEST).is_file():
-            found[path.name.removesuffix(suffix)] = path
+        if path.name.endswith(SUFFIXES) or (path / MANIFEST).is_file():
+            found[_name(path)] = path
     return found
+
+
+def _name(path: Path) -> str:
+    """Return a file's name without the suffix of an archive; names may have dots."""
+    return path.name.removesuffix(next(filter(path.name.endswith, SUFFIXES), ""))
 
 
 def open_archive(path: Path, workspace: Path) -> Archive:
     """Return an archive, unpacked below `workspace` where it is not; raises `ArchiveError`."""
-    folder = path if path.is_dir() else workspace / path.name.partition(".")[0]
+    folder = path if path.is_dir() else workspace / _name(path)
     if folder != path:
         _unpack(path, folder)
+        folder = _within(folder)
     try:
         model = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["model"]
         config = model.get("configFile")
@@ -85,6 +95,11 @@ def open_archive(path: Path, workspace: Path) -> Archive:
         return Archive(folder, model["modelName"], version, model["handler"], keys or {})
     except (OSError, ValueError, LookupError, yaml.YAMLError) as error:
         raise ArchiveError(f"{path.name}: expected an archive of TorchServe's.") from error
+
+
+def _within(folder: Path) -> Path:
+    """Return where an archive's files are: the archiver's .tar.gz has a folder around them."""
+    return next((each.parent.parent for each in folder.glob(f"*/{MANIFEST}")), folder)
 
 
 def _unpack(path: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Serve archives with Ray, on this machine, or write the YAML that a cluster takes."""
+"""Serve archives on this machine, with Ray or in one process, or write the YAML of a cluster."""
 
 import argparse
 import json
@@ -19,17 +19,23 @@ from cluster.serve_config import write_config
 from gateway.settings import CONFIG_FILE, SettingsError, read_settings
 
 COMMANDS = ("up", "config")
+ENGINES = ("ray", "process")
+# Where Ray serves on this machine, unless the command line says otherwise.
+HOST, PORT = "127.0.0.1", 8000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal, or print a configuration; return the exit status."""
     options = parse_arguments(arguments)
     try:
+        if options.engine == "process":
+            return serve_process(options)
         config = make_config(options)
         if options.command == "config":
             print(yaml.safe_dump(config, sort_keys=False), end="")  # noqa: T201
             return 0
-        return serve_here(find_each(config, Path(options.model_store)), options.host, options.port)
+        here = find_each(config, Path(options.model_store))
+        return serve_here(here, options.host or HOST, options.port or PORT)
     except (ArchiveError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -40,15 +46,21 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
     parser.add_argument("command", choices=COMMANDS, help="serve here, or print serve's YAML")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="default all")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="ray", help="up: what runs the archives, default ray"
+    )
     parser.add_argument("--configs", type=Path, default=ROOT / "model_configs")
     parser.add_argument(
         "--model-store", default=str(ROOT / "model_store"), help="where each node has the archives"
     )
     parser.add_argument("--gateway-config", type=Path, default=CONFIG_FILE)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--host", help=f"default {HOST}; of a process, gateway.yaml's")
+    parser.add_argument("--port", type=int, help=f"default {PORT}, or likewise")
     # So that options may come before the names of models.
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    if options.command == "config" and options.engine != "ray":
+        parser.error("config writes what Ray takes: expected --engine ray")
+    return options
 
 
 def make_config(options: argparse.Namespace) -> dict[str, Any]:
@@ -80,6 +92,19 @@ def find_each(config: Mapping[str, Any], store: Path) -> dict[str, Any]:
             arguments["archive"] = str(found[name])
         applications.append({**application, "args": arguments})
     return {**config, "applications": applications}
+
+
+def serve_process(options: argparse.Namespace) -> int:
+    """Serve the archives of a model store in this process until a signal ends it.
+
+    Raises `ArchiveError` or `SettingsError`.
+    """
+    given = {"host": options.host, "port": options.port}
+    changes = {name: value for name, value in given.items() if value is not None}
+    settings = read_settings(options.gateway_config, changes)
+    from cluster.one_process import serve_in_one_process
+
+    return serve_in_one_process(Path(options.model_store), options.models, settings)
 
 
 def serve_here(config: Mapping[str, Any], host: str, port: int) -> int:

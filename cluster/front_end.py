@@ -14,6 +14,8 @@ from gateway.request_context import ID_HEADER, request_id, trace_headers
 
 DOORS = {"predictions": "False", "explanations": "True"}
 STREAMED = ("text/event-stream", "application/x-ndjson")
+# When to try again where every worker is busy.
+BUSY_S = 1
 
 
 class Models(Catalogue, Protocol):
@@ -43,6 +45,16 @@ class RefusalError(Exception):
         said = {"code": self.status, "type": self.kind, "message": self.message}
         headers = {"content-type": "application/json"} | self.headers
         return WorkerAnswer(self.status, list(headers.items()), json.dumps(said, indent=2).encode())
+
+
+def full_queue() -> RefusalError:
+    """Return why a request is refused when a model has too many already."""
+    return RefusalError(
+        503,
+        "ServiceUnavailableException",
+        "Expected a place in the model's queue; it is full. Try again.",
+        {"retry-after": str(BUSY_S)},
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException, ReplicaUn
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from cluster.front_end import RefusalError
+from cluster.front_end import BUSY_S, RefusalError, full_queue
 from cluster.requests import WorkerAnswer, WorkerRequest
 from gateway.contract.catalogue import KeptCatalogue
 from gateway.contract.descriptions import read_description
@@ -20,8 +20,6 @@ from gateway.engine import Description, Model, ModelVersion
 # The name of the one deployment of a model's application.
 DEPLOYMENT = "Model"
 SESSION_HEADER = "ts_request_sequence_id"
-# When to try again where every replica is busy.
-BUSY_S = 1
 
 
 class RayModels(KeptCatalogue):
@@ -85,12 +83,7 @@ def as_refusals() -> Iterator[None]:
     try:
         yield
     except BackPressureError as error:
-        raise RefusalError(
-            503,
-            "ServiceUnavailableException",
-            "Expected a place in the model's queue; it is full. Try again.",
-            {"retry-after": str(BUSY_S)},
-        ) from error
+        raise full_queue() from error
     except (RayActorError, ReplicaUnavailableError) as error:
         raise RefusalError(507, "InternalServerException", "Worker died.") from error
     except RayServeException as error:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -50,12 +49,16 @@ class ServedModel:
         # Handlers are called from one thread, as in a worker.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._batches: asyncio.Task[None] | None = None
-        self._begun_s: float | None = None
 
     @property
     def busy_s(self) -> float:
         """Return for how long the batch that runs has been running, 0 where none does."""
-        return time.monotonic() - self._begun_s if self._begun_s is not None else 0.0
+        return self._worker.busy_s
+
+    @property
+    def waiting(self) -> int:
+        """Return how many requests wait for a batch."""
+        return self._queue.qsize() + (self._next is not None)
 
     async def answer(self, request: WorkerRequest) -> WorkerAnswer:
         """Return the answer to a request, its parts together."""
@@ -92,9 +95,7 @@ class ServedModel:
         while True:
             batch = [each for each in await self._gather() if not each.left]
             if batch:
-                self._begun_s = time.monotonic()
                 await loop.run_in_executor(self._thread, self._run, batch, loop)
-                self._begun_s = None
 
     def _run(self, batch: Sequence[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
         """Answer a batch, in the worker's thread."""

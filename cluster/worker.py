@@ -1,5 +1,6 @@
 """A TorchServe worker in this process: an archive's handler within TorchServe's own Python code."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -25,6 +26,16 @@ class ArchiveWorker:
     def __init__(self, service: Service, around: Around = nullcontext) -> None:
         self._service = service
         self._around = around
+        self._begun_s: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Return for how long the batch that runs has been running, 0 where none does.
+
+        What a batch waits for those of other archives before it does not count.
+        """
+        begun_s = self._begun_s
+        return time.monotonic() - begun_s if begun_s is not None else 0.0
 
     def answer(self, requests: Sequence[WorkerRequest], tell: Tell) -> None:
         """Answer a batch; `tell` hears of each answer, and of its parts before it."""
@@ -36,7 +47,12 @@ class ArchiveWorker:
         messages = [as_message(request, str(number)) for number, request in enumerate(requests)]
         self._service.set_cl_socket(_Ear(hear))
         with self._around():
-            hear(self._service.predict(messages))
+            self._begun_s = time.monotonic()
+            try:
+                answers = self._service.predict(messages)
+            finally:
+                self._begun_s = None
+            hear(answers)
 
 
 class _Ear:

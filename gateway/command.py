@@ -29,7 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout)
     serve(app, settings)
     return 0
 
@@ -59,6 +58,7 @@ def _absolute(path: str) -> str:
 
 def serve(app: FastAPI, settings: Settings) -> None:
     """Serve until a signal ends it, and then let what runs come to its end."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout)
     uvicorn.run(
         app,
         host=settings.host,

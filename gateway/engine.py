@@ -197,6 +197,9 @@ class Engine(Protocol):
     async def model(self, name: str) -> Model:
         """Return one of them, as it was last known; raises `ModelNotFoundError`."""
 
+    async def check_alive(self) -> None:
+        """Return unless this process has to be started again; then raises `UnavailableError`."""
+
     async def aclose(self) -> None:
         """Close the connections."""
 

@@ -18,7 +18,8 @@ def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG0
 
     @router.get("/livez")
     async def live() -> dict[str, Any]:
-        """Tell that the gateway runs, whatever the engine does."""
+        """Tell that the gateway runs, and an engine within it, whether models are ready or not."""
+        await engine.check_alive()
         return {"status": "alive"}
 
     @router.get("/readyz")

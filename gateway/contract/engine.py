@@ -95,6 +95,9 @@ class ContractEngine:
         """Return one of them; raises `ModelNotFoundError`."""
         return await self._catalogue.model(name)
 
+    async def check_alive(self) -> None:
+        """Return: an engine outside this process is no better after this one's restart."""
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._catalogue.aclose()

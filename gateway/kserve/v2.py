@@ -56,6 +56,7 @@ def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG0
     @router.get("/v2/health/live")
     async def live() -> dict[str, bool]:
         """Tell that the server runs."""
+        await engine.check_alive()
         return {"live": True}
 
     @router.get("/v2/health/ready")

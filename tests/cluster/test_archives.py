@@ -18,6 +18,9 @@ def store(tmp_path: Path) -> Path:
     shutil.make_archive(str(tmp_path / "zipped"), "zip", folder)
     (tmp_path / "zipped.zip").rename(store / "zipped.mar")
     with tarfile.open(store / "tarred.tar.gz", "w:gz") as tarred:
+        # As the archiver does it.
+        tarred.add(folder, "small")
+    with tarfile.open(store / "v1.0.tar.gz", "w:gz") as tarred:
         tarred.add(folder, ".")
     (store / "notes.txt").write_text("no archive")
     return store
@@ -25,7 +28,7 @@ def store(tmp_path: Path) -> Path:
 
 def test_every_format_is_opened(store: Path, tmp_path: Path) -> None:
     found = find_archives(store)
-    assert sorted(found) == ["as_folder", "tarred", "zipped"]
+    assert sorted(found) == ["as_folder", "tarred", "v1.0", "zipped"]
     for name, path in found.items():
         archive = open_archive(path, tmp_path / "unpacked")
         assert (archive.name, archive.version) == ("small", "2.1")
@@ -33,6 +36,10 @@ def test_every_format_is_opened(store: Path, tmp_path: Path) -> None:
         assert archive.response_timeout_s == 120
         assert (archive.folder / "small_handler.py").is_file()
         assert (archive.folder == path) == (name == "as_folder")
+
+
+def test_store_may_be_an_archive_itself(store: Path) -> None:
+    assert find_archives(store / "as_folder") == {"as_folder": store / "as_folder"}
 
 
 def test_what_is_no_archive_is_refused_in_a_sentence(tmp_path: Path) -> None:

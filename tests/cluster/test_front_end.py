@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.local import LocalEngine
+from cluster.archives import ArchiveError
+from cluster.local import LocalEngine, LocalModels
 from gateway.engine import (
     AudioFormat,
     EngineError,
@@ -125,3 +127,41 @@ def test_session_of_a_model_that_is_not_live(act: Callable[..., Any]) -> None:
 
     with pytest.raises(InternalError, match="live speech"):
         act(speak)
+
+
+def test_more_than_may_wait_are_refused(tmp_path: Path) -> None:
+    archive, worker = load_small(tmp_path / "archive", cluster={"max_queued_requests": 2})
+
+    async def run() -> list[tuple[int, str]]:
+        engine = LocalEngine({archive: worker})
+        try:
+            await engine.models()
+            running = asyncio.create_task(engine.answer("small", Request(b"wait", BYTES)))
+            await asyncio.sleep(0.1)
+            waiting = [
+                asyncio.create_task(engine.answer("small", Request(b"more", BYTES)))
+                for _ in range(2)
+            ]
+            await asyncio.sleep(0.01)
+            target = b"/predictions/small"
+            request = ForwardedRequest("POST", target, [("content-type", BYTES)], None)
+            async with await engine.forward(request) as refused:
+                said = refused.status, refused.headers["retry-after"]
+            answers = await asyncio.gather(running, *waiting)
+            return [said, *((each.status, each.body.decode()) for each in answers)]
+        finally:
+            await engine.aclose()
+
+    answered = [(200, "wait:1"), (200, "more:1"), (200, "more:1")]
+    assert asyncio.run(run()) == [(503, "1"), *answered]
+
+
+def test_work_of_a_batch_is_bounded_as_on_ray(tmp_path: Path) -> None:
+    archive, worker = load_small(tmp_path / "archive", cluster={"max_batch_work": 3.0})
+    models = LocalModels({archive: worker})
+    assert models.batch_limits("small").most_work == 3
+    with pytest.raises(ArchiveError, match="expected one archive of that name"):
+        models.add(archive, worker)
+    archive, worker = load_small(tmp_path / "wrong", cluster={"gpu": 1})
+    with pytest.raises(ArchiveError, match=r"small\.yaml: cluster\.gpu: "):
+        LocalModels({archive: worker})
