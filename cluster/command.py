@@ -16,7 +16,7 @@ import yaml
 from cluster.archives import ArchiveError, find_archives
 from cluster.own_ray import ROOT, prepare_environment
 from cluster.serve_config import write_config
-from gateway.settings import CONFIG_FILE, SettingsError, read_settings
+from gateway.settings import CONFIG_FILE, Settings, SettingsError, read_settings
 
 COMMANDS = ("up", "config")
 ENGINES = ("ray", "process")
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "config":
             print(yaml.safe_dump(config, sort_keys=False), end="")  # noqa: T201
             return 0
-        here = find_each(config, Path(options.model_store))
-        return serve_here(here, options.host or HOST, options.port or PORT)
+        settings = read_gateway(options, {"host": HOST, "port": PORT})
+        return serve_here(find_each(config, Path(options.model_store)), settings)
     except (ArchiveError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -99,26 +99,30 @@ def serve_process(options: argparse.Namespace) -> int:
 
     Raises `ArchiveError` or `SettingsError`.
     """
-    given = {"host": options.host, "port": options.port}
-    changes = {name: value for name, value in given.items() if value is not None}
-    settings = read_settings(options.gateway_config, changes)
     from cluster.one_process import serve_in_one_process
 
+    settings = read_gateway(options, {})
     return serve_in_one_process(Path(options.model_store), options.models, settings)
 
 
-def serve_here(config: Mapping[str, Any], host: str, port: int) -> int:
+def read_gateway(options: argparse.Namespace, changes: Mapping[str, Any]) -> Settings:
+    """Return the settings of the gateway, those of the command line over others."""
+    given = {name: getattr(options, name) for name in ("host", "port")}
+    said = {name: value for name, value in given.items() if value is not None}
+    return read_settings(options.gateway_config, {**changes, **said})
+
+
+def serve_here(config: Mapping[str, Any], settings: Settings) -> int:
     """Serve on a Ray of this process's own until a signal ends it; nothing is left then."""
     prepare_environment()
     # Also where whoever started this ignores them.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        from cluster.embedded import embedded_ray
+        from cluster.embedded import embedded_ray, serve_gateway
 
-        with embedded_ray(config, Path(folder), host, port):
+        with embedded_ray(config, Path(folder)):
             # Ray has handlers of its own.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            print(f"Open http://{host}:{port}", flush=True)  # noqa: T201
-            signal.pause()
+            serve_gateway(settings)
     return 0

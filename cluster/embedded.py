@@ -13,21 +13,27 @@ from ray.serve.schema import ApplicationStatus
 
 from cluster.application import BUILDERS
 from cluster.archives import ArchiveError
+from cluster.front_end import FrontEnd
 from cluster.own_ray import start_ray
+from cluster.ray_models import RayModels
+from gateway.app import build_app
+from gateway.command import serve as serve_app
+from gateway.contract.engine import ContractEngine
+from gateway.settings import Settings
 
 START_TIMEOUT_S = 600.0
 ASK_EVERY_S = 0.5
 
 
 @contextmanager
-def embedded_ray(config: Mapping[str, Any], folder: Path, host: str, port: int) -> Iterator[None]:
-    """Serve the applications of a configuration while the block runs, once all of them are ready.
+def embedded_ray(config: Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Run the models of a configuration while the block runs, once all of them are ready.
 
     Ray is on this machine alone, and what it writes is below `folder`. Raises `ArchiveError` with
     what Ray says of the first application that cannot be.
     """
     try:
-        _deploy(config, folder, host, port)
+        _deploy(config, folder)
         yield
     finally:
         # Ray has no types for it.
@@ -36,17 +42,27 @@ def embedded_ray(config: Mapping[str, Any], folder: Path, host: str, port: int) 
         ray.shutdown()
 
 
-def _deploy(config: Mapping[str, Any], folder: Path, host: str, port: int) -> None:
-    applications = config["applications"]
+def serve_gateway(settings: Settings) -> None:
+    """Serve the gateway before Ray's models, in this process, until a signal ends it."""
+    models = RayModels(settings.models_refresh_s)
+    app = build_app(settings, ContractEngine(FrontEnd(models), models))
+    scheme = "https" if settings.certificate_file else "http"
+    print(f"Open {scheme}://{settings.host}:{settings.port}", flush=True)  # noqa: T201
+    serve_app(app, settings)
+
+
+def _deploy(config: Mapping[str, Any], folder: Path) -> None:
+    applications = [each for each in config["applications"] if "archive" in each["args"]]
     # One machine is all there is: its replicas share the cores, as TorchServe's workers do.
     cpus = max(os.cpu_count() or 1, round(sum(map(_cpus, applications))))
     start_ray(folder, cpus)
-    serve.start(http_options={"host": host, "port": port}, logging_config=config["logging_config"])
+    # The gateway of this process is all that listens: no proxies of Ray's.
+    serve.start(proxy_location="Disabled", logging_config=config["logging_config"])
     targets = [
         serve.RunTarget(
             BUILDERS[each["import_path"]](each["args"]),
             name=each["name"],
-            route_prefix=each["route_prefix"],
+            route_prefix=None,
         )
         for each in applications
     ]

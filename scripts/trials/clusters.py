@@ -1,5 +1,6 @@
 """A Ray on this machine, as `make cluster` starts it."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -41,16 +42,21 @@ def run_cluster(
             command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        _wait(process, log)
+        _wait(process, log, port)
         yield RunningCluster(f"http://127.0.0.1:{port}", process, log)
     finally:
         process.terminate()
         process.wait(STOP_TIMEOUT_S)
 
 
-def _wait(process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait(process: "subprocess.Popen[bytes]", log: Path, port: int) -> None:
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    while "Open http" not in log.read_text():
+    while "Open http" not in log.read_text() or not _listens(port):
         if process.poll() is not None or time.monotonic() > deadline_s:
             raise ServerError(log.read_text())
         time.sleep(0.2)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
