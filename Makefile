@@ -38,7 +38,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lm telemetry model-parallel serve stop cluster transcribe annotate archive test lint types demo-models demo-scores \
-	benchmark doctor fuzz chaos soak front-door bulk-trial docs lock clean
+	benchmark doctor fuzz chaos soak front-door bulk-trial cluster-trial docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,7 +124,13 @@ front-door: $(READY)  ## break and load the gateway; REQUESTS=5000, SEED=1, MINU
 		$(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 bulk-trial: $(VENV)/.extra-cluster  ## transcribe 5,000 recordings, killed twenty times on the way; SEED=1
+	@$(BIN)/python scripts/build_archives.py wav2vec2
 	@$(BIN)/python -m trials.bulk $(if $(SEED),--seed $(SEED))
+
+cluster-trial: $(VENV)/.extra-cluster  ## load a Ray of three nodes while replicas come, go and die
+	@$(BIN)/python scripts/build_archives.py bert_seq_classification \
+		bert_token_classification emformer_asr_live
+	@$(BIN)/python -m trials.ray_nodes
 
 docs: $(VENV)/.group-docs  ## build the documentation as a site in .build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

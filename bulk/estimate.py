@@ -65,7 +65,7 @@ def _try(job: Job, step: str, sample: Sequence[Input], schema: pa.Schema) -> Tal
     with tempfile.TemporaryDirectory(prefix="bulk-") as folder:
         archive = unpack_copy(Path(job.archive), Path(folder))
         output = open_place(f"{folder}/output")
-        trial = replace(job, output=output, subtitles=None, cut_s=float("inf"))
+        trial = replace(job, output=output, subtitles=None)
         trial.begin()
         manifests = Manifests(trial.work)
         manifests.add(sample, schema)

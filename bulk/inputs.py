@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
+from math import ceil
 from typing import Any
 
 import pyarrow as pa
@@ -21,13 +22,33 @@ ROWS = 1024
 # Of a column with the paths of recordings: what datasets of speech call it.
 PATH_COLUMNS = ("path", "audio", "audio_filepath", "file")
 # `mark` is another where the content is: the time of a file, a hash of a text.
+# A long recording is recognised in several `stretches`.
 RECORDING = pa.schema(
-    [("id", pa.string()), ("path", pa.string()), ("size", pa.int64()), ("mark", pa.int64())]
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("size", pa.int64()),
+        ("mark", pa.int64()),
+        ("stretches", pa.int32()),
+    ]
 )
 TEXT = pa.schema(
-    [("id", pa.string()), ("fields", pa.string()), ("size", pa.int64()), ("mark", pa.int64())]
+    [
+        ("id", pa.string()),
+        ("fields", pa.string()),
+        ("size", pa.int64()),
+        ("mark", pa.int64()),
+        ("stretches", pa.int32()),
+    ]
 )
 
+# What a second of a recording takes at least in most files: 16 kHz samples, half of them in FLAC, a
+# megabit of video, else 32 kilobits of speech.
+BYTES_PER_S = dict.fromkeys(("aif", "aifc", "aiff", "au", "caf", "snd", "w64", "wav"), 32_000)
+BYTES_PER_S |= {"flac": 16_000} | dict.fromkeys(("mkv", "mov", "mp4", "webm"), 125_000)
+COMPRESSED_BYTES_PER_S = 4_000
+# A worker that recognises one of them decodes the whole.
+MOST_STRETCHES = 32
 # What requests to text models are made of.
 TEXT_FIELDS = ("text", "text_pair", "question", "context")
 
@@ -36,20 +57,30 @@ Skip = Callable[[str], None]
 Input = Mapping[str, Any]
 
 
-def find_recordings(source: Place, skip: Skip) -> Iterator[Input]:
+def find_recordings(source: Place, cut_s: float, skip: Skip) -> Iterator[Input]:
     """Yield the recordings of a folder, by their endings, or those that a table names.
 
-    Raises `JobError` for what is neither.
+    Stretches of a long one have about `cut_s`, as far as its size tells. Raises `JobError` for what
+    is neither.
     """
     kind = source.info().type
     if kind == FileType.Directory:
-        yield from _in_folder(source, skip)
+        found = _in_folder(source, skip)
     elif kind == FileType.File:
-        yield from _in_table(source)
+        found = _in_table(source)
     else:
         raise JobError(
             f"Expected a folder or a table of recordings, found nothing at {source.path}."
         )
+    for each in found:
+        yield {**each, "stretches": count_stretches(each["path"], each["size"], cut_s)}
+
+
+def count_stretches(path: str, size: int, cut_s: float) -> int:
+    """Return into how many stretches of about `cut_s` a file is cut; nobody opens it for that."""
+    kind = path.rpartition(".")[2].lower()
+    stretches = ceil(size / BYTES_PER_S.get(kind, COMPRESSED_BYTES_PER_S) / cut_s)
+    return min(max(1, stretches), MOST_STRETCHES)
 
 
 def _in_folder(source: Place, skip: Skip) -> Iterator[Input]:
@@ -139,7 +170,8 @@ def find_texts(source: Place, columns: Mapping[str, str], skip: Skip) -> Iterato
             chosen = _choose_columns(table.name, row, columns)
             name = str(row.get("id", f"{table.name}:{number}"))
             fields = json.dumps({field: row[column] for field, column in chosen.items()})
-            yield {"id": name, "fields": fields, "size": len(fields), "mark": _mark(fields)}
+            known = {"size": len(fields), "mark": _mark(fields), "stretches": 1}
+            yield {"id": name, "fields": fields, **known}
 
 
 def _mark(fields: str) -> int:

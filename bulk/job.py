@@ -36,7 +36,8 @@ class Answers:
 class Job:
     """A job: its input and output, the archive by its path on each node, and what it answers.
 
-    A recording that is longer than `cut_s` is cut. `subtitles` is a format of the library's.
+    Long recordings are cut into stretches of about `cut_s`. `subtitles` has a format of the
+    library's.
     """
 
     source: Place
@@ -52,14 +53,13 @@ class Job:
         return self.output / WORK
 
     @property
-    def long(self) -> Place:
-        """Return the folder with lists of the recordings that are cut."""
-        return self.work / "long"
-
-    @property
     def stretches(self) -> Place:
         """Return the folder with what was found in their stretches."""
         return self.work / "stretches"
+
+    def stretch(self, key: str, number: int) -> Place:
+        """Return the file of what was found in a stretch of the recording of a group."""
+        return self.stretches / f"{key}-{number}"
 
     def part(self, key: str) -> Place:
         """Return the file of the output that a group's answers are in."""
@@ -74,7 +74,7 @@ class Job:
         # As it is read back.
         own = json.loads(json.dumps(asdict(self.answers)))
         if not file.exists():
-            for folder in (self.work, self.work / "tries", self.long, self.stretches):
+            for folder in (self.work, self.work / "tries", self.stretches):
                 folder.make()
             file.write(json.dumps(own, indent=1).encode())
             return

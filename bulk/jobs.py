@@ -39,7 +39,7 @@ KINDS = {
         "recordings",
         RECORDING,
         TRANSCRIPTS,
-        lambda job, skip: find_recordings(job.source, skip),
+        lambda job, skip: find_recordings(job.source, job.cut_s, skip),
         "wav2vec2",
     ),
     "annotate": Kind(

@@ -1,14 +1,12 @@
-"""Recordings that are cut, so that several workers recognise one, and joined again.
+"""Recordings that several workers recognise, each a stretch, and one of them as a whole.
 
-A worker recognises a stretch: a range of the chunks that a long recording is cut into anyway. What
-it finds, the emission, goes into a file; another worker decodes all of them as one, so that the
-transcript is that of a worker alone.
+A stretch is a range of the chunks that a long recording is cut into anyway. What is found there,
+the emission, goes into a file. Whoever sees that all of them are there decodes them as one, so that
+the transcript is that of a worker alone.
 """
 
 import io
-import itertools
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,58 +18,47 @@ from bulk.archive_runner import ArchiveRunner
 from bulk.errors import UnanswerableError
 from bulk.files import read_recording
 from bulk.job import Job
+from bulk.manifests import Group, Manifests
 from bulk.outputs import TRANSCRIPTS, Row, describe_error, write_rows
 from bulk.steps import Step, Tally, tally
 from bulk.storage import Place
 from bulk.subtitles import write_subtitles
-from cluster.measures import measure_audio
-from cluster.requests import WorkerRequest
 
-# What a container says of its length may be a little off.
-CLOSE = 0.9
+NOTHING = np.empty((0, 0), np.float32)
 
 
-class Cutter:
+class StretchRecognizer:
     """Recognises recordings in stretches, with the recogniser of an archive."""
 
-    def __init__(self, recognizer: Any, most_s: float, cut_s: float) -> None:
+    def __init__(self, recognizer: Any, most_s: float) -> None:
         self._recognizer = recognizer
         self._most_s = most_s
-        self._cut_s = cut_s
 
     @classmethod
-    def of(cls, handler: Any, cut_s: float) -> Self | None:
+    def of(cls, handler: Any) -> Self | None:
         """Return that of a handler, None where its model goes from start to end."""
         recognizer = getattr(handler, "recognizer", None)
         if not hasattr(recognizer, "compute_stretch"):
             return None
-        return cls(recognizer, handler.max_audio_s, cut_s)
+        return cls(recognizer, handler.max_audio_s)
 
-    def cut(self, request: WorkerRequest) -> dict[str, Any] | None:
-        """Return the samples and the stretches of a recording to be cut, None of another.
+    def recognize(self, audio: bytes, number: int, count: int) -> tuple[np.ndarray, int]:
+        """Return the emission of one of `count` stretches, and the samples of the whole.
 
-        Stretches are ranges of chunks.
+        An emission has shape (frames, labels). Raises `UnanswerableError`.
         """
-        if 0 < measure_audio(request) < CLOSE * self._cut_s:
-            return None
-        try:
-            samples = len(self._decode(request.body))
-        except UnanswerableError:
-            # Its request will say so.
-            return None
-        count = math.ceil(samples / self._recognizer.sample_rate_hz / self._cut_s)
-        if count == 1:
-            return None
-        chunks = self._recognizer.count_chunks(samples)
-        bounds = sorted({round(each * chunks / count) for each in range(count + 1)})
-        return {"samples": samples, "stretches": list(itertools.pairwise(bounds))}
+        # Of the archive, whose modules are there once its handler is loaded.
+        from speechtext.speech.audio import decode_audio
 
-    def recognize(self, audio: bytes, chunks: tuple[int, int]) -> np.ndarray:
-        """Return the emission of a stretch of a recording; raises `UnanswerableError`."""
-        waveform = self._decode(audio)
         with _library_errors():
-            found: np.ndarray = self._recognizer.compute_stretch(waveform, slice(*chunks)).numpy()
-        return found
+            waveform = decode_audio(audio, self._recognizer.sample_rate_hz, self._most_s)
+            chunks = self._recognizer.count_chunks(len(waveform))
+            start, stop = (round(each * chunks / count) for each in (number, number + 1))
+            if start == stop:
+                # It is shorter than its size told.
+                return NOTHING, len(waveform)
+            emission = self._recognizer.compute_stretch(waveform, slice(start, stop))
+        return emission.numpy(), len(waveform)
 
     def join(self, emissions: Sequence[np.ndarray], samples: int) -> Row:
         """Return the transcript of a recording, as its answer would have it."""
@@ -79,16 +66,8 @@ class Cutter:
 
         from speechtext.speech.transcripts import write_json
 
-        emission = torch.from_numpy(np.concatenate(emissions))
-        with torch.inference_mode():
-            return write_json(self._recognizer.transcribe_emission(emission, samples))
-
-    def _decode(self, audio: bytes) -> Any:
-        # Of the archive, whose modules are there once its handler is loaded.
-        from speechtext.speech.audio import decode_audio
-
-        with _library_errors():
-            return decode_audio(audio, self._recognizer.sample_rate_hz, self._most_s)
+        emission = torch.from_numpy(np.concatenate([each for each in emissions if len(each)]))
+        return write_json(self._recognizer.transcribe_emission(emission, samples))
 
 
 @contextmanager
@@ -102,56 +81,66 @@ def _library_errors() -> Iterator[None]:
         raise UnanswerableError(error.kind, error.message) from error
 
 
-class LongStep(Step):
-    """A step of a long recording."""
+class StretchStep(Step):
+    """Recognises a stretch of a long recording, and writes its row where it was the last."""
 
-    def __init__(self, job: Job, runner: ArchiveRunner, run: str) -> None:
+    def __init__(
+        self, job: Job, runner: ArchiveRunner, run: str, recognizer: StretchRecognizer
+    ) -> None:
         super().__init__(job, runner, run)
-        cutter = Cutter.of(runner.handler, job.cut_s)
-        assert cutter is not None  # noqa: S101 - it has cut this recording
-        self.cutter = cutter
-
-    def file(self, task: Mapping[str, Any], number: int) -> Place:
-        """Return the file with the emission of a stretch."""
-        return self.job.stretches / f"{task['key']}-{number}"
-
-
-class StretchStep(LongStep):
-    """Recognises a stretch of a long recording."""
+        self._recognizer = recognizer
+        self._manifests = Manifests(job.work)
 
     def do(self, task: Mapping[str, Any]) -> Tally:
         """Write the emission of a stretch, or why there is none."""
         begun_s = time.monotonic()
-        file = self.file(task, task["number"])
-        tries = self.tries(file.name)
-        try:
-            tries.begin(task["id"])
-            emission = self.cutter.recognize(read_recording(self.job, task), task["chunks"])
-            written = io.BytesIO()
-            seconds = time.monotonic() - begun_s
-            np.savez(written, emission=emission, seconds=seconds)
-            file.write(written.getvalue())
-        except UnanswerableError as error:
-            file.write(json.dumps(describe_error(error.kind, error.message)).encode())
-        tries.end()
-        return Tally(seconds=time.monotonic() - begun_s)
+        group = Group(task["manifest"], task["number"])
+        if self.job.part(group.key).exists():
+            return Tally()
+        (given,) = self._manifests.read(group)
+        own = self.job.stretch(group.key, task["stretch"])
+        if not own.exists():
+            own.write(self._find(given, task["stretch"], own.name))
+        files = [self.job.stretch(group.key, each) for each in range(given["stretches"])]
+        done = set(self.job.stretches.names())
+        rows = self._join(group, given, files) if all(each.name in done for each in files) else []
+        return tally(rows, time.monotonic() - begun_s)
 
-
-class JoinStep(LongStep):
-    """Decodes the emissions of a long recording as one, into a row of the output."""
-
-    def do(self, task: Mapping[str, Any]) -> Tally:
-        """Write the row of a long recording."""
+    def _find(self, given: Mapping[str, Any], number: int, name: str) -> bytes:
+        tries = self.tries(name)
         begun_s = time.monotonic()
-        contents = [self.file(task, each).read() for each in range(len(task["stretches"]))]
-        broken = [json.loads(each) for each in contents if each.startswith(b"{")]
-        row = broken[0] if broken else self._join(task, contents)
-        stamped = self.stamp({"id": task["id"], **row})
-        write_rows(self.job.part(task["key"]), [stamped], TRANSCRIPTS)
-        return tally([stamped], time.monotonic() - begun_s)
+        written = io.BytesIO()
+        try:
+            tries.begin(given["id"])
+            audio = read_recording(self.job, given)
+            emission, samples = self._recognizer.recognize(audio, number, given["stretches"])
+            seconds = time.monotonic() - begun_s
+            np.savez(written, emission=emission, samples=samples, seconds=seconds)
+        except UnanswerableError as error:
+            written.write(json.dumps(describe_error(error.kind, error.message)).encode())
+        tries.end()
+        return written.getvalue()
 
-    def _join(self, task: Mapping[str, Any], contents: Sequence[bytes]) -> Row:
+    def _join(self, group: Group, given: Mapping[str, Any], files: Sequence[Place]) -> list[Row]:
+        """Write the row of a recording, unless another worker has; return what was written."""
+        part = self.job.part(group.key)
+        try:
+            contents = [file.read() for file in files]
+        except FileNotFoundError:
+            if part.exists():
+                return []
+            raise
+        broken = [json.loads(each) for each in contents if each.startswith(b"{")]
+        row = broken[0] if broken else self._decode(given, contents)
+        stamped = [self.stamp({"id": given["id"], **row})]
+        write_rows(part, stamped, TRANSCRIPTS)
+        for file in files:
+            file.remove()
+        return stamped
+
+    def _decode(self, given: Mapping[str, Any], contents: Sequence[bytes]) -> Row:
         found = [np.load(io.BytesIO(each), allow_pickle=False) for each in contents]
-        transcript = self.cutter.join([each["emission"] for each in found], task["samples"])
-        write_subtitles(self.job, task["path"], transcript)
+        emissions = [each["emission"] for each in found]
+        transcript = self._recognizer.join(emissions, int(found[0]["samples"]))
+        write_subtitles(self.job, given["path"], transcript)
         return {**transcript, "seconds": round(sum(float(each["seconds"]) for each in found), 4)}

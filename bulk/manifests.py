@@ -47,12 +47,13 @@ class Manifests:
         names = [each for each in self._folder.names() if each.startswith(PREFIX)]
         return [int(each.removeprefix(PREFIX).removesuffix(".parquet")) for each in names]
 
-    def groups(self) -> Iterator[tuple[Group, int]]:
-        """Yield all groups, with the number of inputs of each."""
+    def groups(self) -> Iterator[tuple[Group, list[int]]]:
+        """Yield all groups, with the number of stretches of each of its inputs."""
         for manifest in self.numbers():
-            metadata = pq.ParquetFile(self._file(manifest).open()).metadata
-            for number in range(metadata.num_row_groups):
-                yield Group(manifest, number), metadata.row_group(number).num_rows
+            file = pq.ParquetFile(self._file(manifest).open())
+            for number in range(file.num_row_groups):
+                stretches = file.read_row_group(number, columns=["stretches"])
+                yield Group(manifest, number), stretches["stretches"].to_pylist()
 
     def read(self, group: Group) -> list[dict[str, Any]]:
         """Return the inputs of a group."""
@@ -104,11 +105,16 @@ class Manifests:
 
 
 def cut_groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield inputs in groups: as many as may be answered together, and be lost together."""
+    """Yield inputs in groups: as many as may be answered together, and be lost together.
+
+    One that is recognised in stretches is alone.
+    """
     group: list[Row] = []
     size = 0
     for row in rows:
-        if group and (len(group) == GROUP_ROWS or size + row["size"] > GROUP_BYTES):
+        long = row["stretches"] > 1 or (group and group[-1]["stretches"] > 1)
+        full = len(group) == GROUP_ROWS or size + row["size"] > GROUP_BYTES
+        if group and (long or full):
             yield group
             group, size = [], 0
         group.append(row)

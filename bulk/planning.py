@@ -1,6 +1,5 @@
 """What a run finds: inputs that are new, changed, or known from an earlier run."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -63,15 +62,10 @@ def forget(job: Job, names: set[str], schema: pa.Schema) -> None:
 
 
 def _forget_rows(job: Job, group: Group, names: set[str], schema: pa.Schema) -> None:
-    """Write the files of a group without some inputs, which they may have."""
-    for name in job.output.names():
-        if name.startswith(f"part-{group.key}"):
-            file = job.output / name
-            rows = [row for row in read_rows(file) if row["id"] not in names]
-            write_rows(file, rows, schema)
-    long = job.long / f"{group.key}.json"
-    if long.exists():
-        # The others keep their places, which files are named after.
-        listed = json.loads(long.read())
-        kept = [each if each and each["id"] not in names else None for each in listed]
-        long.write(json.dumps(kept).encode())
+    """Write the file of a group without some inputs."""
+    for name in job.stretches.names():
+        if name.startswith(f"{group.key}-"):
+            (job.stretches / name).remove()
+    file = job.part(group.key)
+    if file.exists():
+        write_rows(file, [row for row in read_rows(file) if row["id"] not in names], schema)

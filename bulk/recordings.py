@@ -7,8 +7,7 @@ from typing import Any
 from bulk.archive_runner import ArchiveRunner
 from bulk.files import read_recording
 from bulk.job import Job
-from bulk.long_recordings import Cutter
-from bulk.manifests import Group
+from bulk.long_recordings import StretchRecognizer, StretchStep
 from bulk.outputs import TRANSCRIPTS, Row
 from bulk.steps import GroupStep, Input, Tally
 from bulk.subtitles import write_subtitles
@@ -19,28 +18,28 @@ HEADERS = (("Content-Type", "application/octet-stream"), ("Accept", JSON), ("exp
 
 
 class RecordingStep(GroupStep):
-    """Recognises the recordings of a group; those to be cut are left to other steps."""
+    """Recognises the recordings of a group, or a stretch of a long one."""
 
     schema = TRANSCRIPTS
     speech = True
 
     def __init__(self, job: Job, runner: ArchiveRunner, run: str) -> None:
         super().__init__(job, runner, run)
-        self._cutter = Cutter.of(runner.handler, job.cut_s)
-        self._long: list[dict[str, Any]] = []
+        recognizer = StretchRecognizer.of(runner.handler)
+        self._stretches = StretchStep(job, runner, run, recognizer) if recognizer else None
 
     def do(self, task: Mapping[str, Any]) -> Tally:
-        """Recognise a group."""
-        self._long = []
-        return super().do(task)
+        """Recognise a group or a stretch."""
+        if "stretch" not in task:
+            return super().do(task)
+        if self._stretches:
+            return self._stretches.do(task)
+        # A model that goes from start to end takes the whole for its first stretch.
+        return Tally() if task["stretch"] else super().do(task)
 
-    def read(self, given: Input) -> WorkerRequest | None:
-        """Return the request of a recording, None of one that is cut."""
-        request = WorkerRequest(HEADERS, read_recording(self.job, given))
-        cut = self._cutter and self._cutter.cut(request)
-        if cut:
-            self._long.append({**given, **cut})
-        return None if cut else request
+    def read(self, given: Input) -> WorkerRequest:
+        """Return the request of a recording."""
+        return WorkerRequest(HEADERS, read_recording(self.job, given))
 
     def work(self, request: WorkerRequest) -> float:
         """Return its seconds of audio, as its container says."""
@@ -51,8 +50,3 @@ class RecordingStep(GroupStep):
         transcript = json.loads(content)
         write_subtitles(self.job, given["path"], transcript)
         return dict(transcript)
-
-    def before_written(self, group: Group) -> None:
-        """Write down which recordings are to be cut."""
-        if self._long:
-            (self.job.long / f"{group.key}.json").write(json.dumps(self._long).encode())

@@ -6,24 +6,21 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import DataContext
+from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from bulk.errors import JobError
 from bulk.job import Job
-from bulk.manifests import Manifests
+from bulk.manifests import Group, Manifests
 from bulk.steps import Tally
 from bulk.worker import BulkWorker
 
 # Blocks of tasks: the driver holds a reference to each.
 MOST_BLOCKS = 10_000
-# Of long recordings that are under way, so that their emissions do not fill a disk.
-LONG_FOR_EACH_WORKER = 8
 
 Task = Mapping[str, Any]
 Hear = Callable[[Tally], None]
@@ -40,15 +37,14 @@ class Workers:
 
 def run_job(job: Job, step: str, workers: Workers, hear: Hear) -> None:
     """Answer what has no answer yet; `hear` is told of each task that is done."""
-    run = uuid.uuid4().hex[:8]
     _sweep(job)
-    _run_tasks(job, step, run, [group for group, _ in pending_groups(job)], workers, hear)
-    long = pending_long(job)
-    while some := list(islice(long, LONG_FOR_EACH_WORKER * workers.most)):
-        _run_tasks(job, "stretches", run, list(_cut_tasks(job, some)), workers, hear)
-        _run_tasks(job, "joins", run, some, workers, hear)
-        for file in job.stretches.names():
-            (job.stretches / file).remove()
+    done = set(job.stretches.names())
+    tasks = [
+        task
+        for group, stretches in pending_groups(job)
+        for task in cut(job, group, stretches, done)
+    ]
+    _run_tasks(job, step, tasks, workers, hear)
 
 
 def fit_workers(options: Mapping[str, Any]) -> tuple[int, int]:
@@ -64,50 +60,39 @@ def fit_workers(options: Mapping[str, Any]) -> tuple[int, int]:
 
 def count_pending(job: Job) -> int:
     """Return how many inputs have no answer yet."""
-    waiting = sum(count for _, count in pending_groups(job))
-    return waiting + sum(1 for _ in pending_long(job))
+    return sum(len(stretches) for _, stretches in pending_groups(job))
 
 
-def pending_groups(job: Job) -> list[tuple[Task, int]]:
-    """Return the groups without a file in the output, and how many inputs each has."""
+def pending_groups(job: Job) -> list[tuple[Group, list[int]]]:
+    """Return the groups without a file in the output, with the stretches of each input."""
     done = set(job.output.names())
-    return [
-        (vars(group), count)
-        for group, count in Manifests(job.work).groups()
-        if job.part(group.key).name not in done
-    ]
+    groups = Manifests(job.work).groups()
+    return [each for each in groups if job.part(each[0].key).name not in done]
 
 
-def pending_long(job: Job) -> Iterator[dict[str, Any]]:
-    """Yield the long recordings that are not in the output."""
-    done = set(job.output.names())
-    for name in job.long.names():
-        for number, given in enumerate(json.loads((job.long / name).read())):
-            key = f"{name.removesuffix('.json')}-{number:02}"
-            if given and job.part(key).name not in done:
-                yield {**given, "key": key}
+def cut(job: Job, group: Group, stretches: Sequence[int], done: set[str]) -> Iterator[Task]:
+    """Yield the tasks of a group: one, or one for each stretch of a long recording.
 
-
-def _cut_tasks(job: Job, long: Sequence[Task]) -> Iterator[Task]:
-    """Yield the stretches that were not recognised before."""
-    done = set(job.stretches.names())
-    for given in long:
-        for number, chunks in enumerate(given["stretches"]):
-            if f"{given['key']}-{number}" not in done:
-                yield {**given, "number": number, "chunks": chunks}
+    Those whose files are `done` are left out, but for the last: who takes it puts them together.
+    """
+    whole = {"manifest": group.manifest, "number": group.number}
+    count = max(stretches)
+    if count == 1:
+        yield whole
+        return
+    left = [each for each in range(count) if job.stretch(group.key, each).name not in done]
+    yield from ({**whole, "stretch": each} for each in left or [count - 1])
 
 
 def _sweep(job: Job) -> None:
     """Remove what earlier runs left that were killed."""
     for name in (job.work / "tries").names():
         (job.work / "tries" / name).remove()
-    for folder in (job.output, job.work, job.long, job.stretches, job.work / "tries"):
+    for folder in (job.output, job.work, job.stretches, job.work / "tries"):
         folder.remove_unfinished()
 
 
-def _run_tasks(
-    job: Job, step: str, run: str, tasks: Sequence[Task], workers: Workers, hear: Hear
-) -> None:
+def _run_tasks(job: Job, step: str, tasks: Sequence[Task], workers: Workers, hear: Hear) -> None:
     if not tasks:
         return
     context = DataContext.get_current()
@@ -120,9 +105,14 @@ def _run_tasks(
     ]
     answered = ray.data.from_arrow(blocks).map_batches(
         BulkWorker,
-        fn_constructor_args=(job, step, run),
+        fn_constructor_args=(job, step, uuid.uuid4().hex[:8]),
         batch_size=1,
-        concurrency=(min(workers.least, len(blocks)), workers.most),
+        compute=ActorPoolStrategy(
+            min_size=min(workers.least, len(blocks)),
+            max_size=workers.most,
+            # One to do and one to follow: what waits at a worker no other can take.
+            max_tasks_in_flight_per_actor=2,
+        ),
         **workers.options,
     )
     try:

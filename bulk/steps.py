@@ -81,22 +81,18 @@ class GroupStep(Step):
     def do(self, task: Mapping[str, Any]) -> Tally:
         """Answer a group; inputs alone once a worker died with it."""
         begun_s = time.monotonic()
-        group = Group(**task)
+        group = Group(task["manifest"], task["number"])
         inputs = self._manifests.read(group)
         tries = self.tries(group.key)
         rows = self._answer_alone(inputs, tries) if tries.again else self._answer(inputs)
         stamped = [self.stamp(row) for row in rows]
-        self.before_written(group)
         write_rows(self.job.part(group.key), stamped, self.schema)
         tries.end()
         return tally(stamped, time.monotonic() - begun_s)
 
     @abstractmethod
-    def read(self, given: Input) -> WorkerRequest | None:
-        """Return the request of an input, None where another step answers it.
-
-        Raises `UnanswerableError`.
-        """
+    def read(self, given: Input) -> WorkerRequest:
+        """Return the request of an input; raises `UnanswerableError`."""
 
     @abstractmethod
     def write(self, given: Input, content: bytes) -> Row:
@@ -105,9 +101,6 @@ class GroupStep(Step):
     def work(self, request: WorkerRequest) -> float:
         """Return what share of a batch a request is, of `BATCH_AUDIO_S`."""
         return 0.0
-
-    def before_written(self, group: Group) -> None:
-        """Write down what else is known of a group, before its answers are."""
 
     def _answer_alone(self, inputs: Iterable[Input], tries: Tries) -> Iterator[Row]:
         for given in inputs:
@@ -126,8 +119,6 @@ class GroupStep(Step):
                 request = self.read(given)
             except UnanswerableError as error:
                 yield {"id": given["id"], **describe_error(error.kind, error.message)}
-                continue
-            if request is None:
                 continue
             own = self.work(request)
             if batch and size + own > BATCH_AUDIO_S:

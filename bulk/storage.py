@@ -73,16 +73,19 @@ class Place:
         with self.open() as stream:
             return bytes(stream.read())
 
-    def write(self, content: bytes) -> None:
-        """Write a file; it is there with all of its content, or not at all."""
+    def write(self, content: bytes, durable: bool = True) -> None:
+        """Write a file; it is there with all of its content, or not at all.
+
+        One that is `durable` is there when the machine has lost its power, too.
+        """
 
         def write(path: str, files: FileSystem) -> None:
             with files.open_output_stream(path) as stream:
                 stream.write(content)
 
-        self.write_by(write)
+        self.write_by(write, durable)
 
-    def write_by(self, write: WriteTo) -> None:
+    def write_by(self, write: WriteTo, durable: bool = True) -> None:
         """Let `write` write a file; it is there with all of its content, or not at all.
 
         Object stores show an object once it is whole.
@@ -94,8 +97,9 @@ class Place:
         unfinished = final.with_name(f"{UNFINISHED}{final.name}.{uuid.uuid4().hex}")
         try:
             write(str(unfinished), self.files)
-            with unfinished.open("rb") as written:
-                os.fsync(written.fileno())
+            if durable:
+                with unfinished.open("rb") as written:
+                    os.fsync(written.fileno())
             unfinished.replace(final)
         finally:
             unfinished.unlink(missing_ok=True)

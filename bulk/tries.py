@@ -42,4 +42,4 @@ class Tries:
         self._file.remove()
 
     def _write(self) -> None:
-        self._file.write(json.dumps(self._known).encode())
+        self._file.write(json.dumps(self._known).encode(), durable=False)

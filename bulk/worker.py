@@ -12,7 +12,6 @@ import ray
 from bulk.archive_runner import ArchiveRunner, unpack_copy
 from bulk.errors import JobError
 from bulk.job import Job, digest_archive
-from bulk.long_recordings import JoinStep, StretchStep
 from bulk.recordings import RecordingStep
 from bulk.steps import Step
 from bulk.texts import TextStep
@@ -21,8 +20,6 @@ from cluster.archives import ArchiveError
 STEPS: Mapping[str, type[Step]] = {
     "recordings": RecordingStep,
     "texts": TextStep,
-    "stretches": StretchStep,
-    "joins": JoinStep,
 }
 # Whose message says it all.
 SAID = (ArchiveError, JobError, OSError)

@@ -19,7 +19,7 @@ QUEUE = 100
 BATCHES_AT_ONCE = 2
 # What the gateway's settings say of its address and of TorchServe is no matter here.
 ELSEWHERE = ("host", "port", "torchserve")
-ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+ROUTER = "cluster.sticky_router.StickyRouter"
 
 Seconds = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0)]
@@ -36,6 +36,7 @@ class ClusterKeys:
 
     cpus: Share | None = None
     gpus: Share = 0.0
+    target_ongoing_requests: Annotated[float, Field(gt=0)] | None = None
     upscale_delay_s: Seconds = 30.0
     downscale_delay_s: Seconds = 600.0
     max_queued_requests: Count = QUEUE
@@ -100,7 +101,7 @@ def _replicas(keys: Mapping[str, Any], cluster: ClusterKeys, batch_size: int) ->
         "autoscaling_config": {
             "min_replicas": least,
             "max_replicas": most,
-            "target_ongoing_requests": batch_size,
+            "target_ongoing_requests": cluster.target_ongoing_requests or batch_size,
             "upscale_delay_s": cluster.upscale_delay_s,
             "downscale_delay_s": cluster.downscale_delay_s,
         }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.cluster import benchmark_cluster
 from benchmarks.emformer import benchmark_emformer
 from benchmarks.gateway import benchmark_gateway
+from benchmarks.growth import benchmark_growth
 from benchmarks.live import benchmark_live
 from benchmarks.text import benchmark_text
 from benchmarks.wav2vec2 import benchmark_wav2vec2
@@ -19,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "text": benchmark_text,
     "gateway": benchmark_gateway,
     "cluster": benchmark_cluster,
+    "growth": benchmark_growth,
 }
 
 

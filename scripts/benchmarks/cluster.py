@@ -77,8 +77,8 @@ def _compare(
     rows = [
         (
             name,
-            f"{(rate := median(turn.per_s for turn in found)):.2f}",
-            f"{rate / base:.2f}",
+            f"{(rate := median(turn.per_s for turn in found)):.4g}",
+            f"{rate / base:.3f}",
             f"{median(turn.p50_ms for turn in found):.1f}",
         )
         for name, found in turns.items()

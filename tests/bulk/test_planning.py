@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
 from bulk.errors import JobError
-from bulk.inputs import RECORDING, TEXT, find_recordings, find_texts
+from bulk.inputs import RECORDING, TEXT, count_stretches, find_recordings, find_texts
 from bulk.job import Answers, Job
-from bulk.manifests import GROUP_BYTES, GROUP_ROWS, Group, Manifests, cut_groups
+from bulk.manifests import GROUP_BYTES, GROUP_ROWS, Manifests, cut_groups
 from bulk.outputs import TRANSCRIPTS, read_rows, write_rows
 from bulk.planning import Found, plan
 from bulk.run import pending_groups
@@ -41,16 +41,15 @@ def job(tmp_path: Path) -> Job:
 
 
 def find(job: Job) -> Iterator[Mapping[str, Any]]:
-    return iter(find_recordings(job.source, lambda path: None))
+    return iter(find_recordings(job.source, 600.0, lambda path: None))
 
 
 def answer_pending(job: Job) -> list[str]:
     """Write a row for each input that has none; return their ids."""
     manifests, answered = Manifests(job.work), []
-    for task, count in pending_groups(job):
-        group = Group(**task)
+    for group, stretches in pending_groups(job):
         inputs = manifests.read(group)
-        assert len(inputs) == count
+        assert [each["stretches"] for each in inputs] == stretches
         answered += [each["id"] for each in inputs]
         rows = [{"id": each["id"], "text": str(each["mark"])} for each in inputs]
         write_rows(job.part(group.key), rows, TRANSCRIPTS)
@@ -65,7 +64,7 @@ def texts_of(job: Job) -> dict[str, str]:
 
 def test_recordings_of_a_folder_are_found_by_their_endings(job: Job) -> None:
     left_out: list[str] = []
-    found = list(find_recordings(job.source, left_out.append))
+    found = list(find_recordings(job.source, 600.0, left_out.append))
     assert sorted(each["id"] for each in found) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
     assert [Path(each).name for each in left_out] == ["notes.txt"]
     for each in found:
@@ -120,12 +119,16 @@ def test_job_with_other_answers_ends_before_it_begins(job: Job, tmp_path: Path) 
 
 @given(st.lists(st.integers(-1, 2 * GROUP_BYTES), max_size=200))
 def test_groups_have_all_inputs_once_and_are_small(sizes: list[int]) -> None:
-    rows = [{"id": str(number), "size": size} for number, size in enumerate(sizes)]
+    rows = [
+        {"id": str(number), "size": size, "stretches": 3 if size % 7 == 0 else 1}
+        for number, size in enumerate(sizes)
+    ]
     groups = list(cut_groups(rows))
     assert [row for group in groups for row in group] == rows
     for group in groups:
         assert 1 <= len(group) <= GROUP_ROWS
         assert len(group) == 1 or sum(row["size"] for row in group) <= GROUP_BYTES
+        assert len(group) == 1 or all(row["stretches"] == 1 for row in group)
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
@@ -139,7 +142,7 @@ def test_recordings_of_a_table(form: str, job: Job, tmp_path: Path) -> None:
     table = pa.table({"id": ["one", "two", "three", "four"], "audio": paths})
     file = tmp_path / f"table.{form}"
     write_table(table, file)
-    found = list(find_recordings(open_place(str(file)), lambda path: None))
+    found = list(find_recordings(open_place(str(file)), 600.0, lambda path: None))
     assert [each["id"] for each in found] == ["one", "two", "three", "four"]
     assert [each["size"] for each in found] == [5, 10, 5, -1]
     for each in found[:3]:
@@ -205,6 +208,23 @@ def test_tables_that_cannot_be_are_refused(
 
 
 def test_missing_input_is_refused(tmp_path: Path) -> None:
-    for find_in in (find_recordings, lambda place, skip: find_texts(place, {}, skip)):
+    missing = open_place(str(tmp_path / "missing"))
+    for found in (find_recordings(missing, 600.0, print), find_texts(missing, {}, print)):
         with pytest.raises(JobError, match=r"found nothing at .*missing"):
-            list(find_in(open_place(str(tmp_path / "missing")), print))
+            next(iter(found))
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "stretches"),
+    [
+        ("a.wav", 32_000 * 600, 1),
+        ("a.wav", 32_000 * 601, 2),
+        ("a.WAV", 32_000 * 3600, 6),
+        ("a/b.mp3", 4_000 * 3600, 6),
+        ("a.mp4", 1 << 30, 15),
+        ("no-suffix", 1 << 30, 32),
+        ("gone.wav", -1, 1),
+    ],
+)
+def test_long_recordings_are_cut_by_their_sizes(path: str, size: int, stretches: int) -> None:
+    assert count_stretches(path, size, 600.0) == stretches

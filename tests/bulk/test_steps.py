@@ -1,7 +1,9 @@
 """What workers do with groups: rows as TorchServe's answers, stretches as the whole."""
 
+import io
 import itertools
 import json
+import random
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from bulk.archive_runner import ArchiveRunner, unpack_copy
@@ -19,7 +22,7 @@ from bulk.job import Answers, Job, digest_archive
 from bulk.manifests import Manifests
 from bulk.outputs import ANNOTATIONS, TRANSCRIPTS, read_rows
 from bulk.planning import plan
-from bulk.run import pending_long
+from bulk.run import cut, pending_groups
 from bulk.steps import Tally
 from bulk.storage import open_place
 from bulk.tries import Tries
@@ -28,7 +31,7 @@ from speechtext.speech.audio import decode_audio
 from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
 from speechtext.speech.subtitles import write_vtt
 from support.common import EXAMPLES, LoadModel, answers, assert_alike, lines, pipeline_rows
-from support.recordings import RATE_HZ, join_examples, write_wav
+from support.recordings import RATE_HZ, join_examples, read_samples, write_wav
 
 Load = Callable[[str], tuple[ArchiveRunner, str]]
 
@@ -85,7 +88,7 @@ def test_rows_are_the_recognisers_and_damaged_files_are_rows(
     (source / "gone.wav").write_bytes(b"1")
     (source / "grown.wav").write_bytes(b"1")
     job = make_job(tmp_path, source, load, "wav2vec2", form=form, subtitles="vtt")
-    plan(job, find_recordings(job.source, print), RECORDING, TRANSCRIPTS)
+    plan(job, find_recordings(job.source, 600.0, print), RECORDING, TRANSCRIPTS)
     (source / "gone.wav").unlink()
     (source / "grown.wav").write_bytes(b"12")
     tallies = do_groups(job, load("wav2vec2")[0], "recordings")
@@ -130,24 +133,32 @@ def test_stretches_of_a_long_recording_are_the_whole(
     (source / "long.wav").write_bytes(join_examples(4))
     (source / "short.wav").write_bytes(join_examples())
     (source / "lost.wav").write_bytes(join_examples(3))
+    # Its size says hours.
+    flac = io.BytesIO()
+    soundfile.write(
+        flac, read_samples(EXAMPLES / "turn_on_the_kitchen_lights.wav"), 16_000, format="FLAC"
+    )
+    (source / "odd.flac").write_bytes(flac.getvalue())
     job = make_job(tmp_path, source, load, "wav2vec2", cut_s=45.0)
-    plan(job, find_recordings(job.source, print), RECORDING, TRANSCRIPTS)
-    runner, _ = load("wav2vec2")
-    do_groups(job, runner, "recordings")
-    assert list(rows_of(job)) == ["short.wav"]
-    long = list(pending_long(job))
-    assert sorted(each["id"] for each in long) == ["long.wav", "lost.wav"]
-    assert all(len(each["stretches"]) >= 2 for each in long)
+    inputs = [
+        {**each, "stretches": 9 if each["id"] == "odd.flac" else each["stretches"]}
+        for each in find_recordings(job.source, job.cut_s, print)
+    ]
+    plan(job, inputs, RECORDING, TRANSCRIPTS)
     (source / "lost.wav").unlink()
-    stretch, join = (STEPS[name](job, runner, "run") for name in ("stretches", "joins"))
-    for given in long:
-        # In any order, as workers are.
-        for number, chunks in reversed(list(enumerate(given["stretches"]))):
-            stretch.do({**given, "number": number, "chunks": chunks})
-        join.do(given)
-    assert list(pending_long(job)) == []
+    step = STEPS["recordings"](job, load("wav2vec2")[0], "run")
+    groups = pending_groups(job)
+    assert sorted(max(stretches) for _, stretches in groups) == [1, 2, 3, 9]
+    # In any order, as workers are; and the first ones again, as after a kill.
+    tasks = [task for group, stretches in groups for task in cut(job, group, stretches, set())]
+    random.Random(1).shuffle(tasks)
+    for task in tasks[:5] + tasks:
+        step.do(task)
+    assert pending_groups(job) == []
+    assert job.stretches.names() == []
     rows = rows_of(job)
     assert rows["lost.wav"]["error"]["kind"] == "FileNotFound"
+    assert rows["odd.flac"]["text"] == "TURN ON THE KITCHEN LIGHTS"
     (whole,) = Wav2Vec2Recognizer.load(unpacked("wav2vec2")).transcribe(
         [decoded(source / "long.wav")]
     )
@@ -157,6 +168,42 @@ def test_stretches_of_a_long_recording_are_the_whole(
         (word.text, pytest.approx(word.start_s, abs=1e-3), pytest.approx(word.end_s, abs=1e-3))
         for word in whole.words
     ]
+
+
+def test_stretches_that_are_done_are_not_recognised_again(load: Load, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "long.wav").write_bytes(join_examples(4))
+    job = make_job(tmp_path, source, load, "wav2vec2", cut_s=45.0)
+    plan(job, find_recordings(job.source, job.cut_s, print), RECORDING, TRANSCRIPTS)
+    ((group, stretches),) = pending_groups(job)
+    step = STEPS["recordings"](job, load("wav2vec2")[0], "run")
+    tasks = list(cut(job, group, stretches, set()))
+    for task in tasks[:-1]:
+        step.do(task)
+    done = set(job.stretches.names())
+    assert list(cut(job, group, stretches, done)) == tasks[-1:]
+    # Killed between the last stretch and the row: whoever comes puts them together.
+    job.stretch(group.key, len(tasks) - 1).write(job.stretch(group.key, 0).read())
+    done = set(job.stretches.names())
+    assert list(cut(job, group, stretches, done)) == tasks[-1:]
+    (source / "long.wav").unlink()
+    assert step.do(tasks[-1]).rows == 1
+    assert rows_of(job)["long.wav"]["error"] is None
+
+
+def test_model_that_goes_from_start_to_end_takes_the_whole(load: Load, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "long.wav").write_bytes(join_examples())
+    job = make_job(tmp_path, source, load, "emformer_asr", cut_s=10.0)
+    plan(job, find_recordings(job.source, job.cut_s, print), RECORDING, TRANSCRIPTS)
+    ((group, stretches),) = pending_groups(job)
+    step = STEPS["recordings"](job, load("emformer_asr")[0], "run")
+    tasks = list(cut(job, group, stretches, set()))
+    assert len(tasks) > 1
+    assert sum(step.do(task).rows for task in tasks) == 1
+    assert "kitchen lights" in rows_of(job)["long.wav"]["text"]
 
 
 @pytest.mark.parametrize("seconds", [1.0, 20.0, 20.02, 47.3, 61.0])

@@ -57,7 +57,7 @@ def test_workers_become_replicas() -> None:
 def test_sessions_stay_with_their_replica() -> None:
     keys = yaml.safe_load((CONFIG_FOLDER / "emformer_asr_live.yaml").read_text())
     router = deployment_options("live", keys)["request_router_config"]
-    assert router["request_router_class"].endswith(".ConsistentHashRouter")
+    assert router["request_router_class"].endswith(".StickyRouter")
     assert router["request_router_kwargs"] == {"num_fallback_replicas": 0}
 
 
