@@ -30,9 +30,9 @@ WORK_S, CPUS = 1.0, 0.05
 REPLICAS = (1, 2, 4, 8, 16, 32)
 # Of what the replicas could do; the rest is room for chance.
 LOAD, LOAD_S, WARM_UP_S = 0.95, 30.0, 5.0
-# A group in bulk is 32 rows.
-BULK_WORKERS, BULK_GROUPS_EACH, BULK_ROW_S = (1, 2, 4, 8, 16), 4, 0.05
-GROUP_ROWS = 32
+# A group in bulk is 64 rows.
+BULK_WORKERS, BULK_GROUPS_EACH, BULK_ROW_S = (1, 2, 4, 8, 16), 4, 0.03
+GROUP_ROWS = 64
 HANDLER = """
 import json, time
 

@@ -5,6 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,19 +28,26 @@ MODELS = ("emformer_asr_live", "bert_seq_classification")
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
 
 
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """Return a folder with a path that is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as name:
+        yield name
+
+
 @contextmanager
-def run_serve(config: Path, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run `serve run` with a configuration while the block runs; its log is in `folder`."""
-    own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": str(folder)}
+def run_serve(config: Path, log_file: Path, folder: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `serve run` with a configuration while the block runs; what Ray writes is in `folder`."""
+    own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
     environment = {**os.environ, **ENVIRONMENT, **own, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "ray.serve.scripts", "run", str(config)]
-    with (folder / "serve.log").open("wb") as log:
+    with log_file.open("wb") as log:
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log)
-    family = [psutil.Process(process.pid)]
+    command = psutil.Process(process.pid)
     try:
         yield process
     finally:
-        family += family[0].children(recursive=True)
+        family = [command, *command.children(recursive=True)] if command.is_running() else []
         for each in family:
             each.terminate()
         _, alive = psutil.wait_procs(family, timeout=30)
@@ -57,12 +65,13 @@ def config(model_store: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 def test_configuration_is_served_by_rays_own_command(
-    config: dict[str, Any], tmp_path: Path
+    config: dict[str, Any], tmp_path: Path, short_folder: str
 ) -> None:
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
     address = f"127.0.0.1:{config['http_options']['port']}"
-    with run_serve(tmp_path / "serve.yaml", tmp_path) as process:
-        wait_until_ready(f"http://{address}/readyz", process, tmp_path / "serve.log")
+    log = tmp_path / "serve.log"
+    with run_serve(tmp_path / "serve.yaml", log, short_folder) as process:
+        wait_until_ready(f"http://{address}/readyz", process, log)
         url = f"http://{address}/v2/models/bert_seq_classification/infer"
         tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["It was great."]}
         reply = httpx2.post(url, json={"inputs": [tensor]}, timeout=60)
