@@ -42,9 +42,19 @@ def embedded_ray(config: Mapping[str, Any], folder: Path) -> Iterator[None]:
         ray.shutdown()
 
 
+class OwnModels(RayModels):
+    """The models of a Ray of this process's own, which ends with its gateway."""
+
+    async def aclose(self) -> None:
+        """End the replicas, from the event loop that asked them: handles are bound to it."""
+        await super().aclose()
+        shut_down: Any = serve.shutdown_async
+        await shut_down()
+
+
 def serve_gateway(settings: Settings) -> None:
     """Serve the gateway before Ray's models, in this process, until a signal ends it."""
-    models = RayModels(settings.models_refresh_s)
+    models = OwnModels(settings.models_refresh_s)
     app = build_app(settings, ContractEngine(FrontEnd(models), models))
     scheme = "https" if settings.certificate_file else "http"
     print(f"Open {scheme}://{settings.host}:{settings.port}", flush=True)  # noqa: T201

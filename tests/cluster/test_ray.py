@@ -144,6 +144,6 @@ def test_nothing_is_left_behind(cluster: RunningCluster) -> None:
     family = psutil.Process(cluster.process.pid).children(recursive=True)
     assert len(family) > 4
     cluster.process.send_signal(signal.SIGINT)
-    assert cluster.process.wait(60) == 0
+    assert cluster.process.wait(60) == 0, cluster.log.read_text()[-3000:]
     _, alive = psutil.wait_procs(family, timeout=10)
     assert [each.name() for each in alive] == []

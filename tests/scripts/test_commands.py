@@ -23,6 +23,9 @@ COMMANDS = [
     ["-m", "trials.front_door"],
     ["-m", "gateway"],
     ["-m", "cluster"],
+    ["-m", "bulk"],
+    ["-m", "trials.bulk"],
+    ["-m", "trials.ray_nodes"],
 ]
 
 
