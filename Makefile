@@ -31,8 +31,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Extras and groups that were added to .venv leave a stamp each, and stay in it.
-ADDED = $(patsubst $(VENV)/.extra-%,--extra %,$(wildcard $(VENV)/.extra-*)) \
-	$(patsubst $(VENV)/.group-%,--group %,$(wildcard $(VENV)/.group-*))
+# Asked each time: make remembers what it has seen of a folder.
+STAMPS = $(shell ls -A $(VENV) 2>/dev/null)
+ADDED = $(patsubst .extra-%,--extra %,$(filter .extra-%,$(STAMPS))) \
+	$(patsubst .group-%,--group %,$(filter .group-%,$(STAMPS)))
 BOOTSTRAP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstrap.sh $(VENV)
 export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 

@@ -18,7 +18,7 @@ class StickyRouter(ConsistentHashRouter):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().__init__(*args, **kwargs)
         self._kept: OrderedDict[str, ReplicaID] = OrderedDict()
 
     def _lookup_ranked_replicas(self, routing_key: str) -> list[ReplicaID]:
