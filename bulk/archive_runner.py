@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import yaml
 from cluster.archives import MANIFEST, Archive, open_archive
 from cluster.requests import WorkerAnswer, WorkerRequest
 from cluster.served_model import DESCRIBE
-from cluster.worker import ArchiveWorker, NoMetrics, load_service
+from cluster.worker import ArchiveWorker, load_alone
 
 # Limits of what is admitted follow from TorchServe's time limit, which no job has.
 NO_TIMEOUT_S = 10**9
@@ -23,9 +22,7 @@ class ArchiveRunner:
 
     def __init__(self, archive: Archive, gpu_id: int | None = None) -> None:
         lift_timeout(archive)
-        # As in a worker of TorchServe's: what the archive brings comes before all else.
-        sys.path.insert(0, str(archive.folder))
-        service = load_service(archive, gpu_id, NoMetrics())
+        service = load_alone(archive, gpu_id)
         # TorchServe's own name for it: what is cut has no request.
         self.handler: Any = service._entry_point.__self__
         self._worker = ArchiveWorker(service)

@@ -21,27 +21,26 @@ SUFFIXES |= {"3g2", "3gp", "mkv", "mov", "mp4", "webm"}
 ROWS = 1024
 # Of a column with the paths of recordings: what datasets of speech call it.
 PATH_COLUMNS = ("path", "audio", "audio_filepath", "file")
-# `mark` is another where the content is: the time of a file, a hash of a text.
-# A long recording is recognised in several `stretches`.
-RECORDING = pa.schema(
-    [
-        ("id", pa.string()),
-        ("path", pa.string()),
-        ("size", pa.int64()),
-        ("mark", pa.int64()),
-        ("stretches", pa.int32()),
-    ]
-)
-TEXT = pa.schema(
-    [
-        ("id", pa.string()),
-        ("fields", pa.string()),
-        ("size", pa.int64()),
-        ("mark", pa.int64()),
-        ("stretches", pa.int32()),
-    ]
-)
 
+
+def _schema(content: str) -> pa.Schema:
+    """Return the columns of an input, whose `content` is a path or the fields of a request.
+
+    `mark` is another where the content is: the time of a file, a hash of a text. A long recording
+    is recognised in several `stretches`.
+    """
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            (content, pa.string()),
+            ("size", pa.int64()),
+            ("mark", pa.int64()),
+            ("stretches", pa.int32()),
+        ]
+    )
+
+
+RECORDING, TEXT = _schema("path"), _schema("fields")
 # What a second of a recording takes at least in most files: 16 kHz samples, half of them in FLAC, a
 # megabit of video, else 32 kilobits of speech.
 BYTES_PER_S = dict.fromkeys(("aif", "aifc", "aiff", "au", "caf", "snd", "w64", "wav"), 32_000)

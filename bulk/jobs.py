@@ -127,13 +127,14 @@ def work(
     print(f"{found.inputs:,} inputs: {found.new:,} new, {found.changed:,} changed")  # noqa: T201
     with ray_session() as stream:
         # Imports Ray, too.
-        from bulk.run import Workers, count_pending, fit_workers, run_job
+        from bulk.run import Workers, fit_workers, pending_groups, run_job
 
-        pending = count_pending(job)
-        progress = Progress(found.inputs, found.inputs - pending, stream)
+        pending = pending_groups(job)
+        waiting = sum(len(stretches) for _, stretches in pending)
+        progress = Progress(found.inputs, found.inputs - waiting, stream)
         if pending:
             least, most = wanted or fit_workers(resources)
-            run_job(job, kind.step, Workers(least, most, resources), progress.hear)
+            run_job(job, kind.step, pending, Workers(least, most, resources), progress.hear)
         summary = progress.finish()
     (job.work / "summary.json").write(json.dumps(summary, indent=1).encode())
     print(json.dumps(summary, indent=1))  # noqa: T201

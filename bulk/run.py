@@ -24,6 +24,8 @@ MOST_BLOCKS = 10_000
 
 Task = Mapping[str, Any]
 Hear = Callable[[Tally], None]
+# Groups, with the stretches of each input.
+Pending = Sequence[tuple[Group, list[int]]]
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,11 @@ class Workers:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run_job(job: Job, step: str, workers: Workers, hear: Hear) -> None:
+def run_job(job: Job, step: str, pending: Pending, workers: Workers, hear: Hear) -> None:
     """Answer what has no answer yet; `hear` is told of each task that is done."""
     _sweep(job)
     done = set(job.stretches.names())
-    tasks = [
-        task
-        for group, stretches in pending_groups(job)
-        for task in cut(job, group, stretches, done)
-    ]
+    tasks = [task for group, stretches in pending for task in cut(job, group, stretches, done)]
     _run_tasks(job, step, tasks, workers, hear)
 
 
@@ -58,12 +56,7 @@ def fit_workers(options: Mapping[str, Any]) -> tuple[int, int]:
     return most, most
 
 
-def count_pending(job: Job) -> int:
-    """Return how many inputs have no answer yet."""
-    return sum(len(stretches) for _, stretches in pending_groups(job))
-
-
-def pending_groups(job: Job) -> list[tuple[Group, list[int]]]:
+def pending_groups(job: Job) -> Pending:
     """Return the groups without a file in the output, with the stretches of each input."""
     done = set(job.output.names())
     groups = Manifests(job.work).groups()

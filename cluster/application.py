@@ -12,7 +12,7 @@ from cluster.ray_models import DEPLOYMENT, RayModels
 from cluster.replica import ModelReplica
 from gateway.app import build_app
 from gateway.contract.engine import ContractEngine
-from gateway.settings import parse_settings
+from gateway.settings import Settings, parse_settings
 
 # Of requests and sessions at once, for each replica of the gateway.
 MOST_CONNECTIONS = 1000
@@ -43,8 +43,7 @@ def build_gateway(content: Mapping[str, Any]) -> Application:
 
     def build() -> FastAPI:
         """Return the application, in the process of its replica."""
-        models = RayModels(settings.models_refresh_s)
-        return build_app(settings, ContractEngine(FrontEnd(models), models))
+        return put_before(RayModels(settings.models_refresh_s), settings)
 
     deployed = serve.deployment(
         name="Gateway",
@@ -53,6 +52,11 @@ def build_gateway(content: Mapping[str, Any]) -> Application:
     )
     application: Application = deployed(serve.ingress(build)()).bind()
     return application
+
+
+def put_before(models: RayModels, settings: Settings) -> FastAPI:
+    """Return the gateway that stands before models of Ray's."""
+    return build_app(settings, ContractEngine(FrontEnd(models), models))
 
 
 # By the paths that a configuration has them under.

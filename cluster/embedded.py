@@ -11,14 +11,11 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
-from cluster.application import BUILDERS
+from cluster.application import BUILDERS, put_before
 from cluster.archives import ArchiveError
-from cluster.front_end import FrontEnd
 from cluster.own_ray import start_ray
 from cluster.ray_models import RayModels
-from gateway.app import build_app
 from gateway.command import serve as serve_app
-from gateway.contract.engine import ContractEngine
 from gateway.settings import Settings
 
 START_TIMEOUT_S = 600.0
@@ -54,8 +51,7 @@ class OwnModels(RayModels):
 
 def serve_gateway(settings: Settings) -> None:
     """Serve the gateway before Ray's models, in this process, until a signal ends it."""
-    models = OwnModels(settings.models_refresh_s)
-    app = build_app(settings, ContractEngine(FrontEnd(models), models))
+    app = put_before(OwnModels(settings.models_refresh_s), settings)
     scheme = "https" if settings.certificate_file else "http"
     print(f"Open {scheme}://{settings.host}:{settings.port}", flush=True)  # noqa: T201
     serve_app(app, settings)

@@ -1,6 +1,5 @@
 """A replica of Ray Serve's with an archive in it: one worker of TorchServe's."""
 
-import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -13,7 +12,7 @@ from cluster.archives import BatchLimits, open_archive
 from cluster.measures import choose_measure
 from cluster.requests import WorkerAnswer, WorkerRequest
 from cluster.served_model import ServedModel, describe
-from cluster.worker import ArchiveWorker, NoMetrics, load_service
+from cluster.worker import ArchiveWorker, load_alone
 
 
 class HungWorkerError(Exception):
@@ -26,11 +25,9 @@ class ModelReplica:
     def __init__(self, path: str) -> None:
         self._workspace = tempfile.TemporaryDirectory(prefix="archive-")
         self._archive = archive = open_archive(Path(path), Path(self._workspace.name))
-        # As in a worker of TorchServe's: what the archive brings comes before all else.
-        sys.path.insert(0, str(archive.folder))
         # Ray shows a replica the GPUs that are its own.
         gpu_id = 0 if ray.get_gpu_ids() else None
-        worker = ArchiveWorker(load_service(archive, gpu_id, NoMetrics()))
+        worker = ArchiveWorker(load_alone(archive, gpu_id))
         self._served = ServedModel(worker, archive.batch_limits, choose_measure(archive))
         self._description: dict[str, Any] | None = None
 

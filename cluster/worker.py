@@ -1,5 +1,6 @@
 """A TorchServe worker in this process: an archive's handler within TorchServe's own Python code."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -77,6 +78,15 @@ class NoMetrics:
 
     def add_time(self, name: str, value: float) -> None:
         """Take how long a batch took."""
+
+
+def load_alone(archive: Archive, gpu_id: int | None = None) -> Service:
+    """Return the handler of an archive that has a process of its own, as a worker's is loaded.
+
+    What the archive brings comes before all else that Python finds.
+    """
+    sys.path.insert(0, str(archive.folder))
+    return load_service(archive, gpu_id, NoMetrics())
 
 
 def load_service(archive: Archive, gpu_id: int | None = None, metrics: Any = None) -> Service:
