@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batches import status_of
@@ -206,7 +206,19 @@ def test_header_of_one_does_not_answer_for_two(name: str) -> None:
     assert status_of(refusal.value) == 400
 
 
+@pytest.mark.parametrize(("low", "high"), [(1285, 11570), (3921, 12855), (0, 4280)])
+def test_stream_of_aac_may_begin_and_end_anywhere(low: int, high: int) -> None:
+    whole = WHOLE["adts"]()
+    with av.open(io.BytesIO(whole)) as container:
+        frames = [(each.pos, each.pos + each.size) for each in container.demux() if each.size]
+    waveform = decode_audio(whole[low:high], RATE_HZ, 60)
+    assert len(waveform) == 1024 * sum(low <= start and end <= high for start, end in frames)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The cut frame has what looks like a header, with a length that takes in frames of the whole one.
+@example("adts", 0.60502, 0.79668, True)
+@example("adts", 0.75753, 0.87674, True)
 @given(st.sampled_from(sorted(WHOLE)), st.floats(0, 1), st.floats(0, 1), st.booleans())
 def test_cut_and_joined_recordings_are_read_or_refused(
     name: str, start: float, end: float, whole_after: bool

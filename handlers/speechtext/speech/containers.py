@@ -205,9 +205,7 @@ class _Link:
             try:
                 frames = self._stream.decode(packet)
             except av.FFmpegError:
-                # FFmpeg may take any bytes for a header of AAC, and swallow the frames behind it.
-                swallowed = self.format == "aac" and has_aac(bytes(packet)[1:])
-                if self.codec in LOSSLESS_CODECS or swallowed:
+                if self.codec in LOSSLESS_CODECS:
                     raise
                 damaged += 1
                 continue
@@ -221,9 +219,19 @@ class _Link:
         for packet in self._container.demux(self._stream):
             if packet.size and packet.pos is not None:
                 self._last_packet = packet.pos
-            if packet.size and self.format == "amr" and bytes(packet)[0] & AMR_ZEROS:
+            if self._is_damaged(packet):
                 raise _damaged(0)
             yield packet
+
+    def _is_damaged(self, packet: "av.Packet[Any]") -> bool:
+        """Tell where FFmpeg would go on with what is no frame, and lose those behind it."""
+        if not packet.size or packet.pos is None:
+            return False
+        if self.format == "amr":
+            return bool(bytes(packet)[0] & AMR_ZEROS)
+        # Any bytes may look like a header of AAC, and tell how many are its frame.
+        inside = packet.pos + 1, packet.pos + packet.size
+        return self.format == "aac" and has_aac(self._audio, *inside)
 
     def check_rest(self) -> None:
         """Raise `RequestError` 400 where another recording follows, of another container."""

@@ -55,7 +55,8 @@ AFTER_TAG = re.compile(rb"ID3|fLaC|\xff[\xe0-\xff]")
 # recognise them behind other bytes.
 FRAMES_IN_A_ROW = 4
 LAST_BYTES = 65_536
-ADTS_HEADER = re.compile(rb"\xff[\xf0\xf1\xf8\xf9].{5}", re.DOTALL)
+ADTS_SYNC = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
+ADTS_HEADER_BYTES = 7
 
 
 def split_links(audio: bytes) -> list[bytes]:
@@ -125,22 +126,23 @@ def check_rest(audio: bytes, last_packet: int, container: str, codec: str, ends:
         raise _joined()
 
 
-def has_aac(data: bytes) -> bool:
-    """Tell whether there are frames of AAC in a row: ISO 13818-7, section 6.2 (ADTS)."""
-    for first in ADTS_HEADER.finditer(data):
-        header, start = first, first.start()
-        for _ in range(FRAMES_IN_A_ROW):
-            a, b, c = header.group()[3:6]
-            size = (a & 3) << 11 | b << 3 | c >> 5
-            start += size
-            following = ADTS_HEADER.match(data, start)
-            # Profile, rate and channels stay.
-            if size < 7 or not following or following.group()[:3] != first.group()[:3]:
-                break
-            header = following
-        else:
-            return True
-    return False
+def has_aac(data: bytes, start: int = 0, stop: int | None = None) -> bool:
+    """Tell whether frames of AAC in a row begin in `data[start:stop]`: ISO 13818-7, section 6.2."""
+    end = len(data) if stop is None else stop + 1
+    return any(
+        _aac_goes_on(data, first.start()) for first in ADTS_SYNC.finditer(data, start, end)
+    )
+
+
+def _aac_goes_on(data: bytes, start: int) -> bool:
+    """Tell whether frames of one profile, rate and number of channels follow one another."""
+    fixed = data[start : start + 3]
+    for _ in range(FRAMES_IN_A_ROW + 1):
+        header = data[start : start + ADTS_HEADER_BYTES]
+        if len(header) < ADTS_HEADER_BYTES or header[:3] != fixed:
+            return False
+        start += max((header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5, ADTS_HEADER_BYTES)
+    return True
 
 
 def _has_mp3(data: bytes) -> bool:
