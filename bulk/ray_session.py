@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from bulk.errors import JobError
 from cluster.own_ray import prepare_environment, start_ray
+
+CONNECT_TIMEOUT_S = 10.0
 
 
 @contextmanager
@@ -27,12 +31,25 @@ def ray_session() -> Iterator[TextIO]:
     with tempfile.TemporaryDirectory(prefix="ray-") as folder, _quiet(Path(folder)) as stream:
         try:
             if address:
-                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+                _join(address)
             else:
                 start_ray(Path(folder), os.cpu_count() or 1)
             yield stream
         finally:
             ray.shutdown()
+
+
+def _join(address: str) -> None:
+    import ray
+
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        # Ray itself tries for ten minutes, without a word.
+        if port.isdigit():
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except OSError as error:
+        raise JobError(f"Expected a Ray at RAY_ADDRESS={address}: {error}") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 
 from bulk.outputs import read_rows
-from bulk.storage import open_place
+from bulk.storage import Place, open_place
 from repository import ROOT
 
 RATE_HZ = 16_000
@@ -63,12 +63,14 @@ def _write(path: Path, samples: np.ndarray, chance: np.random.Generator) -> None
         recording.writeframes(noisy.clip(-32768, 32767).astype("<i2").tobytes())
 
 
-def start(command: str, source: Path, output: Path, *options: str) -> "subprocess.Popen[bytes]":
-    """Start a job; what it prints is added to a file beside its output."""
+def start(
+    command: str, source: Path | str, output: Path | str, *options: str, log: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a job; what it prints is added to a file, by default one beside its output."""
     words = [sys.executable, "-m", "bulk", command, "--in", str(source), "--out", str(output)]
-    with output.with_name(f"{output.name}.log").open("ab") as log:
+    with (log or Path(f"{output}.log")).open("ab") as said:
         return subprocess.Popen(  # noqa: S603 - our own command
-            [*words, *options], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+            [*words, *options], cwd=ROOT, stdout=said, stderr=subprocess.STDOUT
         )
 
 
@@ -101,9 +103,9 @@ def _name(process: psutil.Process) -> str:
     return ""
 
 
-def read_output(folder: Path) -> list[dict[str, Any]]:
+def read_output(output: Path | Place) -> list[dict[str, Any]]:
     """Return the rows of a job's output, by their ids."""
-    place = open_place(str(folder))
+    place = output if isinstance(output, Place) else open_place(str(output))
     rows = [row for name in place.names() for row in read_rows(place / name)]
     return sorted(rows, key=lambda row: str(row["id"]))
 

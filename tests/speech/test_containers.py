@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from av.container import InputContainer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -209,8 +210,9 @@ def test_header_of_one_does_not_answer_for_two(name: str) -> None:
 @pytest.mark.parametrize(("low", "high"), [(1285, 11570), (3921, 12855), (0, 4280)])
 def test_stream_of_aac_may_begin_and_end_anywhere(low: int, high: int) -> None:
     whole = WHOLE["adts"]()
-    with av.open(io.BytesIO(whole)) as container:
-        frames = [(each.pos, each.pos + each.size) for each in container.demux() if each.size]
+    with cast(InputContainer, av.open(io.BytesIO(whole))) as container:
+        packets = [packet for packet in container.demux() if packet.size]
+    frames = [(cast(int, each.pos), cast(int, each.pos) + each.size) for each in packets]
     waveform = decode_audio(whole[low:high], RATE_HZ, 60)
     assert len(waveform) == 1024 * sum(low <= start and end <= high for start, end in frames)
 

@@ -129,9 +129,7 @@ def check_rest(audio: bytes, last_packet: int, container: str, codec: str, ends:
 def has_aac(data: bytes, start: int = 0, stop: int | None = None) -> bool:
     """Tell whether frames of AAC in a row begin in `data[start:stop]`: ISO 13818-7, section 6.2."""
     end = len(data) if stop is None else stop + 1
-    return any(
-        _aac_goes_on(data, first.start()) for first in ADTS_SYNC.finditer(data, start, end)
-    )
+    return any(_aac_goes_on(data, first.start()) for first in ADTS_SYNC.finditer(data, start, end))
 
 
 def _aac_goes_on(data: bytes, start: int) -> bool:
