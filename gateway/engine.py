@@ -18,6 +18,10 @@ class Kind(StrEnum):
 
     SPEECH_RECOGNITION = "speech_recognition"
     LIVE_SPEECH = "live_speech"
+    AUDIO_CLASSIFICATION = "audio_classification"
+    FRAME_CLASSIFICATION = "frame_classification"
+    SPEAKER_EMBEDDING = "speaker_embedding"
+    FEATURES = "features"
     SEQUENCE_CLASSIFICATION = "sequence_classification"
     TOKEN_CLASSIFICATION = "token_classification"  # noqa: S105 - a task's name
     QUESTION_ANSWERING = "question_answering"

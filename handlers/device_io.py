@@ -19,6 +19,8 @@ Row = Mapping[str, Any]
 RESPONSE_TIMEOUT_S = 120.0
 # Where a recording may be: TorchServe's own names, and the one that speech services use.
 AUDIO_FIELDS = ("data", "body", "file")
+# And Hugging Face's.
+JSON_AUDIO_FIELDS = (*AUDIO_FIELDS, "inputs")
 # How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
 HUB_CLIENT = "hf_hub/"
 
@@ -134,12 +136,12 @@ def request_audio(row: Row) -> bytes:
 
 
 def _from_base64(fields: Mapping[str, Any]) -> bytes:
-    encoded = request_body(fields, AUDIO_FIELDS)
+    encoded = request_body(fields, JSON_AUDIO_FIELDS)
     # Without its line breaks, which the command base64 writes.
     with suppress(ValueError, AttributeError):
         return base64.b64decode("".join(encoded.split()), validate=True)
     raise MalformedRequestError(
         "InvalidBase64",
-        f"Expected a recording in base64 in the JSON field {' or '.join(AUDIO_FIELDS)}, got "
+        f"Expected a recording in base64 in the JSON field {' or '.join(JSON_AUDIO_FIELDS)}, got "
         "something else there.",
     )

@@ -64,14 +64,19 @@ def check_files_and_explain(*required: str) -> Callable[[Initialize], Initialize
 
 def check_files(folder: Path, required: Sequence[str]) -> None:
     """Raise `LoadError` for a file of an archive that is missing or damaged."""
-    there = {path.name for path in folder.iterdir()}
-    for names in required:
-        if not there & set(names.split("|")):
-            raise LoadError(f"{names.replace('|', ' or ')}: expected in the archive, got no file.")
+    require_files(folder, required)
     for path in sorted(folder.iterdir()):
         check = CHECKS.get(path.suffix)
         if check and (path.suffix != ".bin" or path.name.startswith(PICKLED)):
             check(path)
+
+
+def require_files(folder: Path, required: Sequence[str]) -> None:
+    """Raise `LoadError` for a file of an archive that is missing."""
+    there = {path.name for path in folder.iterdir()}
+    for names in required:
+        if not there & set(names.split("|")):
+            raise LoadError(f"{names.replace('|', ' or ')}: expected in the archive, got no file.")
 
 
 def _check_json(path: Path) -> None:

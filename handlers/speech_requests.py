@@ -45,6 +45,8 @@ MAX_EXPLAINED_S = 60.0
 ANYTHING = "*/*"
 # Segments as they end, a JSON line each; for models that can tell.
 NDJSON = "application/x-ndjson"
+# Who speaks when; and tensors, which have no media type of their own.
+RTTM, SAFETENSORS = "text/x-rttm", "application/octet-stream"
 TRANSCRIPT_WRITERS: dict[str, Callable[[Transcript], Any]] = {
     PLAIN: write_plain,
     JSON: write_json,
@@ -62,6 +64,8 @@ RESPONSE_FORMATS = {
     "srt": "application/x-subrip",
     "ndjson": NDJSON,
     "png": "image/png",
+    "rttm": RTTM,
+    "safetensors": SAFETENSORS,
 }
 
 

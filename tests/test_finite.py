@@ -16,16 +16,17 @@ from repository import ROOT
 from speechtext.batching import run_isolated
 from speechtext.errors import NonFiniteOutputError, RequestError
 from speechtext.finite import check_finite
+from speechtext.ranges import LEAST_PENALTY, LEAST_TEMPERATURE
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.audio_limits import MAX_AMPLITUDE
-from speechtext.speech.ctc.emissions import compute_emissions
+from speechtext.speech.chunks import Windows
 from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
+from speechtext.speech.frame_models import compute_frames
 from speechtext.speech.rnnt.features import load_features
 from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
 from speechtext.speech.rnnt.transducer import Transducer
 from speechtext.text.base import Answer
 from speechtext.text.predictor import TextPredictor
-from speechtext.text.ranges import LEAST_PENALTY, LEAST_TEMPERATURE
 from speechtext.text.settings import TextSettings
 from support.common import EXAMPLES
 
@@ -191,11 +192,9 @@ def test_amplitudes_that_occur_are_heard(
     recording = transducer.start(waveform)
     transducer.recognize([recording])
     assert np.isfinite(recording.score())
-    normalized, raw = (
-        compute_emissions(wav2vec2.model, [waveform], 30, 5, epsilon)[0] for epsilon in (1e-7, None)
-    )
+    (normalized,) = compute_frames(wav2vec2.frame_model, [waveform], Windows(30, 5))
     assert normalized.isfinite().all()
-    assert raw.isfinite().all()
+    assert wav2vec2.frame_model.run([waveform])[0].isfinite().all()
 
 
 @pytest.mark.parametrize(

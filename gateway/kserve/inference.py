@@ -13,7 +13,7 @@ from gateway.engine import (
     MalformedRequestError,
     Request,
 )
-from gateway.kserve.instances import SPEECH, decode_base64, speech_request, text_request
+from gateway.kserve.instances import AUDIO, decode_base64, speech_request, text_request
 from gateway.kserve.shapes import InferRequest
 from gateway.kserve.tensors import BINARY_SIZE, Elements, malformed, write_binary
 
@@ -21,8 +21,7 @@ HEADER_LENGTH = "inference-header-content-length"
 OUTPUT = "output"
 # The inputs of each kind of model: those that have to be there, and those that may.
 INPUTS: Mapping[Kind | None, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    Kind.SPEECH_RECOGNITION: (("audio",), ()),
-    Kind.LIVE_SPEECH: (("audio",), ()),
+    **dict.fromkeys(AUDIO, (("audio",), ())),
     Kind.SEQUENCE_CLASSIFICATION: (("text",), ("text_pair",)),
     Kind.TOKEN_CLASSIFICATION: (("text",), ()),
     Kind.QUESTION_ANSWERING: (("question", "context"), ()),
@@ -62,7 +61,7 @@ def build_requests(
         raise malformed("inputs", "tensors of one length", f"{counts}")
     parameters = model_parameters(asked)
     types = [_content_type(each.parameters, i) for i, each in enumerate(asked.inputs)]
-    if kind in SPEECH or kind is None:
+    if kind in AUDIO or kind is None:
         accept = wanted_media_type(asked)
         return _bytes_requests(elements[0], types[0] or "", kind, parameters, accept)
     columns = [
@@ -85,7 +84,7 @@ def _bytes_requests(
 ) -> list[Request]:
     """Return requests for recordings, or for what another model takes."""
     # A recording is no text: JSON has it in base64.
-    encoded = kind in SPEECH or content_type == BASE64
+    encoded = kind in AUDIO or content_type == BASE64
     media_type = content_type if "/" in content_type else None
     return [
         speech_request(kind, _as_bytes(each, encoded, i), parameters, media_type, accept)

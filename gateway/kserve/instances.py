@@ -22,7 +22,14 @@ JSON = "application/json"
 MAX_INSTANCES = 1024
 # So many of one request are with the engine: two of its batches, so that the next one is full.
 AT_ONCE = 16
-SPEECH = (Kind.SPEECH_RECOGNITION, Kind.LIVE_SPEECH)
+AUDIO = (
+    Kind.SPEECH_RECOGNITION,
+    Kind.LIVE_SPEECH,
+    Kind.AUDIO_CLASSIFICATION,
+    Kind.FRAME_CLASSIFICATION,
+    Kind.SPEAKER_EMBEDDING,
+    Kind.FEATURES,
+)
 
 
 def check_count(count: int) -> None:

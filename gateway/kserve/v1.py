@@ -25,8 +25,8 @@ from gateway.errors import describe_error, status_of
 from gateway.kserve.bodies import read_json
 from gateway.kserve.errors import name_instance, write_error
 from gateway.kserve.instances import (
+    AUDIO,
     JSON,
-    SPEECH,
     answer_all,
     check_count,
     decode_base64,
@@ -87,7 +87,7 @@ def read_instance(instance: Any, kind: Kind | None, number: int) -> Request | En
             return _read_object(instance, kind, place)
         if not isinstance(instance, str):
             return json_request(instance)
-        if kind in SPEECH:
+        if kind in AUDIO:
             return MalformedRequestError(
                 "InvalidInstance", f'{place}: expected a recording as {{"b64": ...}}, got a string.'
             )

@@ -126,14 +126,21 @@ def plan_groups(lengths: Sequence[int], most_tokens: int, call_tokens: int) -> l
     return groups[::-1]
 
 
-def plan_batches(samples: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Return which of the waveforms, by index, to run together: those of like length, on a GPU."""
+def plan_batches(
+    samples: Sequence[int], device: torch.device, pads: bool = True
+) -> list[list[int]]:
+    """Return which of the waveforms, by index, to run together: those of like length, on a GPU.
+
+    Those of one length where the model `pads` none.
+    """
     if device.type == "cpu":
         return [[index] for index in range(len(samples))]
     batches: list[list[int]] = []
     for index in sorted(range(len(samples)), key=lambda index: -samples[index]):
         # The first of a batch is its longest.
-        if batches and (len(batches[-1]) + 1) * samples[batches[-1][0]] <= GPU_BATCH_SAMPLES:
+        longest = samples[batches[-1][0]] if batches else 0
+        fits = batches and (len(batches[-1]) + 1) * longest <= GPU_BATCH_SAMPLES
+        if fits and (pads or samples[index] == longest):
             batches[-1].append(index)
         else:
             batches.append([index])

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from archives.hub import load_pretrained, local_folder
 from archives.layout import SCRIPTED_FILE, WEIGHTS_FILE
 from archives.text_tracing import trace_text_model
-from speechtext.text.labels import LABELS_FILE, load_labels
+from speechtext.labels import LABELS_FILE, load_labels
 from speechtext.text.loading import (
     check_complete,
     check_tokenizer_files,

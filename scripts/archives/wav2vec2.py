@@ -1,4 +1,4 @@
-"""A Wav2Vec2 and its language model, from where they come to the files of an archive."""
+"""A model of waveforms, and its language model, from where they come to an archive's files."""
 
 import json
 import math
@@ -8,31 +8,59 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForCTC,
+    AutoProcessor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+)
 
 from archives.errors import SourceError
 from archives.hub import ADAPTER_FILE, load_pretrained, local_folder
 from archives.layout import TORCHAUDIO, WEIGHTS_FILE
 from archives.wav2vec2_bundles import bundle_names, convert_bundle
+from audio_modes import Transcription, find_mode
+from speechtext.labels import LABELS_FILE
+from speechtext.speech.audio_checkpoints import check_family
 from speechtext.speech.ctc.beam import LANGUAGE_MODEL_FILE, spell
 from speechtext.speech.ctc.loading import check_vocabulary, choose_language
 from speechtext.text.loading import check_complete
 
 # KenLM's formats.
 LANGUAGE_MODELS = (".arpa", ".bin", ".binary", ".gz")
-# Only pre-training uses it, so fine-tuned checkpoints such as base-960h lack it.
-PRETRAINING_WEIGHTS = {"wav2vec2.masked_spec_embed"}
 
 
 def stage_wav2vec2(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> str:
-    """Write a `Wav2Vec2ForCTC` and its processor; return the name of the weights file."""
+    """Write a checkpoint of the mode's head and its processor; return the weights file's name."""
+    mode = find_mode({"handler": handler_settings})
+    if mode is Transcription:
+        _stage_transcription(source, folder, handler_settings)
+    else:
+        named = str(handler_settings["mode"])
+        _stage_task(local_folder(source), folder, mode.auto_class, named)
+    return WEIGHTS_FILE
+
+
+def _stage_task(path: Path, folder: Path, auto_class: Any, mode: str) -> None:
+    """Write a model with another head than that of CTC, and its feature extractor."""
+    model = _load_complete(path, auto_class, mode)
+    load_pretrained(AutoFeatureExtractor, path).save_pretrained(folder)
+    model.save_pretrained(folder)
+    if (path / LABELS_FILE).is_file():
+        shutil.copy(path / LABELS_FILE, folder)
+
+
+def _stage_transcription(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> None:
+    """Write a model for CTC and its processor, with what it needs of a language."""
     language = handler_settings.get("target_lang")
     if source.startswith(f"{TORCHAUDIO}:"):
         model, processor = _speech_bundle(source.removeprefix(f"{TORCHAUDIO}:"))
     else:
         path = local_folder(source, language)
         source = str(path)
-        model, processor = _pretrained_speech(path)
+        model = _load_complete(path, AutoModelForCTC, "CTC speech recognition")
+        processor = load_pretrained(AutoProcessor, path)
     if language:
         choose_language(model, processor, language)
         adapter = {name: weight.detach() for name, weight in model._get_adapters().items()}
@@ -41,7 +69,6 @@ def stage_wav2vec2(source: str, folder: Path, handler_settings: Mapping[str, Any
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
     _stage_language_model(Path(source), folder, handler_settings, processor.tokenizer)
-    return WEIGHTS_FILE
 
 
 def _stage_language_model(
@@ -85,9 +112,15 @@ def _speech_bundle(name: str) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
         ) from error
 
 
-def _pretrained_speech(path: Path) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
-    processor = load_pretrained(Wav2Vec2Processor, path)
-    model, report = load_pretrained(Wav2Vec2ForCTC, path, dtype="auto", output_loading_info=True)
-    missing = set(report["missing_keys"]) - PRETRAINING_WEIGHTS
-    check_complete({"missing_keys": missing}, "CTC speech recognition")
-    return model, processor
+def _load_complete(path: Path, auto_class: Any, mode: str) -> Any:
+    """Return the model of a folder; raises `SourceError` or `ValueError` for another family."""
+    check_family(path, auto_class)
+    model, report = load_pretrained(auto_class, path, dtype="auto", output_loading_info=True)
+    missing = {
+        each
+        for each in report["missing_keys"]
+        # Only pre-training uses it, so fine-tuned checkpoints such as base-960h lack it.
+        if not each.endswith("masked_spec_embed")
+    }
+    check_complete({"missing_keys": missing}, mode)
+    return model

@@ -9,6 +9,7 @@ import argparse
 import json
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -27,8 +28,8 @@ from trials.bulk_runs import finish, kill_one, read_output, same_row, start, wri
 WORKERS = 2
 BATCH = 32
 KILLS = ("command", "worker", "everything")
-# How long a job is left alone before it is killed: it starts in some ten seconds.
-ALONE_S = (15.0, 40.0)
+# How long a job is left alone behind the group at which it is killed.
+ALONE_S = (0.0, 3.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,20 +103,32 @@ def run_with_kills(source: Path, output: Path, options: argparse.Namespace) -> C
     """Do the job with kills, then to its end; return how many kills there were of each kind."""
     chance, kills = random.Random(options.seed), Counter[str]()
     words = ["--workers", str(WORKERS), "--archive", options.archive]
+    most = 2 * _count_groups(output.with_name("whole")) // (options.kills + 1)
     process = start("transcribe", source, output, *words)
-    while kills.total() < options.kills:
-        time.sleep(chance.uniform(*ALONE_S))
+    while kills.total() < options.kills and not (output / "_job" / "summary.json").exists():
+        _wait(process, output, _count_groups(output) + chance.randint(0, most), chance)
         what = chance.choice(KILLS)
         if process.poll() is None and kill_one(process, what, chance):
             kills[what] += 1
-            print(f"killed {what}: {len(list(output.glob('part-*')))} groups done", flush=True)
-        if process.poll() is not None or what != "worker":
+            print(f"killed {what}: {_count_groups(output)} groups done", flush=True)
+        if what != "worker":
             process.wait()
             process = start("transcribe", source, output, *words)
-        elif (output / "_job" / "summary.json").exists():
-            break
     print(f"exit {finish(process)}")
     return kills
+
+
+def _wait(
+    process: "subprocess.Popen[bytes]", output: Path, groups: int, chance: random.Random
+) -> None:
+    """Return some moment after so many groups are done, or when the job has ended."""
+    while process.poll() is None and _count_groups(output) < groups:
+        time.sleep(0.05)
+    time.sleep(chance.uniform(*ALONE_S))
+
+
+def _count_groups(output: Path) -> int:
+    return len(list(output.glob("part-*")))
 
 
 def report(folder: Path, kills: Counter[str]) -> int:

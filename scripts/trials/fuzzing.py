@@ -37,7 +37,7 @@ FRONT_END_FAULTS = (
     "ArrayIndexOutOfBoundsException",
 )
 # Behind the name of a field it is no first word, and pydantic has words of its own.
-EXPECTED = re.compile(r"(^E|: e)xpected |: input should be ")
+EXPECTED = re.compile(r"(^E|: [eE])xpected |: (input|string) should ")
 
 
 @dataclass

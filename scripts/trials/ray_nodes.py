@@ -226,7 +226,7 @@ def run_phases(clients: Clients, nodes: Any, store: Path, port: int) -> Iterator
     kill_replica()
     wait(clients, 25)
     yield "a replica is killed", clients.next_phase()
-    nodes.remove_node(nodes.list_all_nodes[-1], allow_graceful=False)
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
     wait(clients, 60)
     yield "a node is removed", clients.next_phase()
     clients.busy.clear()

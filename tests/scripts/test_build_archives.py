@@ -40,7 +40,8 @@ from build_archives import main
 from records import read_record, write_record
 from repository import EXAMPLES, HANDLER_FOLDER, ROOT
 from serving.local import build_with_settings, load_archive
-from speechtext.speech.ctc.emissions import compute_emissions
+from speechtext.speech.chunks import Windows
+from speechtext.speech.frame_models import compute_frames
 
 NAMES = [
     "bert_question_answering",
@@ -379,10 +380,10 @@ def test_speech_bundle_hears_like_torchaudio(
     waveform, _ = soundfile_read(SPEECH)
     # In float64, so that what a processor rounds does not hide a difference, nor makes one.
     expected = bundle.get_model().double()(waveform[None].double())[0][0].float()
-    request = handler._parse(0, {"body": SPEECH.read_bytes()}, None)
-    epsilon = handler.recognizer._epsilon
-    model, samples = handler.model.double(), request.waveform.double()
-    (emission,) = compute_emissions(model, [samples], 20.0, 2.0, epsilon)
+    request = handler.mode.read(0, {"body": SPEECH.read_bytes()}, None)
+    handler.model.double()
+    model, samples = handler.recognizer.frame_model, request.waveform.double()
+    (emission,) = compute_frames(model, [samples], Windows(20.0, 2.0))
     torch.testing.assert_close(emission, expected, atol=1e-4, rtol=0)
     vocabulary = handler.processor.tokenizer.convert_ids_to_tokens(range(len(bundle.get_labels())))
     assert tuple(vocabulary) == bundle.get_labels(blank="<pad>")

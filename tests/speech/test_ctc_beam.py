@@ -19,10 +19,7 @@ from demo_models.word_model import write_demo_model
 from repository import ROOT
 from serving.local import build_with_settings, load_archive
 from speechtext.speech.ctc.beam import align, load_beam_decoder, load_biasing
-from speechtext.speech.ctc.emissions import (
-    find_best_path,
-    run_batch,
-)
+from speechtext.speech.ctc.emissions import find_best_path
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.hotwords import HotwordParameters
 from support.common import EXAMPLES, LoadModel
@@ -58,7 +55,8 @@ def noisy_examples(count: int, signal_to_noise_db: float) -> Iterator[tuple[str,
 
 @torch.inference_mode()
 def probabilities_of(handler: Any, waveform: torch.Tensor) -> torch.Tensor:
-    return run_batch(handler.model, [waveform])[0].cpu().softmax(dim=-1)
+    emission: torch.Tensor = handler.recognizer.frame_model.run([waveform])[0]
+    return emission.cpu().softmax(dim=-1)
 
 
 def test_search_without_a_model_finds_the_best_path(load_model: LoadModel, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from typing import Any
 
 import torch
+from transformers import Wav2Vec2FeatureExtractor
 
-from speechtext.speech.ctc.emissions import measure_normalization
+from speechtext.speech.encoders import measure_normalization, open_encoder
+from speechtext.speech.frame_models import FrameModel
 
 # Of an Emformer RNN-T that is no larger than it has to be, for `emformer_rnnt_model`.
 SMALL: dict[str, Any] = {
@@ -35,3 +37,9 @@ SMALL: dict[str, Any] = {
 def normalize(waveform: torch.Tensor) -> torch.Tensor:
     """Return a waveform with zero mean and unit variance, as Wav2Vec2 takes it."""
     return measure_normalization(waveform).apply(waveform)
+
+
+def as_frame_model(model: Any, normalizes: bool = False) -> FrameModel:
+    """Return what a network for CTC says of frames; its front end is replaced, so call it once."""
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=normalizes)
+    return FrameModel(open_encoder(model.base_model, extractor), model.lm_head)

@@ -152,8 +152,8 @@ def own_names(content: Mapping[str, Any]) -> Damage:
         (
             WAV2VEC2,
             settings({"chunk_lenght_s": 3}),
-            "wav2vec2.yaml: handler.chunk_lenght_s: expected a key out of dtype, .*"
-            ", chunk_length_s, stride_length_s, got this one.",
+            "wav2vec2.yaml: handler.chunk_lenght_s: expected a key out of mode, .*"
+            ", chunk_length_s, stride_length_s, .*, got this one.",
         ),
         (
             LIVE,
@@ -239,6 +239,11 @@ def own_names(content: Mapping[str, Any]) -> Damage:
         (
             WAV2VEC2,
             written("config.json", b"{}"),
+            "config.json: expected model_type to be one of .*, wavlm, got 'None'.",
+        ),
+        (
+            WAV2VEC2,
+            written("config.json", b'{"model_type": "wav2vec2"}'),
             "config.json: expected the sizes of the weights beside it, got other ones.",
         ),
         (

@@ -22,12 +22,9 @@ from repository import ROOT
 from serving.local import build_with_settings, load_archive
 from speechtext.errors import UnsupportedMediaError
 from speechtext.speech.audio import decode_audio
-from speechtext.speech.ctc.emissions import (
-    compute_emissions,
-    find_best_path,
-    group_words,
-    run_batch,
-)
+from speechtext.speech.chunks import Windows
+from speechtext.speech.ctc.emissions import find_best_path, group_words
+from speechtext.speech.frame_models import compute_frames
 from speechtext.speech.transcripts import Token
 from support.common import EXAMPLES, LoadModel
 from support.speech import normalize
@@ -142,13 +139,13 @@ def speak(names: Sequence[str]) -> np.ndarray:
 
 @torch.inference_mode()
 def test_words_at_window_borders_are_neither_lost_nor_doubled(load_model: LoadModel) -> None:
-    model = load_model("wav2vec2").handler.model
+    model = load_model("wav2vec2").handler.recognizer.frame_model
     names = sorted(TRANSCRIPTS)
     for seed in range(4):
         order: list[str] = np.random.default_rng(seed).permutation(names * 4).tolist()
-        waveform = normalize(torch.from_numpy(speak(order)))
-        whole = run_batch(model, [waveform])[0]
-        windows = compute_emissions(model, [waveform], chunk_s=10 + seed, stride_s=2)[0]
+        waveform = torch.from_numpy(speak(order))
+        whole = model.run([normalize(waveform)])[0]
+        windows = compute_frames(model, [waveform], Windows(10 + seed, 2))[0]
         assert len(waveform) > 4 * RATE_HZ * (10 + seed)
         assert labels_of(windows) == labels_of(whole)
 
@@ -183,7 +180,7 @@ def test_times_are_those_of_a_forced_alignment(load_model: LoadModel) -> None:
     )
     for recording in cut_speech(200, seed=5):
         waveform = normalize(decode_audio(recording, RATE_HZ, 60))
-        emission = run_batch(handler.model, [waveform])[0].cpu()
+        emission = handler.recognizer.frame_model.run([waveform])[0].cpu()
         tokens = find_best_path(emission.softmax(dim=-1), blank)
         if not tokens:
             continue

@@ -15,21 +15,14 @@ import torch
 from speechtext.allowance import Work
 from speechtext.errors import RequestError, RequestTooLargeError, explanation_unsupported
 from speechtext.measurements import stage
+from speechtext.parameters import impossible, read_parameters
 from speechtext.text.explanation.targets import (
     EXPLANATION_KEYS,
     Explained,
     ExplanationParameters,
     Target,
 )
-from speechtext.text.payloads import (
-    Content,
-    Example,
-    impossible,
-    read_content,
-    read_parameters,
-    target_of,
-    text_of,
-)
+from speechtext.text.payloads import Content, Example, read_content, target_of, text_of
 from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
 from speechtext.text.tokens import Tokens, Window, adopt_tokens, cut_end, tokenize

@@ -18,6 +18,7 @@ from speechtext.allowance import Work
 from speechtext.batching import plan_groups
 from speechtext.errors import RequestError
 from speechtext.measurements import note_padding, stage
+from speechtext.parameters import impossible
 from speechtext.text.base import (
     Answer,
     LoadedModel,
@@ -27,7 +28,7 @@ from speechtext.text.base import (
     write_words,
 )
 from speechtext.text.explanation.targets import Explained, Target
-from speechtext.text.payloads import AnswerForm, Example, impossible, unknown_target
+from speechtext.text.payloads import AnswerForm, Example, unknown_target
 from speechtext.text.sampling import (
     Continuation,
     GenerationParameters,

@@ -14,9 +14,9 @@ from transformers.pytorch_utils import Conv1D
 
 from speechtext.checkpoints import load_checkpoint, load_script
 from speechtext.devices import DtypeName, choose_dtype
+from speechtext.labels import load_labels
 from speechtext.settings import STRICT
 from speechtext.text.base import LoadedModel
-from speechtext.text.labels import load_labels
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
 from speechtext.text.windows import find_input_names

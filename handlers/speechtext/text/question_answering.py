@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoModelForQuestionAnswering
 
 from speechtext.errors import MalformedRequestError
+from speechtext.ranges import MOST_ANSWERS, AnswerCount, Count, PositiveCount, WindowTokens
 from speechtext.settings import STRICT
 from speechtext.text.answer_spans import (
     ContextScores,
@@ -20,7 +21,6 @@ from speechtext.text.answer_spans import (
 from speechtext.text.base import UnderstandingTask, own_tokens, too_long, write_words
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Content, Example, text_of, unknown_target
-from speechtext.text.ranges import MOST_ANSWERS, AnswerCount, Count, PositiveCount, WindowTokens
 from speechtext.text.tokens import Tokens, Window, cut_windows
 from speechtext.text.windows import Scored
 

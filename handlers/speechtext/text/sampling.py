@@ -19,8 +19,7 @@ from transformers import (
 
 from speechtext.allowance import check_time
 from speechtext.finite import find_finite, not_finite
-from speechtext.settings import STRICT
-from speechtext.text.ranges import (
+from speechtext.ranges import (
     Count,
     PositiveCount,
     RepetitionPenalty,
@@ -29,6 +28,7 @@ from speechtext.text.ranges import (
     TopP,
     TopTokens,
 )
+from speechtext.settings import STRICT
 
 # A tokenizer writes a token as the ones before it ask for; those further away do not matter.
 PROMPT_TAIL = 16

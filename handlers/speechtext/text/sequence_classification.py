@@ -1,12 +1,14 @@
 """Labels for a text, or for a pair of texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForSequenceClassification
 
+from speechtext.labels import MULTI_LABEL, REGRESSION, rank_labels, to_scores
+from speechtext.ranges import PositiveCount
 from speechtext.settings import STRICT
 from speechtext.text.base import UnderstandingTask, own_tokens
 from speechtext.text.explanation.targets import Target
@@ -18,10 +20,8 @@ from speechtext.text.payloads import (
     text_of,
     unknown_target,
 )
-from speechtext.text.ranges import PositiveCount
 from speechtext.text.windows import Scored
 
-MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
 # A label among several holds from this probability on.
 LEAST_PROBABILITY = 0.5
 
@@ -32,21 +32,6 @@ class ClassificationParameters:
 
     top_k: PositiveCount | None = 1
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
-
-
-def to_scores(logits: torch.Tensor, function: str) -> torch.Tensor:
-    """Return the scores of labels, shape (labels,), by the function of that name."""
-    if function == "softmax":
-        return logits.softmax(dim=-1)
-    return logits.sigmoid() if function == "sigmoid" else logits
-
-
-def rank_labels(
-    scores: torch.Tensor, labels: Mapping[int, str], most: int | None
-) -> list[dict[str, Any]]:
-    """Return the labels with the highest scores, the highest first."""
-    order = sorted(range(len(scores)), key=lambda index: -float(scores[index]))
-    return [{"label": labels[index], "score": float(scores[index])} for index in order[:most]]
 
 
 class SequenceClassification(UnderstandingTask):

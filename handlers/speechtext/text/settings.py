@@ -5,8 +5,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from speechtext.devices import DtypeName
-from speechtext.settings import STRICT
-from speechtext.text.ranges import (
+from speechtext.ranges import (
     Count,
     PositiveCount,
     RepetitionPenalty,
@@ -14,6 +13,7 @@ from speechtext.text.ranges import (
     TopP,
     WindowTokens,
 )
+from speechtext.settings import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -7,6 +7,8 @@ import torch
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForTokenClassification
 
+from speechtext.parameters import impossible
+from speechtext.ranges import Count
 from speechtext.settings import STRICT
 from speechtext.text.base import UnderstandingTask, own_tokens, too_long, write_words
 from speechtext.text.entities import (
@@ -18,8 +20,7 @@ from speechtext.text.entities import (
     resolve_overlaps,
 )
 from speechtext.text.explanation.targets import Explained, Target
-from speechtext.text.payloads import AnswerForm, Example, impossible, unknown_target
-from speechtext.text.ranges import Count
+from speechtext.text.payloads import AnswerForm, Example, unknown_target
 from speechtext.text.tokens import Tokens, Window, cut_windows, merge_windows
 from speechtext.text.windows import Scored
 

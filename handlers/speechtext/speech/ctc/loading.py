@@ -1,47 +1,32 @@
-"""Loading a Wav2Vec2 checkpoint: the model, its processor and the names of its labels."""
+"""Loading a CTC checkpoint: the model, its processor and the names of its labels."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC, Wav2Vec2Processor
+from transformers import AutoModelForCTC, AutoProcessor, Wav2Vec2CTCTokenizer
 
-from speechtext.checkpoints import load_checkpoint
-from speechtext.devices import choose_dtype
-from speechtext.speech.ctc.cpu_convolutions import speed_up_convolutions
+from speechtext.speech.audio_checkpoints import load_encoder, load_network
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
+from speechtext.speech.frame_models import FrameModel
 
 
 def load_model(
     folder: Path, settings: Wav2Vec2Settings, device: torch.device
-) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:
-    """Return the model of a folder on its device, ready for inference, and its processor.
+) -> tuple[Any, Any, FrameModel]:
+    """Return the model of a folder on its device, its processor, and what it says of frames.
 
     Raises `ValueError` or `OSError` where the folder has no such model.
     """
-    dtype = choose_dtype(settings.dtype, device)
-    processor = Wav2Vec2Processor.from_pretrained(folder)
-    model = load_checkpoint(
-        Wav2Vec2ForCTC, folder, dtype=dtype, attn_implementation=settings.attn_implementation
-    )
-    check_architecture(model)
+    model = load_network(AutoModelForCTC, folder, settings, device)
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     if settings.target_lang:
         choose_language(model, processor, settings.target_lang)
     check_vocabulary(processor.tokenizer, model.lm_head.out_features)
-    model = model.to(device, dtype).eval()
-    if device.type == "cpu":
-        speed_up_convolutions(model.wav2vec2.feature_extractor.conv_layers)
-    return model, processor
+    return model, processor, FrameModel(load_encoder(folder, model), model.lm_head)
 
 
-def check_architecture(model: Wav2Vec2ForCTC) -> None:
-    """Raise `ValueError` for what emissions leave out: convolutions after the encoder."""
-    if model.config.add_adapter:
-        raise ValueError(
-            "config.json: expected add_adapter to be false for CTC speech recognition."
-        )
-
-
-def choose_language(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, language: str) -> None:
+def choose_language(model: Any, processor: Any, language: str) -> None:
     """Load a language's adapter, head and labels, as checkpoints of MMS have them for many.
 
     Raises `ValueError` where the checkpoint's folder has none for the language. Pratap et al. 2023,
@@ -50,6 +35,11 @@ def choose_language(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, languag
     try:
         processor.tokenizer.set_target_lang(language)
         model.load_adapter(language, local_files_only=True)
+    except AttributeError:
+        kind = model.config.model_type
+        raise ValueError(
+            f"handler.target_lang: expected a wav2vec2 checkpoint of MMS, got {kind}."
+        ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"handler.target_lang: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Speech recognition with a Wav2Vec2 CTC model."""
+"""Speech recognition with a CTC model: Wav2Vec2 and the families that are built alike."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,20 +10,11 @@ import torch
 from speechtext.devices import CPU
 from speechtext.measurements import stage
 from speechtext.speech.alignments import Alignment, Alternatives, Recognition
+from speechtext.speech.chunks import SAMPLE_RATE_HZ, Chunk, plan_chunks
 from speechtext.speech.costs import SpeechCost, try_recognizer
 from speechtext.speech.ctc.alternatives import find_alternatives
 from speechtext.speech.ctc.beam import load_beam_decoder, load_biasing
-from speechtext.speech.ctc.emissions import (
-    NORMALIZATION_EPSILON,
-    SAMPLE_RATE_HZ,
-    Chunk,
-    compute_emissions,
-    compute_stretch,
-    find_best_path,
-    frame_grid,
-    group_words,
-    plan_chunks,
-)
+from speechtext.speech.ctc.emissions import find_best_path, group_words
 from speechtext.speech.ctc.loading import load_model, name_labels
 from speechtext.speech.ctc.segments import (
     BestPathSegments,
@@ -31,6 +22,7 @@ from speechtext.speech.ctc.segments import (
     SegmentTeller,
 )
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
+from speechtext.speech.frame_models import FrameModel, compute_frames, compute_stretch
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.hotwords import Biasing, HotwordParameters, hotwords_unsupported
 from speechtext.speech.transcripts import (
@@ -46,7 +38,7 @@ Decode = Callable[[torch.Tensor, HotwordScores | None], list[Token]]
 
 
 class Wav2Vec2Recognizer:
-    """Transcribes recordings with a Hugging Face `Wav2Vec2ForCTC` checkpoint."""
+    """Transcribes recordings with a Hugging Face checkpoint for CTC."""
 
     sample_rate_hz = SAMPLE_RATE_HZ
 
@@ -57,25 +49,24 @@ class Wav2Vec2Recognizer:
         self,
         model: Any,
         processor: Any,
+        frame_model: FrameModel,
         settings: Wav2Vec2Settings,
         decode: Decode,
         biasing: Biasing | None,
     ) -> None:
         self.model = model
         self.processor = processor
+        self.frame_model = frame_model
         self._settings = settings
         self._decode = decode
         self._biasing = biasing
         self._tokenizer = processor.tokenizer
         self._labels = name_labels(processor.tokenizer, model.config.vocab_size)
-        self._frame_s = frame_grid(model).stride / SAMPLE_RATE_HZ
+        self._frame_s = frame_model.encoder.grid.frame_s
         self._limits = SegmentLimits(
             round(settings.endpoint_silence_s / self._frame_s),
             round(settings.chunk_length_s / self._frame_s),
         )
-        extractor = processor.feature_extractor
-        epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
-        self._epsilon = epsilon if extractor.do_normalize else None
 
     @classmethod
     def load(
@@ -89,11 +80,11 @@ class Wav2Vec2Recognizer:
         Raises `ValueError` or `OSError` with one sentence for what does not fit together.
         """
         settings, folder = settings or Wav2Vec2Settings(), Path(folder)
-        model, processor = load_model(folder, settings, device)
+        model, processor, frame_model = load_model(folder, settings, device)
         tokenizer = processor.tokenizer
         decode = choose_decoder(settings, tokenizer, folder)
         biasing = load_biasing(settings, tokenizer) if settings.decoder == "beam" else None
-        recognizer = cls(model, processor, settings, decode, biasing)
+        recognizer = cls(model, processor, frame_model, settings, decode, biasing)
         recognizer.align([torch.zeros(SAMPLE_RATE_HZ)])
         recognizer.cost = try_recognizer(recognizer.transcribe, SAMPLE_RATE_HZ, device)
         if biasing:
@@ -153,7 +144,7 @@ class Wav2Vec2Recognizer:
         together they are the whole recording's. Raises `NonFiniteOutputError`.
         """
         chunks = self._plan_chunks(len(waveform))[stretch]
-        return compute_stretch(self.model, waveform, chunks, self._epsilon)
+        return compute_stretch(self.frame_model, waveform, chunks)
 
     @torch.inference_mode()
     def transcribe_emission(self, emission: torch.Tensor, samples: int) -> Transcript:
@@ -162,14 +153,12 @@ class Wav2Vec2Recognizer:
         return self._read_emission(emission.softmax(dim=-1), samples, hotwords)[0]
 
     def _plan_chunks(self, samples: int) -> list[Chunk]:
-        windows = self._settings.chunk_length_s, self._settings.stride_length_s
-        return plan_chunks(frame_grid(self.model), samples, *windows)
+        return plan_chunks(self.frame_model.encoder.grid, samples, self._settings.windows)
 
     def _compute_emissions(
         self, waveforms: Sequence[torch.Tensor], teller: SegmentTeller | None
     ) -> list[torch.Tensor]:
         """Return the logits of each waveform; tell the segments of best paths on the way."""
-        settings = self._settings
         blank, delimiter = self._tokenizer.pad_token_id, self._tokenizer.word_delimiter_token_id
         paths = [BestPathSegments(blank, delimiter, self._limits) for _ in waveforms]
 
@@ -178,9 +167,9 @@ class Wav2Vec2Recognizer:
                 teller.tell(index, paths[index].take_ended(logits.softmax(dim=-1)))
 
         with stage("model"):
-            windows = settings.chunk_length_s, settings.stride_length_s, self._epsilon
             listener = follow if teller and not self._biasing else None
-            emissions = compute_emissions(self.model, waveforms, *windows, listener)
+            windows = self._settings.windows
+            emissions = compute_frames(self.frame_model, waveforms, windows, listener)
         if teller and listener:
             for index, path in enumerate(paths):
                 teller.tell(index, path.take_rest())

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass as settings_dataclass
 
+from speechtext.ranges import PositiveCount
 from speechtext.settings import STRICT
-from speechtext.text.ranges import PositiveCount
 from speechtext.text.tokens import Window
 
 

@@ -1,10 +1,14 @@
-"""The names of a model's labels."""
+"""The labels of a model: their names, and their scores."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+# What transformers calls the problems that have other scores than probabilities of one label.
+MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
 LABELS_FILE = "index_to_name.json"
 # Keys of TorchServe's examples, under which all names are in order: a list, or "[O, B-PER]".
 NAMES_IN_ORDER = ("object_type_names", "label_list")
@@ -55,3 +59,18 @@ def _read_name(where: str, index: int, name: Any) -> str:
         kind = type(last).__name__
         raise ValueError(f"{where}: expected a text as the name of label {index}, got a {kind}.")
     return str(last)
+
+
+def to_scores(logits: torch.Tensor, function: str) -> torch.Tensor:
+    """Return the scores of labels, shape (labels,), by the function of that name."""
+    if function == "softmax":
+        return logits.softmax(dim=-1)
+    return logits.sigmoid() if function == "sigmoid" else logits
+
+
+def rank_labels(
+    scores: torch.Tensor, labels: Mapping[int, str], most: int | None
+) -> list[dict[str, Any]]:
+    """Return the labels with the highest scores, the highest first."""
+    order = sorted(range(len(scores)), key=lambda index: -float(scores[index]))
+    return [{"label": labels[index], "score": float(scores[index])} for index in order[:most]]

@@ -1,0 +1,193 @@
+"""What an archive of a model of waveforms does: its YAML's `mode`, one class each in one table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from transformers import AutoModelForCTC
+
+from audio_requests import (
+    FEATURE_WRITERS,
+    AudioRequest,
+    describe_task,
+    read_audio_request,
+    run_task,
+    write_embedding,
+)
+from batches import JSON, Answer
+from device_io import Row
+from load_errors import require_files
+from speech_requests import (
+    NDJSON,
+    RTTM,
+    TRANSCRIPT_WRITERS,
+    SpeechRequest,
+    affordable_seconds,
+    describe_recognizer,
+    read_request,
+    run_speech,
+    send_segments,
+    write_recognition,
+)
+from speechtext.speech.audio_checkpoints import AudioSettings
+from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
+from speechtext.speech.ctc.settings import Wav2Vec2Settings
+from speechtext.speech.heads.activity import write_json, write_rttm
+from speechtext.speech.heads.audio_classification import AudioClassification
+from speechtext.speech.heads.base import AudioTask
+from speechtext.speech.heads.features import HiddenStates
+from speechtext.speech.heads.frame_classification import FrameClassification
+from speechtext.speech.heads.speaker_embedding import SpeakerEmbedding
+
+DEFAULT_MODE = "ctc"
+
+
+class AudioMode(Protocol):
+    """Loads a model, reads the rows of a batch, and answers those that it could read."""
+
+    settings_class: ClassVar[type[AudioSettings]]
+    # That of transformers, which loads the head.
+    auto_class: ClassVar[Any]
+    network: Any
+    description: Mapping[str, Any]
+    max_audio_s: float
+
+    def __init__(self, folder: Path, settings: Any, device: torch.device, context: Any) -> None:
+        """Load the model of an archive; raises `ValueError` or `OSError`."""
+
+    def read(self, index: int, row: Row, context: Any) -> Any:
+        """Return what a row of a batch asks for; raises `RequestError`."""
+
+    def answer(self, requests: Sequence[Any]) -> list[Any]:
+        """Return the answer to each request, in order."""
+
+
+class Transcription(AudioMode):
+    """Transcripts and alignments."""
+
+    settings_class, auto_class = Wav2Vec2Settings, AutoModelForCTC
+    media_types = (*TRANSCRIPT_WRITERS, NDJSON)
+
+    def __init__(self, folder: Path, settings: Any, device: torch.device, context: Any) -> None:
+        require_files(folder, ["vocab.json"])
+        self.recognizer = Wav2Vec2Recognizer.load(folder, settings, device)
+        self.network = self.recognizer.model
+        most_s = settings.max_audio_seconds
+        self.max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
+        self.description = describe_recognizer(
+            self.recognizer.sample_rate_hz,
+            self.max_audio_s,
+            settings.decoder,
+            self.media_types,
+            hotwords=settings.decoder == "beam",
+            language=settings.language,
+        )
+
+    def read(self, index: int, row: Row, context: Any) -> SpeechRequest:
+        """Return what a row of a batch asks for; raises `RequestError`."""
+        rate_hz, choose = self.recognizer.sample_rate_hz, self.recognizer.choose_hotwords
+        limit_s, media_types = self.max_audio_s, self.media_types
+        return read_request(row, context, index, rate_hz, limit_s, choose, media_types)
+
+    def answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
+        """Return one transcript or alignment for each request, in order."""
+        costs = self.recognizer.cost, self.recognizer.hotword_cost
+        return run_speech(self._recognize, requests, self.recognizer.sample_rate_hz, *costs)
+
+    def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+        waveforms = [request.waveform for request in requests]
+        hotwords = [request.hotwords for request in requests]
+        found = self.recognizer.recognize(waveforms, hotwords, send_segments(requests))
+        return list(map(write_recognition, requests, found))
+
+
+class TaskMode(AudioMode):
+    """What one of the other heads says of a recording."""
+
+    task_class: ClassVar[type[AudioTask]]
+    # From what the task answers to a body, by its media type; the first is the default.
+    writers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {JSON: lambda found: found}
+    # A request may have a second recording, to be compared with the first.
+    compares = False
+
+    def __init__(self, folder: Path, settings: Any, device: torch.device, context: Any) -> None:
+        self.task = self.task_class.load(folder, settings, device)
+        self.network = self.task.network
+        most_s = settings.max_audio_seconds
+        self.max_audio_s = affordable_seconds(self.task.cost, most_s, context)
+        self.description = describe_task(self.task, settings, self.max_audio_s, list(self.writers))
+
+    def read(self, index: int, row: Row, context: Any) -> AudioRequest:
+        """Return what a row of a batch asks for; raises `RequestError`."""
+        read, media_types = self.task.read_parameters, list(self.writers)
+        names = self.task.parameters_class.__dataclass_fields__
+        return read_audio_request(
+            row, context, index, self.max_audio_s, media_types, read, names, self.compares
+        )
+
+    def answer(self, requests: Sequence[AudioRequest]) -> list[Any]:
+        """Return the answer to each request, in order."""
+        return run_task(self.task, requests, self._write)
+
+    def _write(self, request: AudioRequest, found: Sequence[Any]) -> Answer:
+        return Answer(self.writers[request.media_type](found[0]), request.media_type)
+
+
+class AudioClassificationMode(TaskMode):
+    """Labels with scores, as the pipeline "audio-classification" gives them."""
+
+    task_class = AudioClassification
+    settings_class, auto_class = AudioClassification.settings_class, AudioClassification.auto_class
+
+
+class FrameClassificationMode(TaskMode):
+    """Segments in which labels, such as speakers, are active."""
+
+    task_class = FrameClassification
+    settings_class, auto_class = FrameClassification.settings_class, FrameClassification.auto_class
+    writers: ClassVar = {JSON: write_json, RTTM: write_rttm}
+
+
+class SpeakerEmbeddingMode(TaskMode):
+    """A voice as a vector; of two recordings, how alike their voices are."""
+
+    task_class = SpeakerEmbedding
+    settings_class, auto_class = SpeakerEmbedding.settings_class, SpeakerEmbedding.auto_class
+    task: SpeakerEmbedding
+    compares = True
+
+    def __init__(self, folder: Path, settings: Any, device: torch.device, context: Any) -> None:
+        super().__init__(folder, settings, device, context)
+        self._name = str(context.manifest["model"].get("modelName", ""))
+
+    def _write(self, request: AudioRequest, found: Sequence[Any]) -> Answer:
+        one, *others = found
+        said = self.task.compare(one, *others) if others else write_embedding(one, self._name)
+        return Answer(said, request.media_type)
+
+
+class FeaturesMode(TaskMode):
+    """Hidden states, as JSON or safetensors."""
+
+    task_class = HiddenStates
+    settings_class, auto_class = HiddenStates.settings_class, HiddenStates.auto_class
+    writers = FEATURE_WRITERS
+
+
+MODES: Mapping[str, type[AudioMode]] = {
+    DEFAULT_MODE: Transcription,
+    "audio_classification": AudioClassificationMode,
+    "frame_classification": FrameClassificationMode,
+    "speaker_embedding": SpeakerEmbeddingMode,
+    "features": FeaturesMode,
+}
+
+
+def find_mode(config: Mapping[str, Any] | None) -> type[AudioMode]:
+    """Return the class of a YAML's mode; raises `ValueError` where there is none."""
+    section = (config or {}).get("handler") or {}
+    mode = section.get("mode", DEFAULT_MODE) if isinstance(section, Mapping) else DEFAULT_MODE
+    if mode not in MODES:
+        raise ValueError(f"handler.mode: expected one of {', '.join(MODES)}, got {mode!r}.")
+    return MODES[mode]

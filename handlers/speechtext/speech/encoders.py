@@ -1,0 +1,255 @@
+"""Encoders of speech: from a waveform to hidden states, frame by frame, in each family.
+
+Padding a batch of waveforms changes the answers of checkpoints whose first group norm averages
+over time (`feat_extract_norm: group`, as base-960h), and of families that convolve or pool behind
+the front end. So the convolutional front end takes each waveform by itself, and the rest runs on a
+padded batch, under a mask, only in those families where that is exact.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from speechtext.measurements import note_padding
+from speechtext.speech.chunks import SAMPLE_RATE_HZ, Chunk, FrameGrid, cut_waveform
+from speechtext.speech.cpu_convolutions import speed_up_convolutions
+
+# That of `Wav2Vec2FeatureExtractor`.
+NORMALIZATION_EPSILON = 1e-7
+
+
+class Normalization(NamedTuple):
+    """What gives a waveform zero mean and unit variance, whatever part of it is at hand."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def apply(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Return the waveform, or a part of it, normalised."""
+        return waveform.sub(self.mean).div_(self.deviation)
+
+
+def measure_normalization(
+    waveform: torch.Tensor, epsilon: float = NORMALIZATION_EPSILON
+) -> Normalization:
+    """Return how `Wav2Vec2FeatureExtractor` normalises a waveform of shape (samples,).
+
+    Measured on the whole and applied to chunks: a long recording has no room for a copy.
+    """
+    variance, mean = torch.var_mean(waveform, correction=0)
+    return Normalization(mean, (variance + epsilon).sqrt())
+
+
+class Piece(NamedTuple):
+    """A chunk of a model's input, a view of the whole, and how the whole is normalised."""
+
+    values: torch.Tensor
+    norm: Normalization | None = None
+
+    def load(self) -> torch.Tensor:
+        """Return what the model takes: only the pieces at hand are copied."""
+        return self.values if self.norm is None else self.norm.apply(self.values)
+
+
+class Encoder(ABC):
+    """What turns pieces of waveforms into hidden states, those of a piece the same in any batch."""
+
+    grid: FrameGrid
+    # Whether pieces of different lengths may go through it together.
+    pads = True
+    # Samples that a value of a piece stands for.
+    input_stride = 1
+
+    def __init__(self, network: Any, extractor: Any) -> None:
+        self.network = network
+        self._extractor = extractor
+
+    @property
+    def device(self) -> torch.device:
+        """Return where it computes."""
+        device: torch.device = self.network.device
+        return device
+
+    @property
+    def layer_count(self) -> int:
+        """Return how many hidden states a frame has: the first layer's input, and their outputs."""
+        return int(self.network.config.num_hidden_layers) + 1
+
+    @abstractmethod
+    def cut(self, waveform: torch.Tensor, chunks: Sequence[Chunk]) -> list[Piece]:
+        """Return the chunks of a waveform of shape (samples,) at 16 kHz as what `encode` takes."""
+
+    @abstractmethod
+    def encode(self, pieces: Sequence[torch.Tensor], layers: bool = False) -> list[torch.Tensor]:
+        """Return the hidden states of each piece, of shape (frames, hidden).
+
+        With `layers` those of each layer, of shape (layers, frames, hidden).
+        """
+
+    def _run(self, inputs: torch.Tensor, layers: bool, **options: Any) -> torch.Tensor:
+        found = self.network(inputs, output_hidden_states=layers, **options)
+        hidden: torch.Tensor = (
+            torch.stack(found.hidden_states, dim=1) if layers else found.last_hidden_state
+        )
+        return hidden
+
+
+class _RowByRow(torch.nn.Module):
+    """The front end of a padded batch: each waveform goes through the convolutions by itself."""
+
+    def __init__(self, front_end: torch.nn.Module) -> None:
+        super().__init__()
+        self.front_end = front_end
+        self.samples: Sequence[int] = ()
+
+    def forward(self, padded: torch.Tensor) -> torch.Tensor:
+        rows = [
+            self.front_end(row[None, :samples])[0].T
+            for row, samples in zip(padded, self.samples, strict=True)
+        ]
+        return pad_sequence(rows, batch_first=True).transpose(1, 2)
+
+
+class WaveformEncoder(Encoder):
+    """Wav2Vec2 and what is built alike: convolutions over the samples, then a transformer."""
+
+    def __init__(self, network: Any, extractor: Any) -> None:
+        super().__init__(network, extractor)
+        self.grid = _convolution_grid(network.config)
+        # SEW pools that many frames, and has none for less.
+        squeezed = getattr(network.config, "squeeze_factor", 1)
+        self._least_samples = self.grid.field + (squeezed - 1) * self.grid.stride
+        if network.device.type == "cpu":
+            speed_up_convolutions(network.feature_extractor.conv_layers)
+        self._front_end = network.feature_extractor = _RowByRow(network.feature_extractor)
+        # Its convolutions see what is behind the end of a shorter waveform.
+        self.pads = type(self).pads and getattr(network, "adapter", None) is None
+        epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
+        self._epsilon = epsilon if extractor.do_normalize else None
+
+    def cut(self, waveform: torch.Tensor, chunks: Sequence[Chunk]) -> list[Piece]:
+        """Return the samples of each chunk, to be normalised as the whole waveform is."""
+        epsilon = self._epsilon
+        norm = None if epsilon is None else measure_normalization(waveform, epsilon)
+        return [Piece(cut_waveform(waveform, self.grid, chunk), norm) for chunk in chunks]
+
+    def encode(self, pieces: Sequence[torch.Tensor], layers: bool = False) -> list[torch.Tensor]:
+        """Return the hidden states of normalised waveforms; one of no whole frame has silence."""
+        counts = [self.grid.count_frames(len(piece)) for piece in pieces]
+        samples = [max(self._least_samples, len(piece)) for piece in pieces]
+        network = self.network
+        padded = torch.zeros(len(pieces), max(samples), device=network.device, dtype=network.dtype)
+        for row, piece in zip(padded, pieces, strict=True):
+            row[: len(piece)] = piece
+        self._front_end.samples = samples
+        note_padding(max(counts) * len(counts), sum(counts))
+        hidden = self._run(padded, layers, attention_mask=_mask(samples, padded))
+        return [row[..., :count, :] for row, count in zip(hidden, counts, strict=True)]
+
+
+def _mask(samples: Sequence[int], padded: torch.Tensor) -> torch.Tensor | None:
+    """Return which samples are a waveform's, None for all: attention is faster without a mask."""
+    if min(samples) == max(samples):
+        return None
+    ends = torch.tensor(samples, device=padded.device)[:, None]
+    return (torch.arange(padded.shape[1], device=padded.device) < ends).long()
+
+
+def _convolution_grid(config: Any) -> FrameGrid:
+    """Return the grid that the convolutions of a model, and of its adapter, lay over a waveform."""
+    field, stride = 1, 1
+    for kernel, step in zip(config.conv_kernel, config.conv_stride, strict=True):
+        field += (kernel - 1) * stride
+        stride *= step
+    if getattr(config, "add_adapter", False):
+        for _ in range(config.num_adapter_layers):
+            # With one frame of padding on each side.
+            field += (config.adapter_kernel_size - 3) * stride
+            stride *= config.adapter_stride
+    return FrameGrid(field, stride)
+
+
+class UnpaddedEncoder(WaveformEncoder):
+    """Families that convolve or pool behind the front end: frames at the end see the padding."""
+
+    pads = False
+
+
+class FeatureEncoder(Encoder):
+    """A conformer on log-mel features, which its extractor normalises over the whole recording."""
+
+    pads = False
+    # Features in a frame of the grid.
+    features_each = 1
+
+    def cut(self, waveform: torch.Tensor, chunks: Sequence[Chunk]) -> list[Piece]:
+        """Return the features of each chunk, shape (features, bins)."""
+        features, last = self._extract(waveform), self.grid.count_frames(len(waveform))
+        each = self.features_each
+        return [
+            Piece(features[chunk.start * each : None if chunk.stop == last else chunk.stop * each])
+            for chunk in chunks
+        ]
+
+    def encode(self, pieces: Sequence[torch.Tensor], layers: bool = False) -> list[torch.Tensor]:
+        """Return the hidden states of features, all of one length."""
+        batch = torch.stack(list(pieces)).to(self.network.device, self.network.dtype)
+        note_padding(batch.shape[0] * batch.shape[1], batch.shape[0] * batch.shape[1])
+        return list(self._run(batch, layers))
+
+    def _extract(self, waveform: torch.Tensor) -> torch.Tensor:
+        missing = max(0, self.grid.field - len(waveform))
+        samples = torch.nn.functional.pad(waveform, (0, missing)).numpy()
+        found = self._extractor(samples, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
+        features: torch.Tensor = found["input_features"][0]
+        return features
+
+
+class Wav2Vec2BertEncoder(FeatureEncoder):
+    """On pairs of log-mel frames of 25 ms, one every 10 ms: Seamless Communication 2023."""
+
+    input_stride = 320
+
+    def __init__(self, network: Any, extractor: Any) -> None:
+        super().__init__(network, extractor)
+        config = network.config
+        if config.add_adapter:
+            self.features_each = config.adapter_stride**config.num_adapter_layers
+        self.grid = FrameGrid(400 + 160, self.input_stride * self.features_each)
+
+    def _extract(self, waveform: torch.Tensor) -> torch.Tensor:
+        frames = (max(len(waveform), self.grid.field) - 400) // 160 + 1
+        # A last frame without its pair is masked elsewhere.
+        return super()._extract(waveform)[: frames // 2]
+
+
+ENCODERS: Mapping[str, type[Encoder]] = {
+    "data2vec-audio": UnpaddedEncoder,
+    "hubert": WaveformEncoder,
+    "sew": UnpaddedEncoder,
+    "sew-d": UnpaddedEncoder,
+    "unispeech": WaveformEncoder,
+    "unispeech-sat": WaveformEncoder,
+    "wav2vec2": WaveformEncoder,
+    "wav2vec2-bert": Wav2Vec2BertEncoder,
+    "wav2vec2-conformer": UnpaddedEncoder,
+    "wavlm": WaveformEncoder,
+}
+
+
+def open_encoder(network: Any, extractor: Any) -> Encoder:
+    """Return the encoder of a network without its head; raises `ValueError` for another family."""
+    return find_encoder(network.config.model_type)(network, extractor)
+
+
+def find_encoder(model_type: str) -> type[Encoder]:
+    """Return the class of a family; raises `ValueError` where there is none."""
+    if model_type not in ENCODERS:
+        raise ValueError(
+            f"config.json: expected model_type to be one of {', '.join(ENCODERS)}, got "
+            f"{model_type!r}."
+        )
+    return ENCODERS[model_type]

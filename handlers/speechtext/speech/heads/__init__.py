@@ -1,0 +1,1 @@
+"""What a model of waveforms says of a recording beside its transcript."""

@@ -1,0 +1,90 @@
+"""Labels for a recording: commands, languages, emotions, whatever a checkpoint tells apart."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic.dataclasses import dataclass
+from transformers import AutoModelForAudioClassification
+
+from speechtext.labels import MULTI_LABEL, REGRESSION, rank_labels, to_scores
+from speechtext.ranges import PositiveCount
+from speechtext.settings import STRICT
+from speechtext.speech.chunks import SAMPLE_RATE_HZ
+from speechtext.speech.heads.base import AudioTask, RunningMean
+
+
+@dataclass(frozen=True, config=STRICT)
+class AudioClassificationParameters:
+    """What a request may ask for; `by_window` asks for the labels of each window of a long one."""
+
+    top_k: PositiveCount | None = None
+    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
+    by_window: bool = False
+
+
+class Pooled(NamedTuple):
+    """The logits of a recording, and those of each of its windows with the frame behind it."""
+
+    whole: torch.Tensor
+    windows: Sequence[tuple[int, torch.Tensor]]
+
+
+class AudioClassification(AudioTask):
+    """The labels of a recording, of the mean of all its frames."""
+
+    auto_class = AutoModelForAudioClassification
+    has_labels = True
+    parameters_class = AudioClassificationParameters
+
+    def compute(self, waveforms: Sequence[torch.Tensor], parameters: Sequence[Any]) -> list[Pooled]:
+        """Return the logits of each waveform."""
+        means = [RunningMean() for _ in waveforms]
+        windows: list[list[tuple[int, torch.Tensor]]] = [[] for _ in waveforms]
+
+        def pool(index: int, frames: torch.Tensor) -> None:
+            means[index].add(frames)
+            behind = (windows[index][-1][0] if windows[index] else 0) + len(frames)
+            windows[index].append((behind, self._classify(frames.mean(dim=0))))
+
+        self.stream(self.frame_model(self.network.projector), waveforms, pool)
+        return [
+            Pooled(self._classify(mean.mean()), own)
+            for mean, own in zip(means, windows, strict=True)
+        ]
+
+    def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        network = self.network
+        logits: torch.Tensor = network.classifier(pooled.to(network.device, network.dtype))
+        return logits.float().cpu()
+
+    def decode(
+        self, waveform: torch.Tensor, found: Pooled, parameters: AudioClassificationParameters
+    ) -> list[Any]:
+        """Return what the pipeline "audio-classification" gives, of each window where asked for."""
+        if not parameters.by_window:
+            return self._rank(found.whole, parameters)
+        frame_s, end_s = self.encoder.grid.frame_s, len(waveform) / SAMPLE_RATE_HZ
+        starts = [0, *(behind for behind, _ in found.windows[:-1])]
+        ends = [start * frame_s for start in starts[1:]] + [end_s]
+        return [
+            {
+                "start": round(start * frame_s, 3),
+                "end": round(end, 3),
+                "labels": self._rank(logits, parameters),
+            }
+            for start, end, (_, logits) in zip(starts, ends, found.windows, strict=True)
+        ]
+
+    def _rank(
+        self, logits: torch.Tensor, parameters: AudioClassificationParameters
+    ) -> list[dict[str, Any]]:
+        function = parameters.function_to_apply or self._function()
+        return rank_labels(to_scores(logits, function), self.labels, parameters.top_k)
+
+    def _function(self) -> str:
+        """Return which function makes scores of logits, as the pipeline chooses it."""
+        problem = self.network.config.problem_type
+        if problem == REGRESSION:
+            return "none"
+        return "sigmoid" if problem == MULTI_LABEL else "softmax"

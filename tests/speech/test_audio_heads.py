@@ -1,0 +1,238 @@
+"""What heads say of recordings: what transformers says, alone, in batches and by windows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    AutoModelForAudioXVector,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+    pipeline,
+)
+
+from speechtext.errors import ImpossibleRequestError, RequestTooLargeError
+from speechtext.speech.audio_checkpoints import AudioSettings
+from speechtext.speech.chunks import Windows
+from speechtext.speech.encoders import ENCODERS
+from speechtext.speech.frame_models import compute_frames
+from speechtext.speech.heads.audio_classification import AudioClassification
+from speechtext.speech.heads.base import AudioTask
+from speechtext.speech.heads.features import FeatureParameters, FeatureSettings, HiddenStates
+from speechtext.speech.heads.frame_classification import FrameClassification
+from speechtext.speech.heads.speaker_embedding import SpeakerEmbedding, SpeakerEmbeddingSettings
+
+RATE_HZ = 16_000
+SMALL: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "vocab_size": 32,
+    "conv_dim": [32] * 7,
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "num_labels": 4,
+    "classifier_proj_size": 24,
+    "tdnn_dim": [24, 24, 40],
+    "tdnn_kernel": [5, 3, 1],
+    "tdnn_dilation": [1, 2, 1],
+    "xvector_output_dim": 32,
+}
+HEADS: list[tuple[type[AudioTask], Any]] = [
+    (AudioClassification, AutoModelForAudioClassification),
+    (FrameClassification, AutoModelForAudioFrameClassification),
+    (SpeakerEmbedding, AutoModelForAudioXVector),
+    (HiddenStates, AutoModel),
+]
+# Hubert, SEW and UniSpeech have no head for frames, nor one for voices.
+KINDS = [
+    (task, auto, family, weighted)
+    for task, auto in HEADS
+    for family in sorted(ENCODERS)
+    for weighted in (False, True)
+    if family in {config.model_type for config in auto._model_mapping}
+    if not (weighted and auto is AutoModel)
+]
+SECONDS = (0.7, 1.3, 2.1)
+
+
+def write_checkpoint(folder: Path, auto: Any, family: str, **sizes: Any) -> Path:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **{**SMALL, **sizes})
+    auto.from_config(config).eval().save_pretrained(folder)
+    bert = family == "wav2vec2-bert"
+    extractor = SeamlessM4TFeatureExtractor() if bert else Wav2Vec2FeatureExtractor()
+    extractor.save_pretrained(folder)
+    return folder
+
+
+def waveforms_of(seconds: tuple[float, ...] = SECONDS) -> list[torch.Tensor]:
+    chance = torch.Generator().manual_seed(1)
+    return [0.1 * torch.randn(int(each * RATE_HZ), generator=chance) for each in seconds]
+
+
+def reference_of(task: AudioTask, folder: Path, waveform: torch.Tensor) -> Any:
+    """Return what transformers says of a waveform by itself."""
+    network = task.auto_class.from_pretrained(folder).eval()
+    bert = network.config.model_type == "wav2vec2-bert"
+    loader = SeamlessM4TFeatureExtractor if bert else Wav2Vec2FeatureExtractor
+    inputs = loader.from_pretrained(folder)(
+        waveform.numpy(), sampling_rate=RATE_HZ, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        return network(**inputs, output_hidden_states=isinstance(task, HiddenStates))
+
+
+def name_of(value: Any) -> str:
+    return getattr(value, "__name__", str(value))
+
+
+@pytest.mark.parametrize(("task_class", "auto", "family", "weighted"), KINDS, ids=name_of)
+def test_heads_say_what_transformers_says(
+    task_class: type[AudioTask], auto: Any, family: str, weighted: bool, tmp_path: Path
+) -> None:
+    write_checkpoint(tmp_path, auto, family, use_weighted_layer_sum=weighted)
+    task = task_class.load(tmp_path)
+    waveforms = waveforms_of()
+    asked = [task.read_parameters({})] * len(waveforms)
+    with torch.inference_mode():
+        together = task.compute(waveforms, asked)
+    for waveform, found in zip(waveforms, together, strict=True):
+        expected = reference_of(task, tmp_path, waveform)
+        if isinstance(task, AudioClassification):
+            pairs = [(found.whole, expected.logits[0])]
+        elif isinstance(task, FrameClassification):
+            pairs = [(found, expected.logits[0, : len(found)].sigmoid())]
+        elif isinstance(task, SpeakerEmbedding):
+            pairs = [(found, torch.nn.functional.normalize(expected.embeddings[0], dim=-1))]
+        else:
+            pairs = [(found, expected.last_hidden_state[0, : len(found)])]
+        for ours, theirs in pairs:
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        with torch.inference_mode():
+            (alone,) = task.compute([waveform], asked[:1])
+        for one, other in zip(_tensors(found), _tensors(alone), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def _tensors(found: Any) -> list[torch.Tensor]:
+    return [found] if isinstance(found, torch.Tensor) else [found.whole]
+
+
+@pytest.mark.parametrize("function", [None, "softmax", "sigmoid", "none"])
+@pytest.mark.parametrize("problem", [None, "multi_label_classification", "regression"])
+@pytest.mark.parametrize("top_k", [None, 1, 3, 100])
+def test_labels_are_those_of_the_pipeline(
+    function: str | None, problem: str | None, top_k: int | None, tmp_path: Path
+) -> None:
+    folder = write_checkpoint(
+        tmp_path, AutoModelForAudioClassification, "wav2vec2", problem_type=problem
+    )
+    task = AudioClassification.load(folder)
+    (waveform,) = waveforms_of((1.3,))
+    asked = {"top_k": top_k, "function_to_apply": function}
+    (found,) = task.answer([waveform], [task.read_parameters(asked)])
+    ask = pipeline("audio-classification", model=str(folder))
+    expected = ask(waveform.numpy(), **{k: v for k, v in asked.items() if v is not None})
+    assert [each["label"] for each in found] == [each["label"] for each in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("asked", [{"top_k": 0}, {"top_k": "x"}, {"nothing": 1}, {"by_window": 1}])
+def test_parameters_that_cannot_be(asked: dict[str, Any], tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, AutoModelForAudioClassification, "wav2vec2")
+    task = AudioClassification.load(folder)
+    with pytest.raises(ImpossibleRequestError, match=next(iter(asked))):
+        task.read_parameters(asked)
+
+
+@torch.inference_mode()
+def test_labels_of_a_long_recording_are_of_all_its_frames(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, AutoModelForAudioClassification, "wavlm")
+    short = AudioSettings(chunk_length_s=2, stride_length_s=0.5)
+    task = AudioClassification.load(folder, short)
+    (waveform,) = waveforms_of((7.3,))
+    (found,) = task.compute([waveform], [task.read_parameters({})])
+    model = task.frame_model(task.network.projector)
+    (frames,) = compute_frames(model, [waveform], Windows(2, 0.5))
+    expected = task.network.classifier(frames.mean(dim=0))
+    torch.testing.assert_close(found.whole, expected, atol=1e-5, rtol=1e-5)
+    windows = task.decode(waveform, found, task.read_parameters({"by_window": True}))
+    assert [each["start"] for each in windows] == [0, *(each["end"] for each in windows[:-1])]
+    assert windows[-1]["end"] == 7.3
+    assert len(windows) > 4
+    start, stop = (round(windows[1][edge] / 0.02) for edge in ("start", "end"))
+    scores = task.network.classifier(frames[start:stop].mean(dim=0)).softmax(dim=-1)
+    assert windows[1]["labels"][0]["score"] == pytest.approx(float(scores.max()), abs=1e-5)
+
+
+@torch.inference_mode()
+def test_voice_of_a_long_recording_is_of_all_its_frames(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, AutoModelForAudioXVector, "wav2vec2")
+    task = SpeakerEmbedding.load(
+        folder, SpeakerEmbeddingSettings(chunk_length_s=2, stride_length_s=0.5)
+    )
+    (waveform,) = waveforms_of((7.3,))
+    (found,) = task.compute([waveform], [None])
+    model = task.frame_model(task.network.projector)
+    (hidden,) = compute_frames(model, [waveform], Windows(2, 0.5))
+    for layer in task.network.tdnn:
+        hidden = layer(hidden[None])[0]
+    pooled = torch.cat([hidden.mean(dim=0), hidden.std(dim=0)])
+    expected = torch.nn.functional.normalize(task.network.feature_extractor(pooled), dim=-1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_recording_without_a_voice_is_refused_and_harms_no_other(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, AutoModelForAudioXVector, "wav2vec2")
+    task = SpeakerEmbedding.load(folder)
+    # Nine frames of 20 ms are seen at once, and two make a deviation.
+    least_s = 10 * 0.02
+    short, enough, long = waveforms_of((least_s - 0.01, least_s + 0.01, 1.0))
+    refused, *voices = task.answer([short, enough, long], [task.read_parameters({})] * 3)
+    assert isinstance(refused, ImpossibleRequestError)
+    assert "at least 0.20 s" in refused.message
+    for voice in voices:
+        assert float(voice.norm()) == pytest.approx(1)
+    same = task.compare(voices[1], voices[1])
+    assert same["cosine"] == pytest.approx(1)
+    assert same["same_speaker"] is True
+    assert task.compare(voices[1], -voices[1])["same_speaker"] is False
+
+
+@pytest.mark.parametrize("layer", [None, 0, 1, 2])
+@pytest.mark.parametrize("family", sorted(ENCODERS))
+def test_features_are_those_of_the_layer(family: str, layer: int | None, tmp_path: Path) -> None:
+    task = HiddenStates.load(write_checkpoint(tmp_path, AutoModel, family))
+    (waveform,) = waveforms_of((1.3,))
+    whole = reference_of(task, tmp_path, waveform)
+    expected = whole.last_hidden_state[0] if layer is None else whole.hidden_states[layer][0]
+    (found, mean) = task.answer(
+        [waveform] * 2, [FeatureParameters(layer), FeatureParameters(layer, "mean")]
+    )
+    expected = expected[: len(found.values)]
+    torch.testing.assert_close(found.values, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mean.values, expected.mean(dim=0), atol=1e-4, rtol=1e-4)
+    assert found.frame_s == task.encoder.grid.frame_s
+
+
+def test_features_that_cannot_be(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, AutoModel, "wav2vec2")
+    task = HiddenStates.load(folder, FeatureSettings(max_values=48 * 60))
+    (waveform,) = waveforms_of((1.3,))
+    many, layer, mean = task.answer(
+        [waveform] * 3,
+        [FeatureParameters(), FeatureParameters(3), FeatureParameters(pooling="mean")],
+    )
+    assert isinstance(many, RequestTooLargeError)
+    assert "at most 1.20 s of audio, 60 frames of 48 values" in many.message
+    assert isinstance(layer, ImpossibleRequestError)
+    assert "from 0 to 2, got 3" in layer.message
+    assert mean.values.shape == (48,)

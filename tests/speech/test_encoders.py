@@ -1,0 +1,213 @@
+"""Families of speech models: frames are those of transformers, alone and in any batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForAudioXVector,
+    AutoModelForCTC,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
+
+from speechtext.speech.audio_checkpoints import check_family
+from speechtext.speech.chunks import FrameGrid, Windows, plan_chunks
+from speechtext.speech.encoders import ENCODERS, Encoder, open_encoder
+from speechtext.speech.frame_models import FrameModel, compute_frames
+from support.speech import as_frame_model
+
+LABELS = 32
+SMALL: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "vocab_size": LABELS,
+}
+# SEW has more layers.
+CONVOLUTIONS: dict[str, Any] = {"conv_dim": [32] * 7}
+# Random weights say much the same of every frame otherwise.
+SAMPLES = (1, 400, 719, 720, 5_120, 16_000, 24_321, 40_001)
+GROUP_NORM: dict[str, Any] = {"feat_extract_norm": "group"}
+LAYER_NORM: dict[str, Any] = {
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "conv_bias": True,
+}
+ADAPTER: dict[str, Any] = {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 48}
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *[
+        (family, norm)
+        for family in ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
+        for norm in (GROUP_NORM, LAYER_NORM)
+    ],
+    ("data2vec-audio", {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 3}),
+    *[
+        ("sew", {**norm, "squeeze_factor": 2})
+        for norm in (GROUP_NORM, {"feat_extract_norm": "layer"})
+    ],
+    ("sew-d", {"squeeze_factor": 2}),
+    *[
+        ("wav2vec2-conformer", {"position_embeddings_type": kind})
+        for kind in ("relative", "rotary")
+    ],
+    ("wav2vec2-bert", {}),
+    ("wav2vec2-bert", {**ADAPTER, "use_intermediate_ffn_before_adapter": True}),
+    ("wav2vec2", {**LAYER_NORM, **ADAPTER}),
+    ("wavlm", {**GROUP_NORM, **ADAPTER}),
+    ("wav2vec2-conformer", ADAPTER),
+]
+
+
+def random_network(family: str, **sizes: Any) -> Any:
+    torch.manual_seed(0)
+    output = (
+        {"output_hidden_size": 48}
+        if family in ("wav2vec2-bert", "wav2vec2", "wavlm", "wav2vec2-conformer")
+        else {}
+    )
+    config = AutoConfig.for_model(family, **{**SMALL, **output, **sizes})
+    return AutoModelForCTC.from_config(config).eval()
+
+
+def extractor_of(family: str) -> Any:
+    if family == "wav2vec2-bert":
+        return SeamlessM4TFeatureExtractor()
+    return Wav2Vec2FeatureExtractor(do_normalize=True)
+
+
+def waveforms_of(samples: tuple[int, ...] = SAMPLES) -> list[torch.Tensor]:
+    chance = torch.Generator().manual_seed(1)
+    return [torch.randn(count, generator=chance) * 0.1 + 0.02 for count in samples]
+
+
+def ask_transformers(network: Any, extractor: Any, waveform: torch.Tensor) -> torch.Tensor:
+    """Return the logits of the frames that are none of padding."""
+    asked = extractor(waveform.numpy(), sampling_rate=16_000, return_tensors="pt")
+    # Wav2Vec2's own extractor has no mask where nothing is padded.
+    mask = asked.get("attention_mask")
+    logits: torch.Tensor = network(**asked).logits[0]
+    if mask is None:
+        return logits
+    return logits[: int(network._get_feat_extract_output_lengths(mask.sum()))]
+
+
+def name_of(variant: Any) -> str:
+    return variant if isinstance(variant, str) else "-".join(map(str, variant.values())) or "plain"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("family", "sizes"), VARIANTS, ids=name_of)
+def test_frames_are_those_of_transformers(family: str, sizes: dict[str, Any]) -> None:
+    network, extractor = random_network(family, **sizes), extractor_of(family)
+    long = [each for each in waveforms_of() if len(each) >= 5_120]
+    expected = [ask_transformers(network, extractor, each) for each in long]
+    model = FrameModel(open_encoder(network.base_model, extractor), network.lm_head)
+    found = compute_frames(model, long, Windows(20, 2))
+    for waveform, frames, reference in zip(long, found, expected, strict=True):
+        assert len(frames) == model.encoder.grid.count_frames(len(waveform))
+        torch.testing.assert_close(frames, reference, atol=1e-4, rtol=0)
+
+
+# PyTorch says so of WavLM's attention under a mask.
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
+@torch.inference_mode()
+@pytest.mark.parametrize(("family", "sizes"), VARIANTS, ids=name_of)
+def test_frames_are_the_same_alone_and_in_any_batch(family: str, sizes: dict[str, Any]) -> None:
+    network = random_network(family, **sizes)
+    model = FrameModel(open_encoder(network.base_model, extractor_of(family)), network.lm_head)
+    samples = SAMPLES if model.encoder.pads else (24_321,) * 3
+    pieces = [cut_whole(model.encoder, waveform) for waveform in waveforms_of(samples)]
+    for piece, frames, count in zip(pieces, model.run(pieces), samples, strict=True):
+        assert len(frames) == model.encoder.grid.count_frames(count)
+        torch.testing.assert_close(frames, model.run([piece])[0], atol=1e-4, rtol=0)
+
+
+def cut_whole(encoder: Encoder, waveform: torch.Tensor) -> torch.Tensor:
+    (piece,) = encoder.cut(waveform, plan_chunks(encoder.grid, len(waveform), Windows(20, 2)))
+    return piece.load()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("family", "sizes"), VARIANTS, ids=name_of)
+def test_shortest_recordings_have_a_frame(family: str, sizes: dict[str, Any]) -> None:
+    network = random_network(family, **sizes)
+    model = FrameModel(open_encoder(network.base_model, extractor_of(family)), network.lm_head)
+    for frames in compute_frames(model, waveforms_of((1, 2, 399, 400, 560)), Windows(20, 2)):
+        assert frames.shape == (1, LABELS)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("family", "sizes"), VARIANTS, ids=name_of)
+def test_windows_follow_one_another(family: str, sizes: dict[str, Any]) -> None:
+    """Far from a window's borders, what the whole says is what the windows say."""
+    network = random_network(family, **sizes)
+    model = FrameModel(open_encoder(network.base_model, extractor_of(family)), network.lm_head)
+    waveforms = waveforms_of((70_000, 16_000))
+    for waveform, windows, whole in zip(
+        waveforms,
+        compute_frames(model, waveforms, Windows(2, 0.5)),
+        compute_frames(model, waveforms, Windows(20, 2)),
+        strict=True,
+    ):
+        assert len(windows) == len(whole) == model.encoder.grid.count_frames(len(waveform))
+        # A frame that is another's neighbour would be as far from it as any two are.
+        distances = torch.cdist(windows, whole)
+        assert distances.diagonal().mean() < 0.7 * distances.mean()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("family", "sizes"), VARIANTS, ids=name_of)
+def test_hidden_states_of_all_layers_are_those_of_transformers(
+    family: str, sizes: dict[str, Any]
+) -> None:
+    network, extractor = random_network(family, **sizes), extractor_of(family)
+    (waveform,) = waveforms_of((24_321,))
+    asked = extractor(waveform.numpy(), sampling_rate=16_000, return_tensors="pt")
+    expected = network.base_model(**asked, output_hidden_states=True).hidden_states
+    encoder = open_encoder(network.base_model, extractor)
+    (found,) = encoder.encode([cut_whole(encoder, waveform)], layers=True)
+    assert len(found) == len(expected) == encoder.layer_count
+    for layer, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(layer, reference[0, : layer.shape[0]], atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_full_size_model_says_the_same_in_a_batch() -> None:
+    network = Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=LABELS, **GROUP_NORM)).eval()
+    waveforms = [torch.randn(samples) for samples in (16_000, 5_000, 24_000)]
+    expected = [network(waveform[None]).logits[0] for waveform in waveforms]
+    model = as_frame_model(network)
+    for frames, alone in zip(model.run(waveforms), expected, strict=True):
+        torch.testing.assert_close(frames, alone, atol=1e-4, rtol=0)
+
+
+def test_grids() -> None:
+    grids = {
+        name_of(family) + name_of(sizes): open_encoder(
+            random_network(family, **sizes).base_model, extractor_of(family)
+        ).grid
+        for family, sizes in VARIANTS
+    }
+    assert grids["wav2vec2group"] == FrameGrid(400, 320)
+    assert grids["wavlmgroup-True-2-48"] == FrameGrid(400, 1280)
+    assert grids["wav2vec2-bertplain"] == FrameGrid(560, 320)
+
+
+def test_other_families_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    with pytest.raises(ValueError, match=r"expected model_type to be one of .*, got 'whisper'"):
+        check_family(tmp_path, AutoModelForCTC)
+    (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
+    check_family(tmp_path, AutoModelForCTC)
+    with pytest.raises(ValueError, match="has AutoModelForAudioXVector, got 'hubert'"):
+        check_family(tmp_path, AutoModelForAudioXVector)
+
+
+def test_each_family_is_tested() -> None:
+    assert {family for family, _ in VARIANTS} == set(ENCODERS)
