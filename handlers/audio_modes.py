@@ -1,6 +1,7 @@
 """What an archive of a model of waveforms does: its YAML's `mode`, one class each in one table."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -10,15 +11,17 @@ from transformers import AutoModelForCTC
 from audio_requests import (
     FEATURE_WRITERS,
     AudioRequest,
+    Form,
     describe_task,
     read_audio_request,
     run_task,
     write_embedding,
 )
 from batches import JSON, Answer
-from device_io import Row
+from device_io import Row, wants_explanation
 from load_errors import require_files
 from speech_requests import (
+    MAX_EXPLAINED_S,
     NDJSON,
     RTTM,
     TRANSCRIPT_WRITERS,
@@ -30,12 +33,20 @@ from speech_requests import (
     send_segments,
     write_recognition,
 )
+from speechtext.allowance import Work, run_admitted
+from speechtext.errors import explanation_unsupported
+from speechtext.parameters import read_parameters
 from speechtext.speech.audio_checkpoints import AudioSettings
 from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.heads.activity import write_json, write_rttm
 from speechtext.speech.heads.audio_classification import AudioClassification
 from speechtext.speech.heads.base import AudioTask
+from speechtext.speech.heads.explanation import (
+    AudioExplanationParameters,
+    draw_explanation,
+    write_explanation,
+)
 from speechtext.speech.heads.features import HiddenStates
 from speechtext.speech.heads.frame_classification import FrameClassification
 from speechtext.speech.heads.speaker_embedding import SpeakerEmbedding
@@ -116,22 +127,41 @@ class TaskMode(AudioMode):
         self.network = self.task.network
         most_s = settings.max_audio_seconds
         self.max_audio_s = affordable_seconds(self.task.cost, most_s, context)
-        self.description = describe_task(self.task, settings, self.max_audio_s, list(self.writers))
+        names = self.task.parameters_class.__dataclass_fields__
+        read, media_types = self.task.read_parameters, list(self.writers)
+        self._predictions = Form(read, names, media_types, self.max_audio_s)
+        explainable = self._explanations() is not None
+        self.description = describe_task(self.task, settings.mode, self._predictions, explainable)
 
     def read(self, index: int, row: Row, context: Any) -> AudioRequest:
         """Return what a row of a batch asks for; raises `RequestError`."""
-        read, media_types = self.task.read_parameters, list(self.writers)
-        names = self.task.parameters_class.__dataclass_fields__
-        return read_audio_request(
-            row, context, index, self.max_audio_s, media_types, read, names, self.compares
-        )
+        asked = wants_explanation(context, index)
+        form = self._explanations() if asked else self._predictions
+        if form is None:
+            raise explanation_unsupported()
+        return read_audio_request(row, context, index, form, self.compares)
 
     def answer(self, requests: Sequence[AudioRequest]) -> list[Any]:
-        """Return the answer to each request, in order."""
-        return run_task(self.task, requests, self._write)
+        """Return the answer to each request that there is time for; others are to come again."""
+        return run_admitted(self._run, requests, list(map(self._work, requests)))
+
+    def _run(self, requests: Sequence[AudioRequest]) -> list[Any]:
+        plain = [each for each in requests if not each.explain]
+        predictions = iter(run_task(self.task, plain, self._write))
+        return [self._explain(each) if each.explain else next(predictions) for each in requests]
+
+    def _work(self, request: AudioRequest) -> Work:
+        return self.task.cost.measure(request.duration_s)
 
     def _write(self, request: AudioRequest, found: Sequence[Any]) -> Answer:
         return Answer(self.writers[request.media_type](found[0]), request.media_type)
+
+    def _explanations(self) -> Form | None:
+        """Return what requests for explanations may ask for, None where there are none."""
+        return None
+
+    def _explain(self, request: AudioRequest) -> Answer:
+        raise explanation_unsupported()
 
 
 class AudioClassificationMode(TaskMode):
@@ -139,6 +169,24 @@ class AudioClassificationMode(TaskMode):
 
     task_class = AudioClassification
     settings_class, auto_class = AudioClassification.settings_class, AudioClassification.auto_class
+    task: AudioClassification
+    explanations: ClassVar = {JSON: write_explanation, "image/png": draw_explanation}
+
+    def _explanations(self) -> Form:
+        names = AudioExplanationParameters.__dataclass_fields__
+        read = partial(read_parameters, AudioExplanationParameters, defaults={})
+        return Form(read, names, list(self.explanations), min(self.max_audio_s, MAX_EXPLAINED_S))
+
+    def _work(self, request: AudioRequest) -> Work:
+        work = super()._work(request)
+        if not request.explain:
+            return work
+        passes = request.parameters.passes(len(request.waveforms[0]))
+        return work._replace(cost_s=work.cost_s * passes)
+
+    def _explain(self, request: AudioRequest) -> Answer:
+        found = self.task.explain(request.waveforms[0], request.parameters)
+        return Answer(self.explanations[request.media_type](found), request.media_type)
 
 
 class FrameClassificationMode(TaskMode):

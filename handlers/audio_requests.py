@@ -11,12 +11,11 @@ from safetensors.torch import save
 from batches import JSON, Answer
 from device_io import (
     Row,
-    refuse_explanation,
     request_audio,
     request_header,
+    wants_explanation,
 )
 from speech_requests import ANYTHING, SAFETENSORS, choose_media_type, fields_of
-from speechtext.allowance import Work, run_admitted
 from speechtext.errors import RequestError
 from speechtext.measurements import note_size
 from speechtext.parameters import impossible
@@ -37,43 +36,48 @@ class AudioRequest(NamedTuple):
     waveforms: Sequence[torch.Tensor]
     parameters: Any
     media_type: str
+    explain: bool = False
+
+    @property
+    def duration_s(self) -> float:
+        """Return the length of all its recordings."""
+        return sum(map(len, self.waveforms)) / SAMPLE_RATE_HZ
 
 
-def describe_task(
-    task: AudioTask, settings: Any, max_audio_s: float, media_types: Sequence[str]
-) -> dict[str, Any]:
+class Form(NamedTuple):
+    """What requests of a kind may ask for: parameters by `names`, and media types."""
+
+    read: Callable[[Mapping[str, Any]], Any]
+    names: Collection[str]
+    media_types: Sequence[str]
+    most_s: float
+
+
+def describe_task(task: AudioTask, mode: str, form: Form, explainable: bool) -> dict[str, Any]:
     """Return what a model of recordings is, for who asks TorchServe to describe it."""
     labels = task.labels if task.has_labels else {}
     return {
-        "kind": settings.mode,
+        "kind": mode,
         "labels": [labels[index] for index in sorted(labels)],
         "sample_rate_hz": SAMPLE_RATE_HZ,
-        "media_types": list(media_types),
+        "media_types": list(form.media_types),
         "streams": [],
-        "explainable": False,
-        "limits": {"max_audio_seconds": max_audio_s},
+        "explainable": explainable,
+        "limits": {"max_audio_seconds": form.most_s},
     }
 
 
 def read_audio_request(
-    row: Row,
-    context: Any,
-    index: int,
-    limit_s: float,
-    media_types: Sequence[str],
-    read_parameters: Callable[[Mapping[str, Any]], Any],
-    names: Collection[str],
-    compares: bool,
+    row: Row, context: Any, index: int, form: Form, compares: bool
 ) -> AudioRequest:
     """Return what a row of a batch asks for; raises `RequestError`.
 
-    `names` are those of parameters; where a task `compares`, there may be another recording.
+    Where a task `compares`, there may be another recording.
     """
-    refuse_explanation(context, index)
     fields = fields_of(row)
     accept = request_header(context, index, "Accept") or ANYTHING
-    media_type = choose_media_type(accept, fields.get("response_format"), media_types)
-    parameters = read_parameters(asked_parameters(fields, names))
+    media_type = choose_media_type(accept, fields.get("response_format"), form.media_types)
+    parameters = form.read(asked_parameters(fields, form.names))
     pcm = parse_pcm_format(request_header(context, index, "Content-Type") or "")
     recordings = [request_audio(row)]
     if compares and fields.get(OTHER_FIELD) is not None:
@@ -81,10 +85,12 @@ def read_audio_request(
         recordings.append(request_audio({"body": other if fields is row else {"data": other}}))
     waveforms: list[torch.Tensor] = []
     for recording in recordings:
-        left_s = limit_s - sum(map(len, waveforms)) / SAMPLE_RATE_HZ
+        left_s = form.most_s - sum(map(len, waveforms)) / SAMPLE_RATE_HZ
         waveforms.append(decode_audio(recording, SAMPLE_RATE_HZ, left_s, pcm))
-    note_size(index, "audio_s", sum(map(len, waveforms)) / SAMPLE_RATE_HZ)
-    return AudioRequest(waveforms, parameters, media_type)
+    explain = wants_explanation(context, index)
+    request = AudioRequest(waveforms, parameters, media_type, explain)
+    note_size(index, "audio_s", request.duration_s)
+    return request
 
 
 def asked_parameters(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -115,22 +121,18 @@ def run_task(
     requests: Sequence[AudioRequest],
     write: Callable[[AudioRequest, Sequence[Any]], Answer],
 ) -> list[Any]:
-    """Answer the recordings of a batch that there is time for; the others are to come again."""
+    """Return the answer to each request, in order; the recordings go through the model together."""
+    pairs = [(each, request.parameters) for request in requests for each in request.waveforms]
+    if not pairs:
+        return []
+    found = iter(task.answer([each for each, _ in pairs], [asked for _, asked in pairs]))
 
-    def run(admitted: Sequence[AudioRequest]) -> list[Any]:
-        pairs = [(each, request.parameters) for request in admitted for each in request.waveforms]
-        found = iter(task.answer([each for each, _ in pairs], [asked for _, asked in pairs]))
-        return [finish(request, [next(found) for _ in request.waveforms]) for request in admitted]
+    def finish(request: AudioRequest) -> Answer | RequestError:
+        own = [next(found) for _ in request.waveforms]
+        errors = (each for each in own if isinstance(each, RequestError))
+        return next(errors, None) or write(request, own)
 
-    def finish(request: AudioRequest, found: Sequence[Any]) -> Answer | RequestError:
-        errors = (each for each in found if isinstance(each, RequestError))
-        return next(errors, None) or write(request, found)
-
-    return run_admitted(run, requests, [_work(task, request) for request in requests])
-
-
-def _work(task: AudioTask, request: AudioRequest) -> Work:
-    return task.cost.measure(sum(map(len, request.waveforms)) / SAMPLE_RATE_HZ)
+    return list(map(finish, requests))
 
 
 def write_embedding(embedding: torch.Tensor, model: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import httpx2
+import torch
 
 from archives.configs import ArchiveConfig, read_configs
 from benchmarks.full_size_models import write_base_960h
@@ -19,6 +20,7 @@ from benchmarks.recordings import CLIP_S, noise
 from benchmarks.text_models import full_size_bert, texts_of
 from repository import ROOT
 from serving.local import build_with_settings
+from speechtext.devices import CPU, choose_dtype
 from tables import print_table
 from trials.clusters import run_cluster
 from trials.gateways import run_gateway
@@ -40,23 +42,39 @@ class Turn(NamedTuple):
 def benchmark_cluster(threads: int, _long: bool) -> None:
     """Print both engines' answers a second; they take turns with the same requests."""
     configs = read_configs()
-    small: dict[str, Any] = {"threads": threads}
+    small: dict[str, Any] = {"threads": threads, "dtype": "float32"}
     with tempfile.TemporaryDirectory() as name:
         config = configs["bert_seq_classification"]
         source = ROOT / config.source
         bodies = [text.encode() for text in ("The room was dirty.", "Great") for _ in range(8)]
         _compare("Demo BERT", config, source, Path(name), small, bodies, 60)
+    for dtype in _dtypes():
+        _compare_full_size(configs, small, dtype)
+
+
+def _dtypes() -> list[str]:
+    """Return what the processor multiplies fast."""
+    fast = choose_dtype("auto", CPU) == torch.bfloat16
+    return ["float32", *["bfloat16"] * fast]
+
+
+def _compare_full_size(
+    configs: Mapping[str, ArchiveConfig], small: Mapping[str, Any], dtype: str
+) -> None:
     with full_size_bert() as (folder, tokenizer):
-        own = small | {"captum_explanation": False, "num_labels": None}
+        own = {**small, "captum_explanation": False, "num_labels": None, "dtype": dtype}
         texts = [text.encode() for text in texts_of(tokenizer, TEXT_TOKENS, 16)]
+        config = configs["bert_seq_classification"]
         _compare(f"BERT-base, {TEXT_TOKENS} tokens", config, folder, folder.parent, own, texts, 4)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "base"
         folder.mkdir()
         write_base_960h(folder)
         clips = [noise(CLIP_S, seed) for seed in range(8)]
-        config = configs["wav2vec2"]
-        _compare(f"Wav2Vec2-base, {CLIP_S} s", config, folder, Path(name), small, clips, 1)
+        own = {**small, "dtype": dtype}
+        _compare(
+            f"Wav2Vec2-base, {CLIP_S} s", configs["wav2vec2"], folder, Path(name), own, clips, 1
+        )
 
 
 def _compare(
@@ -69,7 +87,7 @@ def _compare(
     each: int,
 ) -> None:
     """Print a table: each body has a connection, over which it is sent `each` times a turn."""
-    archive = build_with_settings(config, source, workspace, dtype="float32", **settings)
+    archive = build_with_settings(config, source, workspace, **settings)
     with _all_doors(archive, config.name) as doors:
         urls = {name: f"{url}/predictions/{config.name}" for name, url in doors.items()}
         turns = _take_turns(urls, bodies, each)
@@ -83,7 +101,7 @@ def _compare(
         )
         for name, found in turns.items()
     ]
-    print(f"\n{title}, float32, {len(bodies)} connections:\n")
+    print(f"\n{title}, {settings['dtype']}, {len(bodies)} connections:\n")
     print_table(("", "answers a second", "of TorchServe's", "p50 ms"), rows)
 
 

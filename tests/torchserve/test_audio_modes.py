@@ -8,61 +8,27 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from openai.types import CreateEmbeddingResponse
 from safetensors.torch import load
-from transformers import (
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForAudioFrameClassification,
-    AutoModelForAudioXVector,
-    Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
-)
 
-from archives.building import build_archive
-from archives.configs import read_config
 from archives.errors import BuildError, SourceError
 from serving.local import LocalModel, load_archive
 from speechtext.speech.audio import decode_audio
+from support.audio_models import AUTO_CLASSES, NAMES, build_audio_archive, write_checkpoint
 from support.common import EXAMPLES
 
 RECORDING = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
 OTHER = next(path for path in sorted(EXAMPLES.glob("*.wav")) if "kitchen" not in path.name)
 RATE_HZ = 16_000
-SIZES: dict[str, Any] = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "conv_dim": [32] * 7,
-    "num_labels": 3,
-    "classifier_proj_size": 24,
-    "tdnn_dim": [24, 24, 40],
-    "tdnn_kernel": [5, 3, 1],
-    "tdnn_dilation": [1, 2, 1],
-    "xvector_output_dim": 32,
-}
-NAMES = {0: "off", 1: "on", 2: "dim"}
-AUTO_CLASSES = {
-    "audio_classification": AutoModelForAudioClassification,
-    "frame_classification": AutoModelForAudioFrameClassification,
-    "speaker_embedding": AutoModelForAudioXVector,
-    "features": AutoModel,
-}
 Load = Callable[..., LocalModel]
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the folder of a small random checkpoint for each mode."""
-    folders = {}
-    for mode, auto in AUTO_CLASSES.items():
-        torch.manual_seed(0)
-        folders[mode] = tmp_path_factory.mktemp(mode)
-        config = Wav2Vec2Config(**{**SIZES, "id2label": NAMES})
-        auto.from_config(config).save_pretrained(folders[mode])
-        Wav2Vec2FeatureExtractor().save_pretrained(folders[mode])
+    folders = {mode: tmp_path_factory.mktemp(mode) for mode in AUTO_CLASSES}
+    for mode, folder in folders.items():
+        write_checkpoint(folder, mode)
     return folders
 
 
@@ -71,14 +37,9 @@ def build(checkpoints: dict[str, Path], tmp_path: Path) -> Load:
     """Return a function that builds and loads an archive of a mode, from a mode's checkpoint."""
 
     def build_and_load(mode: str, source: str | None = None, **keys: Any) -> LocalModel:
-        path = tmp_path / f"{mode}.yaml"
-        archive = {
-            "source": str(checkpoints[source or mode]),
-            "handler": "wav2vec2_handler.py",
-            "example": "examples/turn_on_the_kitchen_lights.wav",
-        }
-        path.write_text(yaml.safe_dump({"handler": {"mode": mode, **keys}, "archive": archive}))
-        return load_archive(build_archive(read_config(path), tmp_path, archive_format="no-archive"))
+        return load_archive(
+            build_audio_archive(tmp_path, checkpoints[source or mode], mode, **keys)
+        )
 
     return build_and_load
 
@@ -128,6 +89,31 @@ def test_one_bad_request_fails_no_other(build: Load) -> None:
     assert "top_k" in unknown.answer["message"]
     assert "parameters to be a JSON object, got a list" in shape.answer["message"]
     assert "response_format to be one of json" in form.answer["message"]
+
+
+def test_explanations_beside_predictions(build: Load) -> None:
+    model = build("audio_classification")
+    rows = [
+        {"body": RECORDING},
+        {"data": RECORDING, "target": b"dim", "method": b"integrated_gradients", "n_steps": b"4"},
+        {"data": RECORDING, "response_format": b"png"},
+        {"data": RECORDING, "target": b"nothing"},
+    ]
+    headers = [{}, *[{"explain": "True"}] * 3]
+    labels, gradients, picture, unknown = model.answer(rows, headers)
+    assert [each.status for each in (labels, gradients, picture, unknown)] == [200, 200, 200, 422]
+    assert (gradients.answer["target"], gradients.answer["method"]) == (
+        *("dim", "integrated_gradients"),
+    )
+    assert gradients.answer["prediction"] == labels.answer[0]["label"]
+    assert gradients.answer["stretches"][-1]["end"] == pytest.approx(
+        len(waveform_of(RECORDING)) / RATE_HZ, abs=1e-3
+    )
+    assert picture.answer.startswith(b"\x89PNG")
+    assert (
+        "target to be one of off, on, dim, by name or number, got another"
+        in (unknown.answer["message"])
+    )
 
 
 def test_segments_as_json_and_rttm(build: Load) -> None:
@@ -210,7 +196,8 @@ def test_models_say_what_they_are(build: Load, mode: str) -> None:
     has_labels = mode in {"audio_classification", "frame_classification"}
     assert said.answer["labels"] == (list(NAMES.values()) if has_labels else [])
     (explanation,) = model.answer([{"body": RECORDING}], [{"explain": "True"}])
-    assert explanation.status == 422
+    assert said.answer["explainable"] is (mode == "audio_classification")
+    assert explanation.status == (200 if said.answer["explainable"] else 422)
 
 
 @pytest.mark.parametrize(

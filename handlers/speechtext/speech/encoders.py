@@ -140,14 +140,17 @@ class WaveformEncoder(Encoder):
         """Return the hidden states of normalised waveforms; one of no whole frame has silence."""
         counts = [self.grid.count_frames(len(piece)) for piece in pieces]
         samples = [max(self._least_samples, len(piece)) for piece in pieces]
-        network = self.network
-        padded = torch.zeros(len(pieces), max(samples), device=network.device, dtype=network.dtype)
-        for row, piece in zip(padded, pieces, strict=True):
-            row[: len(piece)] = piece
+        padded = pad_sequence([self._extend(piece) for piece in pieces], batch_first=True)
         self._front_end.samples = samples
         note_padding(max(counts) * len(counts), sum(counts))
         hidden = self._run(padded, layers, attention_mask=_mask(samples, padded))
         return [row[..., :count, :] for row, count in zip(hidden, counts, strict=True)]
+
+    def _extend(self, piece: torch.Tensor) -> torch.Tensor:
+        """Return a waveform as the network takes it: one too short has silence behind it."""
+        missing = max(0, self._least_samples - len(piece))
+        piece = piece.to(self.network.device, self.network.dtype)
+        return torch.nn.functional.pad(piece, (0, missing)) if missing else piece
 
 
 def _mask(samples: Sequence[int], padded: torch.Tensor) -> torch.Tensor | None:

@@ -12,6 +12,11 @@ from speechtext.ranges import PositiveCount
 from speechtext.settings import STRICT
 from speechtext.speech.chunks import SAMPLE_RATE_HZ
 from speechtext.speech.heads.base import AudioTask, RunningMean
+from speechtext.speech.heads.explanation import (
+    AudioExplanation,
+    AudioExplanationParameters,
+    explain_label,
+)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -45,18 +50,18 @@ class AudioClassification(AudioTask):
         def pool(index: int, frames: torch.Tensor) -> None:
             means[index].add(frames)
             behind = (windows[index][-1][0] if windows[index] else 0) + len(frames)
-            windows[index].append((behind, self._classify(frames.mean(dim=0))))
+            windows[index].append((behind, self._classify(frames.mean(dim=0)).cpu()))
 
         self.stream(self.frame_model(self.network.projector), waveforms, pool)
         return [
-            Pooled(self._classify(mean.mean()), own)
+            Pooled(self._classify(mean.mean()).cpu(), own)
             for mean, own in zip(means, windows, strict=True)
         ]
 
     def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
         network = self.network
         logits: torch.Tensor = network.classifier(pooled.to(network.device, network.dtype))
-        return logits.float().cpu()
+        return logits.float()
 
     def decode(
         self, waveform: torch.Tensor, found: Pooled, parameters: AudioClassificationParameters
@@ -75,6 +80,16 @@ class AudioClassification(AudioTask):
             }
             for start, end, (_, logits) in zip(starts, ends, found.windows, strict=True)
         ]
+
+    def explain(
+        self, waveform: torch.Tensor, asked: AudioExplanationParameters
+    ) -> AudioExplanation:
+        """Return which stretches of a waveform of shape (samples,) a label hangs on.
+
+        Raises `ImpossibleRequestError` for a target that is no label, and `DeadlineError`.
+        """
+        model = self.frame_model(self.network.projector)
+        return explain_label(model, self._classify, self.labels, waveform, asked)
 
     def _rank(
         self, logits: torch.Tensor, parameters: AudioClassificationParameters
