@@ -15,7 +15,7 @@ from bulk.storage import Place
 
 # So many inputs are put in order by their sizes at a time.
 MANIFEST_ROWS = 16_384
-GROUP_ROWS = 128
+GROUP_ROWS = 64
 GROUP_BYTES = 16 << 20
 PREFIX = "inputs-"
 

@@ -13,6 +13,7 @@ from bulk.steps import GroupStep, Input, Tally
 from bulk.subtitles import write_subtitles
 from cluster.measures import measure_audio
 from cluster.requests import JSON, WorkerRequest
+from gateway.engine import Kind
 
 HEADERS = (("Content-Type", "application/octet-stream"), ("Accept", JSON), ("explain", "False"))
 
@@ -21,7 +22,7 @@ class RecordingStep(GroupStep):
     """Recognises the recordings of a group, or a stretch of a long one."""
 
     schema = TRANSCRIPTS
-    speech = True
+    kinds = frozenset({Kind.SPEECH_RECOGNITION})
 
     def __init__(self, job: Job, runner: ArchiveRunner, run: str) -> None:
         super().__init__(job, runner, run)

@@ -69,13 +69,14 @@ class GroupStep(Step):
     """Answers the inputs of a group, and writes them as one file of the output."""
 
     schema: pa.Schema
-    speech = False
+    # Those that models of it have.
+    kinds: frozenset[Kind]
 
     def __init__(self, job: Job, runner: ArchiveRunner, run: str) -> None:
         super().__init__(job, runner, run)
-        if (runner.kind == Kind.SPEECH_RECOGNITION) != self.speech:
-            expected = "of recordings" if self.speech else "of texts"
-            raise JobError(f"{job.archive}: expected a model {expected}, got {runner.kind}.")
+        if runner.kind not in self.kinds:
+            expected = " or ".join(sorted(self.kinds))
+            raise JobError(f"{job.archive}: expected a model of {expected}, got {runner.kind}.")
         self._manifests = Manifests(job.work)
 
     def do(self, task: Mapping[str, Any]) -> Tally:

@@ -5,12 +5,21 @@ import json
 from bulk.outputs import ANNOTATIONS, Row
 from bulk.steps import GroupStep, Input
 from cluster.requests import JSON, WorkerRequest
+from gateway.engine import Kind
 
 
 class TextStep(GroupStep):
     """Answers, or explains, the texts of a group."""
 
     schema = ANNOTATIONS
+    kinds = frozenset(
+        {
+            Kind.SEQUENCE_CLASSIFICATION,
+            Kind.TOKEN_CLASSIFICATION,
+            Kind.QUESTION_ANSWERING,
+            Kind.TEXT_GENERATION,
+        }
+    )
 
     def read(self, given: Input) -> WorkerRequest:
         """Return the request of a table's row."""

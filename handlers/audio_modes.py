@@ -236,6 +236,6 @@ def find_mode(config: Mapping[str, Any] | None) -> type[AudioMode]:
     """Return the class of a YAML's mode; raises `ValueError` where there is none."""
     section = (config or {}).get("handler") or {}
     mode = section.get("mode", DEFAULT_MODE) if isinstance(section, Mapping) else DEFAULT_MODE
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise ValueError(f"handler.mode: expected one of {', '.join(MODES)}, got {mode!r}.")
     return MODES[mode]

@@ -21,6 +21,10 @@ KINDS = {
     "question_answering": "bert_question_answering",
     "text_generation": "gpt2_text_generation",
 }
+# Of these there is no demo model, only a YAML.
+AUDIO_KINDS = ("audio_classification", "frame_classification", "speaker_embedding", "features")
+TEMPLATES = KINDS | {each: each for each in KINDS.values()}
+TEMPLATES |= {each: f"kinds/{each}" for each in AUDIO_KINDS}
 # What torch-model-archiver takes, at a length that is fine for files, too.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # TorchServe serves every archive of the store for a model called so.
@@ -87,16 +91,16 @@ def _kind_of(config: ArchiveConfig) -> tuple[str, str | None]:
 
 
 def _template(name: str, kind: str | None) -> ArchiveConfig:
-    """Return the demo model that shows how a kind of model is served."""
-    kinds = KINDS | {each: each for each in KINDS.values()}
-    if kind not in kinds:
+    """Return the YAML that shows how a kind of model is served."""
+    if kind not in TEMPLATES:
         given = f"got {kind}" if kind else f"for there is no model {name} yet"
-        raise BuildError(f"Expected HANDLER as one of {', '.join(KINDS)}; {given}.")
-    return read_config(CONFIG_FOLDER / f"{kinds[kind]}.yaml")
+        expected = ", ".join((*KINDS, *AUDIO_KINDS))
+        raise BuildError(f"Expected HANDLER as one of {expected}; {given}.")
+    return read_config(CONFIG_FOLDER / f"{TEMPLATES[kind]}.yaml")
 
 
 def _own_yaml(name: str, kind: str | None, source: str | None) -> str:
-    """Return the YAML of a model like the demo model of its kind."""
+    """Return the YAML of a model like others of its kind."""
     template = _template(name, kind)
     if source is None:
         raise BuildError(f"Expected SOURCE with a new NAME, as there is no model {name} yet.")

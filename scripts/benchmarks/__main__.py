@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from benchmarks.audio import benchmark_audio
 from benchmarks.cluster import benchmark_cluster
 from benchmarks.emformer import benchmark_emformer
 from benchmarks.gateway import benchmark_gateway
@@ -16,6 +17,7 @@ from benchmarks.wav2vec2 import benchmark_wav2vec2
 BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "live": benchmark_live,
     "wav2vec2": benchmark_wav2vec2,
+    "audio": benchmark_audio,
     "emformer": benchmark_emformer,
     "text": benchmark_text,
     "gateway": benchmark_gateway,

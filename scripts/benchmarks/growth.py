@@ -32,7 +32,7 @@ REPLICAS = (1, 2, 4, 8, 16, 32)
 # Of what the replicas could do; the rest is room for chance.
 LOAD, LOAD_S, WARM_UP_S = 0.95, 30.0, 5.0
 
-BULK_WORKERS, BULK_GROUPS_EACH, BULK_ROW_S = (1, 2, 4, 8, 16), 24, 0.03
+BULK_WORKERS, BULK_GROUPS_EACH, BULK_ROW_S = (1, 2, 4, 8, 16), 16, 0.03
 
 HANDLER = """
 import json, time

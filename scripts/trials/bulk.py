@@ -29,7 +29,7 @@ WORKERS = 2
 BATCH = 32
 KILLS = ("command", "worker", "everything")
 # How long a job is left alone behind the group at which it is killed.
-ALONE_S = (0.0, 3.0)
+ALONE_S = (0.0, 1.5)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +103,7 @@ def run_with_kills(source: Path, output: Path, options: argparse.Namespace) -> C
     """Do the job with kills, then to its end; return how many kills there were of each kind."""
     chance, kills = random.Random(options.seed), Counter[str]()
     words = ["--workers", str(WORKERS), "--archive", options.archive]
-    most = 2 * _count_groups(output.with_name("whole")) // (options.kills + 1)
+    most = _count_groups(output.with_name("whole")) // max(1, options.kills)
     process = start("transcribe", source, output, *words)
     while kills.total() < options.kills and not (output / "_job" / "summary.json").exists():
         _wait(process, output, _count_groups(output) + chance.randint(0, most), chance)

@@ -264,9 +264,9 @@ def test_explanations_of_texts(load: Load, tmp_path: Path) -> None:
         (
             "recordings",
             "bert_seq_classification",
-            "a model of recordings, got sequence_classification",
+            "a model of speech_recognition, got sequence_classification",
         ),
-        ("texts", "wav2vec2", "a model of texts, got speech_recognition"),
+        ("texts", "wav2vec2", "a model of question_answering or .*, got speech_recognition"),
     ],
 )
 def test_model_of_another_kind_is_refused(

@@ -1,5 +1,7 @@
 """Models of one's own: a YAML and an archive under a name of their own."""
 
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ import yaml
 
 from archives.configs import read_configs
 from archives.errors import BuildError
-from archives.own_configs import KINDS, own_config
+from archives.own_configs import AUDIO_KINDS, KINDS, own_config
+from audio_modes import MODES
 from build_archives import main
 from repository import CONFIG_FOLDER, ROOT
+from support.audio_models import write_checkpoint
 
 DEMO = str(ROOT / "demo_models" / "bert_seq_classification")
 
@@ -55,6 +59,31 @@ def test_yaml_of_each_kind_is_that_of_its_demo_model_but_for_the_machine(
         handler["model_name"] = "someone/a-model"
     expected["archive"]["source"] = "someone/a-model"
     assert found == expected
+
+
+@pytest.mark.parametrize("kind", AUDIO_KINDS)
+def test_yaml_of_a_mode_has_all_its_settings(kind: str, tmp_path: Path) -> None:
+    with own_config("mine", kind, "someone/a-model", tmp_path) as config:
+        text = config.path.read_text()
+        assert config.source == "someone/a-model"
+        assert config.handler_settings == {"mode": kind, "dtype": "auto"}
+    mode = MODES[kind]
+    defaults = mode.settings_class(mode=kind)
+    for field in fields(mode.settings_class):
+        (line,) = re.findall(rf"^  (?:# )?{field.name}: .*$", text, re.MULTILINE)
+        said = yaml.safe_load(line.replace("# ", "", 1) if "# " in line[:5] else line)
+        # What is commented out is the default; the family chooses the attention.
+        if "# " in line[:5] and field.name not in ("attn_implementation", "threads"):
+            assert said[field.name] == getattr(defaults, field.name)
+
+
+def test_archive_of_a_mode_is_built_and_its_yaml_is_written(
+    options: list[str], tmp_path: Path
+) -> None:
+    write_checkpoint(tmp_path / "source", "audio_classification")
+    own = ["--name", "calls", "--handler", "audio_classification"]
+    assert main([*own, "--source", str(tmp_path / "source"), *options]) == 0
+    assert (tmp_path / "store" / "calls.mar").is_file()
 
 
 @pytest.mark.parametrize("source", ["C:\\models\\one", "torchaudio:X # y", "a: b", "'", "yes"])

@@ -236,3 +236,7 @@ def test_features_that_cannot_be(tmp_path: Path) -> None:
     assert isinstance(layer, ImpossibleRequestError)
     assert "from 0 to 2, got 3" in layer.message
     assert mean.values.shape == (48,)
+    # What a recording costs is measured with one that is longer than the limit of answers.
+    (long,) = waveforms_of((10.0,))
+    (probe,) = task.answer([long], [task.read_parameters(task.probe)])
+    assert probe.values.shape == (48,)

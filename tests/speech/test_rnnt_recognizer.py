@@ -21,6 +21,7 @@ from repository import ROOT
 from speechtext.speech.rnnt.features import load_features
 from speechtext.speech.rnnt.recognizer import EmformerSettings
 from speechtext.speech.rnnt.recordings import Recording
+from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
 from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
 from speechtext.speech.rnnt.transducer import Transducer
 from speechtext.speech.rnnt.vocabulary import Vocabulary, split_path
@@ -54,6 +55,25 @@ def speech() -> torch.Tensor:
     names += ["what_is_the_weather_tomorrow", "move_the_purple_box_left"]
     parts = [soundfile.read(EXAMPLES / f"{name}.wav", dtype="float32")[0] for name in names]
     return torch.from_numpy(np.concatenate(parts))
+
+
+def hypotheses_of(tokens: list[list[int]], kept: int) -> Hypotheses:
+    """Return hypotheses that say no more than their tokens, behind those that are kept."""
+    frames = [[kept + place for place in range(len(each))] for each in tokens]
+    certainties = [[0.5] * len(each) for each in tokens]
+    nothing = torch.zeros(len(tokens), 1)
+    return Hypotheses(tokens, frames, certainties, [0.0] * len(tokens), kept, 0, nothing, nothing)
+
+
+def test_certain_tokens_are_counted_over_all_blocks() -> None:
+    recording = Recording(torch.zeros(1), torch.zeros(1), hypotheses_of([[]], 0))
+    said: list[int] = []
+    for tokens in ([[1, 2, 3], [1, 2, 4]], [[3, 5, 6], [3, 5]], [[6, 7]]):
+        recording.keep_certain(hypotheses_of(tokens, recording.hypotheses.kept))
+        kept = recording.hypotheses.kept
+        assert kept == len(recording.tokens) > len(said)
+        said = [token.label for token in recording.tokens]
+    assert said == [1, 2, 3, 5, 6, 7]
 
 
 def tokens_of(recording: Recording) -> list[tuple[int, int]]:

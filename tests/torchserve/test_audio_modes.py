@@ -216,7 +216,8 @@ def test_mistakes_in_the_yaml_stop_the_load(
 
 
 def test_unknown_modes_and_heads_stop_the_build(build: Load) -> None:
-    with pytest.raises((BuildError, ValueError), match="expected one of ctc, audio_class"):
-        build("diarization", "features")
+    for mode in ("diarization", "CTC"):
+        with pytest.raises((BuildError, ValueError), match="expected one of ctc, audio_class"):
+            build(mode, "features")
     with pytest.raises((BuildError, SourceError, ValueError), match=r"without .*classifier"):
         build("audio_classification", "features")

@@ -283,6 +283,8 @@ QUESTION_OPTIONS: list[dict[str, Any]] = [
     {"max_answer_len": 3, "top_k": 2},
     {"handle_impossible_answer": True},
     {"handle_impossible_answer": True, "top_k": 5, "align_to_words": False},
+    # So many that no answer is one of them: its score is that of the window that allows it least.
+    {"handle_impossible_answer": True, "top_k": 100},
 ]
 
 

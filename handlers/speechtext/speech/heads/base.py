@@ -27,6 +27,8 @@ class AudioTask(ABC):
     # A dataclass of pydantic.
     parameters_class: ClassVar[type[Any]]
     has_labels: ClassVar[bool] = False
+    # Of a request for the whole work, whose answer has no limits.
+    probe: ClassVar[Mapping[str, Any]] = {}
     labels: dict[int, str]
     cost: SpeechCost
 
@@ -46,7 +48,7 @@ class AudioTask(ABC):
         task = cls(network, load_encoder(folder, network), settings)
         if cls.has_labels:
             task.labels = load_labels(folder, network.config)
-        parameters = task.read_parameters({})
+        parameters = task.read_parameters(cls.probe)
         task.answer([torch.zeros(1)], [parameters])
         task.cost = try_recognizer(
             lambda waveforms: task.answer(waveforms, [parameters]), SAMPLE_RATE_HZ, device

@@ -1,7 +1,7 @@
 """The hidden states of a recording, for models of one's own."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field as KeyOptions
@@ -49,6 +49,7 @@ class HiddenStates(AudioTask):
     auto_class = AutoModel
     settings_class = FeatureSettings
     parameters_class = FeatureParameters
+    probe: ClassVar = {"pooling": "mean"}
 
     def compute(
         self, waveforms: Sequence[torch.Tensor], parameters: Sequence[FeatureParameters]
