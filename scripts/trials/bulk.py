@@ -25,7 +25,6 @@ from cluster.requests import WorkerRequest
 from repository import ROOT
 from trials.bulk_runs import finish, kill_one, read_output, same_row, start, write_recordings
 
-WORKERS = 2
 BATCH = 32
 KILLS = ("command", "worker", "everything")
 # How long a job is left alone behind the group at which it is killed.
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = folder / "recordings"
         write_recordings(source, options.recordings, long_s=[1500.0])
         print(f"{options.recordings:,} recordings and one of 25 minutes", flush=True)
-        compare_speed(source, folder, options.archive)
+        compare_speed(source, folder, options.archive, options.workers)
         kills = run_with_kills(source, folder / "killed", options)
         return report(folder, kills)
 
@@ -50,17 +49,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trials.bulk", description=__doc__)
     parser.add_argument("--recordings", type=int, default=5000)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--archive", default=str(ROOT / "model_store" / "wav2vec2.mar"))
     return parser.parse_args(arguments)
 
 
-def compare_speed(source: Path, folder: Path, archive: str) -> None:
+def compare_speed(source: Path, folder: Path, archive: str, workers: int) -> None:
     """Do the job undisturbed and recognise in bare processes; tell the rates of both."""
-    bare_s = recognise_bare(source, archive)
+    bare_s = recognise_bare(source, archive, workers)
     output = folder / "whole"
     begun_s = time.monotonic()
-    status = finish(start("transcribe", source, output, "--workers", str(WORKERS)))
+    status = finish(start("transcribe", source, output, "--workers", str(workers)))
     whole_s = time.monotonic() - begun_s
     summary = json.loads((output / "_job" / "summary.json").read_text())
     print(f"exit {status}, {json.dumps(summary)}")
@@ -68,17 +68,17 @@ def compare_speed(source: Path, folder: Path, archive: str) -> None:
     print(f"rate of the job over that of bare processes: {bare_s / summary['working_seconds']:.2f}")
 
 
-def recognise_bare(source: Path, archive: str) -> float:
-    """Return how long two processes take that recognise and keep nothing, once they are loaded.
+def recognise_bare(source: Path, archive: str, count: int) -> float:
+    """Return how long processes take that recognise and keep nothing, once they are loaded.
 
-    It is the mean of both, as if their shares were even.
+    It is the mean of all, as if their shares were even.
     """
     files = sorted(map(str, source.rglob("*.wav")), key=lambda path: Path(path).stat().st_size)
     context = get_context("spawn")
-    ready, spent = context.Barrier(WORKERS), context.Queue()
+    ready, spent = context.Barrier(count), context.Queue()
     processes = [
-        context.Process(target=_recognise, args=(archive, files[each::WORKERS], ready, spent))
-        for each in range(WORKERS)
+        context.Process(target=_recognise, args=(archive, files[each::count], ready, spent))
+        for each in range(count)
     ]
     for process in processes:
         process.start()
@@ -102,7 +102,7 @@ def _recognise(archive: str, files: Sequence[str], ready: Any, spent: Any) -> No
 def run_with_kills(source: Path, output: Path, options: argparse.Namespace) -> Counter[str]:
     """Do the job with kills, then to its end; return how many kills there were of each kind."""
     chance, kills = random.Random(options.seed), Counter[str]()
-    words = ["--workers", str(WORKERS), "--archive", options.archive]
+    words = ["--workers", str(options.workers), "--archive", options.archive]
     most = _count_groups(output.with_name("whole")) // max(1, options.kills)
     process = start("transcribe", source, output, *words)
     while kills.total() < options.kills and not (output / "_job" / "summary.json").exists():

@@ -16,6 +16,7 @@ import soundfile
 
 from serving.configuration import free_properties
 from serving.process import stop_server
+from support.waiting import until
 from trials.corpus import make_cases
 from trials.fuzzing import fuzz, fuzz_grpc, learn_answers
 from trials.good_traffic import AUDIO, TEXT, post
@@ -89,6 +90,7 @@ def test_model_is_replaced_without_losing_a_request(model_store: Path, tmp_path:
     with run_server(archives=[first], store=tmp_path, changes=api) as running:
         models = f"{running.properties['management_address']}/models"
         with asking(running, 8) as outcomes:
+            until(lambda: bool(outcomes()))
             options = {"url": second.name, "initial_workers": "1", "synchronous": "true"}
             assert httpx2.post(models, params=options, timeout=TIMEOUT_S).status_code == 200
             assert {each.body for each in outcomes()} == {b"old"}
