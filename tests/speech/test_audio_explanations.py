@@ -9,12 +9,7 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients
 from matplotlib import image
-from transformers import (
-    AutoConfig,
-    AutoModelForAudioClassification,
-    SeamlessM4TFeatureExtractor,
-    Wav2Vec2FeatureExtractor,
-)
+from transformers import AutoModelForAudioClassification
 
 from speechtext.errors import ImpossibleRequestError
 from speechtext.speech.heads.audio_classification import AudioClassification
@@ -23,20 +18,10 @@ from speechtext.speech.heads.explanation import (
     draw_explanation,
     write_explanation,
 )
+from support.audio_models import extractor_of, write_model
 
 RATE_HZ = 16_000
 NAMES = {0: "off", 1: "on", 2: "灯"}
-SIZES: dict[str, Any] = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "conv_dim": [32] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "classifier_proj_size": 24,
-    "id2label": NAMES,
-}
 VARIANTS = [
     ("wav2vec2", {}),
     ("wavlm", {"use_weighted_layer_sum": True}),
@@ -46,24 +31,16 @@ VARIANTS = [
 
 
 def load_task(folder: Path, family: str, **sizes: Any) -> AudioClassification:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **{**SIZES, **sizes})
-    AutoModelForAudioClassification.from_config(config).save_pretrained(folder)
-    bert = family == "wav2vec2-bert"
-    extractor = SeamlessM4TFeatureExtractor() if bert else Wav2Vec2FeatureExtractor()
-    extractor.save_pretrained(folder)
+    write_model(folder, AutoModelForAudioClassification, family, id2label=NAMES, **sizes)
     return AudioClassification.load(folder)
 
 
 def inputs_of(folder: Path, waveform: torch.Tensor) -> tuple[Any, torch.Tensor]:
     """Return transformers' own network, and what it takes of a waveform."""
     network = AutoModelForAudioClassification.from_pretrained(folder).eval()
-    bert = network.config.model_type == "wav2vec2-bert"
-    loader = SeamlessM4TFeatureExtractor if bert else Wav2Vec2FeatureExtractor
-    asked = loader.from_pretrained(folder)(
-        waveform.numpy(), sampling_rate=RATE_HZ, return_tensors="pt"
-    )
-    return network, asked["input_features" if bert else "input_values"]
+    extract = extractor_of(network.config.model_type)
+    asked = extract(waveform.numpy(), sampling_rate=RATE_HZ, return_tensors="pt")
+    return network, asked[network.main_input_name]
 
 
 def speak(seconds: float = 1.64) -> torch.Tensor:

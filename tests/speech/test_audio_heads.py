@@ -6,13 +6,10 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
     AutoModelForAudioXVector,
-    SeamlessM4TFeatureExtractor,
-    Wav2Vec2FeatureExtractor,
     pipeline,
 )
 
@@ -26,24 +23,9 @@ from speechtext.speech.heads.base import AudioTask
 from speechtext.speech.heads.features import FeatureParameters, FeatureSettings, HiddenStates
 from speechtext.speech.heads.frame_classification import FrameClassification
 from speechtext.speech.heads.speaker_embedding import SpeakerEmbedding, SpeakerEmbeddingSettings
+from support.audio_models import extractor_of, write_model
 
 RATE_HZ = 16_000
-SMALL: dict[str, Any] = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "vocab_size": 32,
-    "conv_dim": [32] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "num_labels": 4,
-    "classifier_proj_size": 24,
-    "tdnn_dim": [24, 24, 40],
-    "tdnn_kernel": [5, 3, 1],
-    "tdnn_dilation": [1, 2, 1],
-    "xvector_output_dim": 32,
-}
 HEADS: list[tuple[type[AudioTask], Any]] = [
     (AudioClassification, AutoModelForAudioClassification),
     (FrameClassification, AutoModelForAudioFrameClassification),
@@ -62,16 +44,6 @@ KINDS = [
 SECONDS = (0.7, 1.3, 2.1)
 
 
-def write_checkpoint(folder: Path, auto: Any, family: str, **sizes: Any) -> Path:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **{**SMALL, **sizes})
-    auto.from_config(config).eval().save_pretrained(folder)
-    bert = family == "wav2vec2-bert"
-    extractor = SeamlessM4TFeatureExtractor() if bert else Wav2Vec2FeatureExtractor()
-    extractor.save_pretrained(folder)
-    return folder
-
-
 def waveforms_of(seconds: tuple[float, ...] = SECONDS) -> list[torch.Tensor]:
     chance = torch.Generator().manual_seed(1)
     return [0.1 * torch.randn(int(each * RATE_HZ), generator=chance) for each in seconds]
@@ -80,11 +52,8 @@ def waveforms_of(seconds: tuple[float, ...] = SECONDS) -> list[torch.Tensor]:
 def reference_of(task: AudioTask, folder: Path, waveform: torch.Tensor) -> Any:
     """Return what transformers says of a waveform by itself."""
     network = task.auto_class.from_pretrained(folder).eval()
-    bert = network.config.model_type == "wav2vec2-bert"
-    loader = SeamlessM4TFeatureExtractor if bert else Wav2Vec2FeatureExtractor
-    inputs = loader.from_pretrained(folder)(
-        waveform.numpy(), sampling_rate=RATE_HZ, return_tensors="pt"
-    )
+    extract = extractor_of(network.config.model_type)
+    inputs = extract(waveform.numpy(), sampling_rate=RATE_HZ, return_tensors="pt")
     with torch.inference_mode():
         return network(**inputs, output_hidden_states=isinstance(task, HiddenStates))
 
@@ -97,7 +66,7 @@ def name_of(value: Any) -> str:
 def test_heads_say_what_transformers_says(
     task_class: type[AudioTask], auto: Any, family: str, weighted: bool, tmp_path: Path
 ) -> None:
-    write_checkpoint(tmp_path, auto, family, use_weighted_layer_sum=weighted)
+    write_model(tmp_path, auto, family, num_labels=4, use_weighted_layer_sum=weighted)
     task = task_class.load(tmp_path)
     waveforms = waveforms_of()
     asked = [task.read_parameters({})] * len(waveforms)
@@ -131,9 +100,8 @@ def _tensors(found: Any) -> list[torch.Tensor]:
 def test_labels_are_those_of_the_pipeline(
     function: str | None, problem: str | None, top_k: int | None, tmp_path: Path
 ) -> None:
-    folder = write_checkpoint(
-        tmp_path, AutoModelForAudioClassification, "wav2vec2", problem_type=problem
-    )
+    sizes = {"num_labels": 4, "problem_type": problem}
+    folder = write_model(tmp_path, AutoModelForAudioClassification, "wav2vec2", **sizes)
     task = AudioClassification.load(folder)
     (waveform,) = waveforms_of((1.3,))
     asked = {"top_k": top_k, "function_to_apply": function}
@@ -147,7 +115,7 @@ def test_labels_are_those_of_the_pipeline(
 
 @pytest.mark.parametrize("asked", [{"top_k": 0}, {"top_k": "x"}, {"nothing": 1}, {"by_window": 1}])
 def test_parameters_that_cannot_be(asked: dict[str, Any], tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path, AutoModelForAudioClassification, "wav2vec2")
+    folder = write_model(tmp_path, AutoModelForAudioClassification, "wav2vec2", num_labels=4)
     task = AudioClassification.load(folder)
     with pytest.raises(ImpossibleRequestError, match=next(iter(asked))):
         task.read_parameters(asked)
@@ -155,7 +123,7 @@ def test_parameters_that_cannot_be(asked: dict[str, Any], tmp_path: Path) -> Non
 
 @torch.inference_mode()
 def test_labels_of_a_long_recording_are_of_all_its_frames(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path, AutoModelForAudioClassification, "wavlm")
+    folder = write_model(tmp_path, AutoModelForAudioClassification, "wavlm", num_labels=4)
     short = AudioSettings(chunk_length_s=2, stride_length_s=0.5)
     task = AudioClassification.load(folder, short)
     (waveform,) = waveforms_of((7.3,))
@@ -175,7 +143,7 @@ def test_labels_of_a_long_recording_are_of_all_its_frames(tmp_path: Path) -> Non
 
 @torch.inference_mode()
 def test_voice_of_a_long_recording_is_of_all_its_frames(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path, AutoModelForAudioXVector, "wav2vec2")
+    folder = write_model(tmp_path, AutoModelForAudioXVector, "wav2vec2", num_labels=4)
     task = SpeakerEmbedding.load(
         folder, SpeakerEmbeddingSettings(chunk_length_s=2, stride_length_s=0.5)
     )
@@ -191,7 +159,7 @@ def test_voice_of_a_long_recording_is_of_all_its_frames(tmp_path: Path) -> None:
 
 
 def test_recording_without_a_voice_is_refused_and_harms_no_other(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path, AutoModelForAudioXVector, "wav2vec2")
+    folder = write_model(tmp_path, AutoModelForAudioXVector, "wav2vec2", num_labels=4)
     task = SpeakerEmbedding.load(folder)
     # Nine frames of 20 ms are seen at once, and two make a deviation.
     least_s = 10 * 0.02
@@ -210,7 +178,7 @@ def test_recording_without_a_voice_is_refused_and_harms_no_other(tmp_path: Path)
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
 @pytest.mark.parametrize("family", sorted(ENCODERS))
 def test_features_are_those_of_the_layer(family: str, layer: int | None, tmp_path: Path) -> None:
-    task = HiddenStates.load(write_checkpoint(tmp_path, AutoModel, family))
+    task = HiddenStates.load(write_model(tmp_path, AutoModel, family, num_labels=4))
     (waveform,) = waveforms_of((1.3,))
     whole = reference_of(task, tmp_path, waveform)
     expected = whole.last_hidden_state[0] if layer is None else whole.hidden_states[layer][0]
@@ -224,7 +192,7 @@ def test_features_are_those_of_the_layer(family: str, layer: int | None, tmp_pat
 
 
 def test_features_that_cannot_be(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path, AutoModel, "wav2vec2")
+    folder = write_model(tmp_path, AutoModel, "wav2vec2", num_labels=4)
     task = HiddenStates.load(folder, FeatureSettings(max_values=48 * 60))
     (waveform,) = waveforms_of((1.3,))
     many, layer, mean = task.answer(

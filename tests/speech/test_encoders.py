@@ -6,12 +6,9 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForAudioXVector,
     AutoModelForCTC,
-    SeamlessM4TFeatureExtractor,
     Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
 )
 
@@ -19,18 +16,10 @@ from speechtext.speech.audio_checkpoints import check_family
 from speechtext.speech.chunks import FrameGrid, Windows, plan_chunks
 from speechtext.speech.encoders import ENCODERS, Encoder, open_encoder
 from speechtext.speech.frame_models import FrameModel, compute_frames
+from support.audio_models import extractor_of, random_model
 from support.speech import as_frame_model
 
 LABELS = 32
-SMALL: dict[str, Any] = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "vocab_size": LABELS,
-}
-# SEW has more layers.
-CONVOLUTIONS: dict[str, Any] = {"conv_dim": [32] * 7}
 # Random weights say much the same of every frame otherwise.
 SAMPLES = (1, 400, 719, 720, 5_120, 16_000, 24_321, 40_001)
 GROUP_NORM: dict[str, Any] = {"feat_extract_norm": "group"}
@@ -65,20 +54,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 
 
 def random_network(family: str, **sizes: Any) -> Any:
-    torch.manual_seed(0)
-    output = (
-        {"output_hidden_size": 48}
-        if family in ("wav2vec2-bert", "wav2vec2", "wavlm", "wav2vec2-conformer")
-        else {}
-    )
-    config = AutoConfig.for_model(family, **{**SMALL, **output, **sizes})
-    return AutoModelForCTC.from_config(config).eval()
-
-
-def extractor_of(family: str) -> Any:
-    if family == "wav2vec2-bert":
-        return SeamlessM4TFeatureExtractor()
-    return Wav2Vec2FeatureExtractor(do_normalize=True)
+    return random_model(AutoModelForCTC, family, **sizes)
 
 
 def waveforms_of(samples: tuple[int, ...] = SAMPLES) -> list[torch.Tensor]:

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 import yaml
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
     AutoModelForAudioXVector,
-    Wav2Vec2Config,
+    SeamlessM4TFeatureExtractor,
     Wav2Vec2FeatureExtractor,
 )
 
@@ -18,13 +19,13 @@ from archives.building import build_archive
 from archives.configs import read_config
 from archives.packaging import FormatName
 
-SIZES: dict[str, Any] = {
+# Of a model that is no larger than it has to be, of every family and head.
+SMALL: dict[str, Any] = {
     "hidden_size": 48,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 96,
-    "conv_dim": [32] * 7,
-    "num_labels": 3,
+    "vocab_size": 32,
     "classifier_proj_size": 24,
     "tdnn_dim": [24, 24, 40],
     "tdnn_kernel": [5, 3, 1],
@@ -40,12 +41,30 @@ AUTO_CLASSES = {
 }
 
 
+def random_model(auto: Any, family: str, **sizes: Any) -> Any:
+    """Return a small model of a family, with the head of a class such as `AutoModelForCTC`."""
+    torch.manual_seed(0)
+    # SEW has more convolutions.
+    narrow = {} if family.startswith("sew") else {"conv_dim": [32] * 7}
+    return auto.from_config(AutoConfig.for_model(family, **{**SMALL, **narrow, **sizes})).eval()
+
+
+def extractor_of(family: str) -> Any:
+    """Return what makes of a waveform what a family takes."""
+    bert = family == "wav2vec2-bert"
+    return SeamlessM4TFeatureExtractor() if bert else Wav2Vec2FeatureExtractor(do_normalize=True)
+
+
+def write_model(folder: Path, auto: Any, family: str, **sizes: Any) -> Path:
+    """Write a small model and its feature extractor; return their folder."""
+    random_model(auto, family, **sizes).save_pretrained(folder)
+    extractor_of(family).save_pretrained(folder)
+    return folder
+
+
 def write_checkpoint(folder: Path, mode: str) -> None:
     """Write a checkpoint with the head of a mode."""
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(**{**SIZES, "id2label": NAMES})
-    AUTO_CLASSES[mode].from_config(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    write_model(folder, AUTO_CLASSES[mode], "wav2vec2", id2label=NAMES)
 
 
 def build_audio_archive(

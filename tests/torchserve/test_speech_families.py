@@ -1,19 +1,15 @@
 """Archives of every family that transcribes: what a worker answers is what transformers says."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from transformers import (
-    AutoConfig,
     AutoModelForCTC,
     AutoProcessor,
-    SeamlessM4TFeatureExtractor,
     Wav2Vec2BertProcessor,
     Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
 )
 
@@ -23,31 +19,21 @@ from repository import ROOT
 from serving.local import load_archive
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.encoders import ENCODERS
+from support.audio_models import extractor_of, random_model
 from support.common import EXAMPLES
 
 RATE_HZ = 16_000
-SIZES: dict[str, Any] = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "vocab_size": 32,
-}
 
 
 def write_checkpoint(folder: Path, family: str) -> None:
-    torch.manual_seed(0)
-    narrow = {} if family.startswith("sew") else {"conv_dim": [32] * 7}
-    network = AutoModelForCTC.from_config(AutoConfig.for_model(family, **{**SIZES, **narrow}))
+    network = random_model(AutoModelForCTC, family)
     # So that the path is not the same label all along.
     network.lm_head.weight.data *= 20
     network.save_pretrained(folder)
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(ROOT / "demo_models" / "wav2vec2")
-    processor = (
-        Wav2Vec2BertProcessor(SeamlessM4TFeatureExtractor(), tokenizer)
-        if family == "wav2vec2-bert"
-        else Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), tokenizer)
-    )
+    bert = family == "wav2vec2-bert"
+    processor_class = Wav2Vec2BertProcessor if bert else Wav2Vec2Processor
+    processor = processor_class(extractor_of(family), tokenizer)
     processor.save_pretrained(folder)
 
 
