@@ -31,19 +31,19 @@ def serve_in_one_process(store: Path, names: Sequence[str], settings: Settings) 
     """
     paths = choose_archives(store, names)
     engine = LocalEngine({}, loaded=False)
-    app = build_app(settings, engine)
     # Whatever comes of a signal before the server has its own handlers, and after.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="archives-", ignore_cleanup_errors=True) as folder:
         loading = Loading(engine.local, list(paths.values()), Path(folder))
+        # A load that fails at once ends the server by a signal: not before there is one.
+        app = build_app(settings, engine, opened=loading.start)
         _serve_while_loading(loading, app, settings)
     return _leave(loading, engine.local)
 
 
 def _serve_while_loading(loading: "Loading", app: FastAPI, settings: Settings) -> None:
     with suppress(KeyboardInterrupt):
-        loading.start()
         try:
             serve(app, settings)
         except SystemExit:

@@ -1,7 +1,7 @@
 """The application: an engine, the protocols, and what is around every request."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -30,14 +30,23 @@ PROTOCOLS: tuple[Protocol, ...] = (
 )  # fmt: skip
 
 
-def build_app(settings: Settings, engine: Engine) -> FastAPI:
+def _nothing() -> None:
+    """Do nothing when the application opens."""
+
+
+def build_app(
+    settings: Settings, engine: Engine, opened: Callable[[], None] = _nothing
+) -> FastAPI:
     """Return the application; it closes the engine when it is shut down.
+
+    `opened` is called once the server runs, and so ends in order at a signal.
 
     Raises `SettingsError` for tokens that cannot be read, or packages that are missing.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
+        opened()
         yield
         await engine.aclose()
         if traces:
