@@ -34,9 +34,7 @@ def _nothing() -> None:
     """Do nothing when the application opens."""
 
 
-def build_app(
-    settings: Settings, engine: Engine, opened: Callable[[], None] = _nothing
-) -> FastAPI:
+def build_app(settings: Settings, engine: Engine, opened: Callable[[], None] = _nothing) -> FastAPI:
     """Return the application; it closes the engine when it is shut down.
 
     `opened` is called once the server runs, and so ends in order at a signal.

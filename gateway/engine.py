@@ -129,9 +129,9 @@ class Description:
     """What a model says that it is; `kind` is None where it does not say.
 
     `media_types` are the forms of its answers, `streams` those that come in parts; `decoder` is
-    `greedy` or `beam`, `hotwords` tells whether requests may name some, `language` is the only one
-    that is understood, where that is known; `limits` are numbers by name, such as
-    `max_audio_seconds`.
+    `greedy` or `beam`, `hotwords` tells whether requests may name some, `speakers` whether they are
+    told apart, `language` is the only one that is understood, where that is known; `limits` are
+    numbers by name, such as `max_audio_seconds`.
     """
 
     kind: Kind | None = None
@@ -141,6 +141,7 @@ class Description:
     labels: tuple[str, ...] = ()
     decoder: str | None = None
     hotwords: bool = False
+    speakers: bool = False
     language: str | None = None
     sample_rate_hz: int | None = None
     limits: Mapping[str, float] = field(default_factory=dict)

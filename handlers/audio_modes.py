@@ -20,33 +20,36 @@ from audio_requests import (
 from batches import JSON, Answer
 from device_io import Row, wants_explanation
 from load_errors import require_files
+from speaker_requests import load_diarizer
 from speech_requests import (
     MAX_EXPLAINED_S,
     NDJSON,
     RTTM,
     TRANSCRIPT_WRITERS,
+    SpeechCosts,
     SpeechRequest,
     affordable_seconds,
     describe_recognizer,
     read_request,
     run_speech,
     send_segments,
-    write_recognition,
+    write_recognitions,
 )
 from speechtext.allowance import Work, run_admitted
-from speechtext.errors import explanation_unsupported
+from speechtext.errors import RequestError, explanation_unsupported
 from speechtext.parameters import read_parameters
+from speechtext.speech.attribution import AudioExplanationParameters
 from speechtext.speech.audio_checkpoints import AudioSettings
 from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
+from speechtext.speech.ctc.word_explanation import (
+    draw_word_explanation,
+    write_word_explanation,
+)
 from speechtext.speech.heads.activity import write_json, write_rttm
 from speechtext.speech.heads.audio_classification import AudioClassification
 from speechtext.speech.heads.base import AudioTask
-from speechtext.speech.heads.explanation import (
-    AudioExplanationParameters,
-    draw_explanation,
-    write_explanation,
-)
+from speechtext.speech.heads.explanation import draw_explanation, write_explanation
 from speechtext.speech.heads.features import HiddenStates
 from speechtext.speech.heads.frame_classification import FrameClassification
 from speechtext.speech.heads.speaker_embedding import SpeakerEmbedding
@@ -79,11 +82,13 @@ class Transcription(AudioMode):
 
     settings_class, auto_class = Wav2Vec2Settings, AutoModelForCTC
     media_types = (*TRANSCRIPT_WRITERS, NDJSON)
+    explanations: ClassVar = {JSON: write_word_explanation, "image/png": draw_word_explanation}
 
     def __init__(self, folder: Path, settings: Any, device: torch.device, context: Any) -> None:
         require_files(folder, ["vocab.json"])
         self.recognizer = Wav2Vec2Recognizer.load(folder, settings, device)
         self.network = self.recognizer.model
+        self._diarizer = load_diarizer(folder, settings, device)
         most_s = settings.max_audio_seconds
         self.max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
         self.description = describe_recognizer(
@@ -93,24 +98,45 @@ class Transcription(AudioMode):
             self.media_types,
             hotwords=settings.decoder == "beam",
             language=settings.language,
+            speakers=self._diarizer is not None,
         )
 
     def read(self, index: int, row: Row, context: Any) -> SpeechRequest:
         """Return what a row of a batch asks for; raises `RequestError`."""
         rate_hz, choose = self.recognizer.sample_rate_hz, self.recognizer.choose_hotwords
         limit_s, media_types = self.max_audio_s, self.media_types
-        return read_request(row, context, index, rate_hz, limit_s, choose, media_types)
+        diarizer = self._diarizer
+        return read_request(
+            row, context, index, rate_hz, limit_s, choose, media_types, diarizer, True
+        )
 
     def answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
         """Return one transcript or alignment for each request, in order."""
-        costs = self.recognizer.cost, self.recognizer.hotword_cost
-        return run_speech(self._recognize, requests, self.recognizer.sample_rate_hz, *costs)
+        recognizer = self.recognizer
+        costs = SpeechCosts(recognizer.cost, recognizer.hotword_cost, self._diarizer)
+        return run_speech(self._recognize, requests, recognizer.sample_rate_hz, costs)
 
-    def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+    def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Any]:
+        """Return the answers; those of words that are explained come one by one."""
+        others = iter(self._transcribe([each for each in requests if not each.target]))
+        return [
+            self._explain(each, each.target) if each.target else next(others) for each in requests
+        ]
+
+    def _explain(self, request: SpeechRequest, target: AudioExplanationParameters) -> Any:
+        try:
+            found = self.recognizer.explain_word(request.waveform, target)
+        except RequestError as error:
+            return error
+        return Answer(self.explanations[request.media_type](found), request.media_type)
+
+    def _transcribe(self, requests: Sequence[SpeechRequest]) -> list[Any]:
+        if not requests:
+            return []
         waveforms = [request.waveform for request in requests]
         hotwords = [request.hotwords for request in requests]
         found = self.recognizer.recognize(waveforms, hotwords, send_segments(requests))
-        return list(map(write_recognition, requests, found))
+        return list(write_recognitions(requests, found, self._diarizer))
 
 
 class TaskMode(AudioMode):

@@ -1,8 +1,6 @@
 """From a row of a batch to recordings and parameters, and from what a task says to an answer."""
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -15,11 +13,10 @@ from device_io import (
     request_header,
     wants_explanation,
 )
-from speech_requests import ANYTHING, SAFETENSORS, choose_media_type, fields_of
+from request_fields import asked_parameters, fields_of
+from speech_requests import ANYTHING, SAFETENSORS, choose_media_type
 from speechtext.errors import RequestError
 from speechtext.measurements import note_size
-from speechtext.parameters import impossible
-from speechtext.payloads import as_text
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.chunks import SAMPLE_RATE_HZ
 from speechtext.speech.heads.base import AudioTask
@@ -91,29 +88,6 @@ def read_audio_request(
     request = AudioRequest(waveforms, parameters, media_type, explain)
     note_size(index, "audio_s", request.duration_s)
     return request
-
-
-def asked_parameters(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Return the parameters of a request: the object `parameters`, or fields of these names.
-
-    A form has each as text. Raises `ImpossibleRequestError` where `parameters` is no object.
-    """
-    given = _parsed(fields.get("parameters"))
-    if given is None:
-        return {name: _parsed(fields[name]) for name in names if name in fields}
-    if not isinstance(given, Mapping):
-        raise impossible("parameters", "a JSON object", f"a {type(given).__name__}")
-    return dict(given)
-
-
-def _parsed(value: Any) -> Any:
-    """Return what a form's text says as JSON, else the value as it is."""
-    if not isinstance(value, bytes | bytearray):
-        return value
-    text = as_text(value, "parameters")
-    with suppress(ValueError, RecursionError):
-        return json.loads(text)
-    return text
 
 
 def run_task(

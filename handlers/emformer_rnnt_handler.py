@@ -5,19 +5,21 @@ from typing import Any
 
 import torch
 
-from batches import PLAIN, Answer, answer_requests
+from batches import PLAIN, answer_requests
 from device_io import Row, prepare_worker, refuse_explanation
 from load_errors import check_files_and_explain
+from speaker_requests import load_diarizer
 from speech_requests import (
     NDJSON,
     TRANSCRIPT_WRITERS,
+    SpeechCosts,
     SpeechRequest,
     affordable_seconds,
     describe_recognizer,
     read_request,
     run_speech,
     send_segments,
-    write_recognition,
+    write_recognitions,
     write_transcript,
 )
 from speechtext.host_memory import keep_loaded
@@ -46,6 +48,7 @@ class ModelHandler:
         folder, self.device = prepare_worker(context, self._settings.threads)
         file = context.manifest["model"]["serializedFile"]
         self.recognizer = load_recognizer(folder, self._settings, self.device, file)
+        self._diarizer = load_diarizer(folder, self._settings, self.device)
         self.model = self.recognizer.model
         most_s = self._settings.max_audio_seconds
         self._max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
@@ -75,6 +78,7 @@ class ModelHandler:
             explainable=not scripted,
             hotwords=decoder == "beam" and not scripted,
             language=self._settings.language,
+            speakers=self._diarizer is not None and not scripted,
         )
 
     def _limits(self) -> tuple[float, tuple[str, ...]]:
@@ -88,13 +92,17 @@ class ModelHandler:
             refuse_explanation(context, index)
         limit_s, formats = self._limits()
         choose = self.recognizer.choose_hotwords
-        return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, choose, formats)
+        # A search of torchaudio's own has no words with times.
+        scripted = isinstance(self.recognizer, ScriptedBeamSearch)
+        diarizer = None if scripted else self._diarizer
+        return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, choose, formats, diarizer)
 
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
-        costs = self.recognizer.cost, self.recognizer.hotword_cost
-        return run_speech(self._recognize, requests, SAMPLE_RATE_HZ, *costs)
+        recognizer = self.recognizer
+        costs = SpeechCosts(recognizer.cost, recognizer.hotword_cost, self._diarizer)
+        return run_speech(self._recognize, requests, SAMPLE_RATE_HZ, costs)
 
-    def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+    def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Any]:
         waveforms = [request.waveform for request in requests]
         if isinstance(self.recognizer, ScriptedBeamSearch):
             return list(map(write_transcript, requests, self.recognizer.transcribe(waveforms)))
@@ -103,4 +111,4 @@ class ModelHandler:
         hotwords = [request.hotwords for request in requests]
         send = send_segments(requests)
         found = self.recognizer.recognize(waveforms, aligned, send, hotwords)
-        return list(map(write_recognition, requests, found))
+        return list(write_recognitions(requests, found, self._diarizer))

@@ -16,14 +16,19 @@ from device_io import (
     response_timeout_s,
     wants_explanation,
 )
-from speechtext.allowance import plan_seconds, run_admitted
-from speechtext.errors import ImpossibleRequestError
+from request_fields import asked_parameters, fields_of
+from speaker_requests import SpeakersAsked, measure_speakers, name_speakers, read_speakers
+from speechtext.allowance import Work, plan_seconds, run_admitted
+from speechtext.errors import ImpossibleRequestError, RequestError
 from speechtext.measurements import note_size
+from speechtext.parameters import impossible, read_parameters
 from speechtext.payloads import as_text
 from speechtext.speech.alignment_picture import draw_alignment
 from speechtext.speech.alignments import Alignment, Recognition, describe_alignment
+from speechtext.speech.attribution import AudioExplanationParameters
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.costs import SpeechCost
+from speechtext.speech.diarization import Diarizer
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.hotwords import HotwordParameters, read_hotwords
 from speechtext.speech.live_sessions import LiveSettings, LiveTranscript
@@ -73,7 +78,8 @@ class SpeechRequest(NamedTuple):
     """A waveform of shape (samples,), and the media type in which its answer is wanted.
 
     `parts` sends segments of the answer, where they are wanted as they come; `hotwords` are those
-    that are searched for.
+    that are searched for, `speakers` what is asked of those who speak, and `target` the word that
+    is to be explained.
     """
 
     waveform: torch.Tensor
@@ -81,6 +87,8 @@ class SpeechRequest(NamedTuple):
     explain: bool = False
     parts: Parts | None = None
     hotwords: HotwordScores | None = None
+    speakers: SpeakersAsked | None = None
+    target: AudioExplanationParameters | None = None
 
 
 def describe_recognizer(
@@ -91,6 +99,7 @@ def describe_recognizer(
     explainable: bool = True,
     hotwords: bool = False,
     language: str | None = None,
+    speakers: bool = False,
 ) -> dict[str, Any]:
     """Return what a model of recordings is, for who asks TorchServe to describe it."""
     return {
@@ -101,6 +110,7 @@ def describe_recognizer(
         "streams": [NDJSON] if NDJSON in media_types else [],
         "explainable": explainable,
         "hotwords": hotwords,
+        "speakers": speakers,
         "language": language,
         "limits": {"max_audio_seconds": max_audio_seconds},
     }
@@ -133,11 +143,14 @@ def read_request(
     max_duration_s: float,
     choose_hotwords: Callable[[HotwordParameters], HotwordScores | None],
     transcripts: Sequence[str] = tuple(TRANSCRIPT_WRITERS),
+    diarizer: Diarizer | None = None,
+    explains_words: bool = False,
 ) -> SpeechRequest:
     """Return what a row of a batch asks for; raises `RequestError`.
 
     `choose_hotwords` is the recogniser's, and `transcripts` are the media types in which the model
-    can answer a prediction.
+    can answer a prediction. `diarizer` tells speakers apart, and a model that `explains_words`
+    takes a `target`.
     """
     explain = wants_explanation(context, index)
     media_types = list(EXPLANATION_WRITERS) if explain else transcripts
@@ -148,12 +161,30 @@ def read_request(
     fields = fields_of(row)
     media_type = choose_media_type(accept, fields.get("response_format"), media_types)
     hotwords = choose_hotwords(hotwords_of(fields))
+    speakers = read_speakers(fields, diarizer, not explain and media_type != NDJSON)
     limit_s = min(max_duration_s, MAX_EXPLAINED_S) if explain else max_duration_s
     pcm = parse_pcm_format(request_header(context, index, "Content-Type") or "")
     waveform = decode_audio(request_audio(row), sample_rate_hz, limit_s, pcm)
     note_size(index, "audio_s", len(waveform) / sample_rate_hz)
     parts = Parts(context, index, NDJSON) if media_type == NDJSON else None
-    return SpeechRequest(waveform, media_type, explain, parts, hotwords)
+    target = read_target(fields, explains_words) if explain else None
+    return SpeechRequest(waveform, media_type, explain, parts, hotwords, speakers, target)
+
+
+def read_target(
+    fields: Mapping[str, Any], explains_words: bool
+) -> AudioExplanationParameters | None:
+    """Return which word a request wants explained and how, None for the alignment of all.
+
+    Raises `ImpossibleRequestError`.
+    """
+    given = asked_parameters(fields, AudioExplanationParameters.__dataclass_fields__)
+    asked = read_parameters(AudioExplanationParameters, given, {})
+    if asked.target is None:
+        return None
+    if not explains_words:
+        raise impossible("target", "absent: only models for CTC explain a word", "one")
+    return asked
 
 
 def affordable_seconds(cost: SpeechCost, most_s: float, context: Any) -> float:
@@ -172,21 +203,35 @@ def affordable_seconds(cost: SpeechCost, most_s: float, context: Any) -> float:
     return min(most_s, longest_s)
 
 
+class SpeechCosts(NamedTuple):
+    """What a recording costs, one with hotwords where there are any, and its speakers."""
+
+    plain: SpeechCost
+    hotwords: SpeechCost | None = None
+    diarizer: Diarizer | None = None
+
+    def measure(self, request: SpeechRequest, sample_rate_hz: int) -> Work:
+        """Return the work of a request."""
+        duration_s = len(request.waveform) / sample_rate_hz
+        own = self.hotwords if request.hotwords and self.hotwords else self.plain
+        work = own.measure(duration_s)
+        if request.target:
+            passes = 1 + request.target.passes(len(request.waveform))
+            work = work._replace(cost_s=work.cost_s * passes)
+        if self.diarizer is None or request.speakers is None:
+            return work
+        speakers = measure_speakers(self.diarizer, request.speakers, duration_s)
+        return work._replace(cost_s=work.cost_s + speakers.cost_s)
+
+
 def run_speech(
     run: Callable[[Sequence[SpeechRequest]], Sequence[Any]],
     requests: Sequence[SpeechRequest],
     sample_rate_hz: int,
-    cost: SpeechCost,
-    hotword_cost: SpeechCost | None,
+    costs: SpeechCosts,
 ) -> list[Any]:
-    """Answer the recordings of a batch that there is time for; the others are to come again.
-
-    `cost` is that of a recording, and `hotword_cost` of one with hotwords, where there are any.
-    """
-    works = []
-    for request in requests:
-        own = hotword_cost if request.hotwords and hotword_cost else cost
-        works.append(own.measure(len(request.waveform) / sample_rate_hz))
+    """Answer the recordings of a batch that there is time for; the others are to come again."""
+    works = [costs.measure(request, sample_rate_hz) for request in requests]
     return run_admitted(run, requests, works)
 
 
@@ -209,12 +254,6 @@ def choose_media_type(
             "UnknownFormat", f"Expected response_format to be one of {', '.join(names)}."
         )
     return RESPONSE_FORMATS[name]
-
-
-def fields_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the fields of a request's form or of its JSON."""
-    body = row.get("body")
-    return body if isinstance(body, Mapping) else row
 
 
 def hotwords_of(fields: Mapping[str, Any]) -> HotwordParameters:
@@ -252,6 +291,25 @@ def send_segments(
             parts.send(number + 1, write_line(write_segment(segment)))
 
     return send if any(request.parts for request in requests) else None
+
+
+def write_recognitions(
+    requests: Sequence[SpeechRequest], found: Sequence[Recognition], diarizer: Diarizer | None
+) -> list[Answer | RequestError]:
+    """Return the answer to each request, with speakers where it asks for them."""
+    return [
+        _write_named(request, request.speakers, recognition, diarizer)
+        if diarizer and request.speakers
+        else write_recognition(request, recognition)
+        for request, recognition in zip(requests, found, strict=True)
+    ]
+
+
+def _write_named(
+    request: SpeechRequest, asked: SpeakersAsked, recognition: Recognition, diarizer: Diarizer
+) -> Answer | RequestError:
+    named = name_speakers(diarizer, asked, request.waveform, recognition)
+    return named if isinstance(named, RequestError) else write_recognition(request, named)
 
 
 def write_recognition(request: SpeechRequest, recognition: Recognition) -> Answer:

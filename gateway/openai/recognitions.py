@@ -18,12 +18,16 @@ PAUSE_S, SEGMENT_S = 0.8, 30.0
 
 
 class Word(NamedTuple):
-    """A word, its times within the recording, and the mean probability of its labels."""
+    """A word, its times within the recording, and the mean probability of its labels.
+
+    It has a speaker where they were told apart.
+    """
 
     word: str
     start: float
     end: float
     confidence: float
+    speaker: str | None = None
 
     @property
     def logprob(self) -> float:
@@ -56,17 +60,23 @@ def read_words(content: Any) -> list[Word]:
 
 
 def cut_segments(words: Sequence[Word]) -> Iterator[list[Word]]:
-    """Yield the words of each segment: cut at pauses, and where one gets too long."""
+    """Yield the words of each segment, of one speaker: cut at pauses, and where it is too long."""
     segment: list[Word] = []
     for word in words:
-        if segment and not (
-            word.start - segment[-1].end <= PAUSE_S and word.end - segment[0].start <= SEGMENT_S
-        ):
+        if segment and not _goes_on(segment, word):
             yield segment
             segment = []
         segment.append(word)
     if segment:
         yield segment
+
+
+def _goes_on(segment: Sequence[Word], word: Word) -> bool:
+    return (
+        word.start - segment[-1].end <= PAUSE_S
+        and word.end - segment[0].start <= SEGMENT_S
+        and word.speaker == segment[-1].speaker
+    )
 
 
 def describe_words(words: Sequence[Word]) -> list[dict[str, Any]]:

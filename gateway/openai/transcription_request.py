@@ -11,20 +11,22 @@ from gateway.openai.fields import missing, read_fields, refusal
 from gateway.openai.hotwords import MOST_CHARACTERS, MOST_HOTWORDS
 
 # Fields of which a form may have several.
-LISTS = {"keywords", "languages", "timestamp_granularities", "include"}
-# What needs a model that tells speakers apart.
-SPEAKERS = {"known_speaker_names", "known_speaker_references"}
+LISTS = {
+    "keywords",
+    "languages",
+    "timestamp_granularities",
+    "include",
+    "known_speaker_names",
+    "known_speaker_references",
+}
+DIARIZED = "diarized_json"
+# What the engine takes.
+MOST_SPEAKERS, LONGEST_NAME = 20, 100
 
 
 def _check_chunking(given: Any) -> Any:
     if given != "auto":
         raise ValueError("Expected auto: the model itself finds where speech pauses")
-    return given
-
-
-def _check_format(given: Any) -> Any:
-    if given == "diarized_json":
-        raise ValueError("Expected a format without speakers, which no model here tells apart")
     return given
 
 
@@ -34,9 +36,7 @@ class TranscriptionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    response_format: Annotated[
-        Literal["json", "text", "srt", "verbose_json", "vtt"], BeforeValidator(_check_format)
-    ] = "json"
+    response_format: Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"] = "json"
     language: str | None = None
     languages: tuple[str, ...] = ()
     prompt: str = ""
@@ -48,6 +48,27 @@ class TranscriptionRequest(BaseModel):
     include: tuple[Literal["logprobs"], ...] = ()
     stream: bool = False
     chunking_strategy: Annotated[str, BeforeValidator(_check_chunking)] | None = None
+    known_speaker_names: tuple[
+        Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)], ...
+    ] = Field((), max_length=MOST_SPEAKERS)
+    known_speaker_references: tuple[str, ...] = Field((), max_length=MOST_SPEAKERS)
+    # Not of OpenAI's: speakers in the other formats, too, and how many there are.
+    diarize: bool = False
+    num_speakers: Annotated[int, Field(ge=1, le=MOST_SPEAKERS)] | None = None
+
+    @property
+    def tells_speakers(self) -> bool:
+        """Tell whether the words are to have speakers."""
+        asked = self.diarize or self.num_speakers or self.known_speaker_names
+        return bool(asked) or self.response_format == DIARIZED
+
+    @property
+    def speakers_field(self) -> str:
+        """Return the name of the field that asks for speakers."""
+        if self.response_format == DIARIZED:
+            return "response_format"
+        names = ("known_speaker_names", "num_speakers", "diarize")
+        return next((name for name in names if getattr(self, name)), "")
 
 
 def read_form(form: FormData) -> tuple[TranscriptionRequest, UploadFile]:
@@ -77,8 +98,6 @@ def _single(fields: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         if not all(isinstance(each, str) for each in values):
             raise refusal(name, "text", "a file")
         said = [each for each in values if each != ""]
-        if name in SPEAKERS and said:
-            raise refusal(name, "absent: no model here tells speakers apart", "a value")
         if name in LISTS:
             single[name] = said
         elif len(said) > 1 and name != "chunking_strategy":
@@ -98,5 +117,11 @@ def _check_together(request: TranscriptionRequest) -> None:
         raise refusal("timestamp_granularities", "absent without verbose_json", answer)
     if request.include and answer != "json":
         raise refusal("include", "absent without json as response_format", answer)
-    if request.stream and answer not in ("json", "text"):
-        raise refusal("response_format", "json or text for a stream", answer)
+    if request.stream and answer not in ("json", "text", DIARIZED):
+        raise refusal("response_format", f"json, text or {DIARIZED} for a stream", answer)
+    names, references = request.known_speaker_names, request.known_speaker_references
+    if len(names) != len(references):
+        several = f"{len(names)}, one for each of known_speaker_names"
+        raise refusal("known_speaker_references", several, str(len(references)))
+    if len(set(names)) != len(names):
+        raise refusal("known_speaker_names", "names that differ", "one twice")

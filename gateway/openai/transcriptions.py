@@ -28,7 +28,8 @@ from gateway.openai.recognitions import (
     read_words,
     usage_of,
 )
-from gateway.openai.transcription_request import TranscriptionRequest, read_form
+from gateway.openai.speakers import describe_turns, find_speakers, write_diarized
+from gateway.openai.transcription_request import DIARIZED, TranscriptionRequest, read_form
 from gateway.openai.uploads import MAX_FIELD_BYTES, MAX_FIELDS, build_request
 from gateway.responses import PartsResponse
 
@@ -53,8 +54,9 @@ def build_router(engine: Engine) -> APIRouter:
             request, recording = read_form(form)
             about = (await find_model(engine, request.model, Kind.SPEECH_RECOGNITION)).about
             check_language(request, about)
-            hotwords = find_hotwords(request.keywords, request.prompt, about)
-            call = build_request(recording, hotwords, choose_accept(request, about))
+            fields = find_hotwords(request.keywords, request.prompt, about)
+            fields |= find_speakers(request, about)
+            call = build_request(recording, fields, choose_accept(request, about))
             with name_field(request.keywords, request.prompt):
                 if call.accept == NDJSON:
                     return send_segments(await engine.stream(request.model, call), request)
@@ -76,7 +78,10 @@ def write_answer(answer: Answer, request: TranscriptionRequest, about: Descripti
         return stream_whole(read_answer(answer), request)
     if request.response_format in ENGINE_FORMATS:
         return Response(answer.body, media_type=f"{answer.media_type}; charset=utf-8")
-    return JSONResponse(write_json(read_answer(answer), request, about))
+    found = read_answer(answer)
+    if request.response_format == DIARIZED:
+        return JSONResponse(write_diarized(found))
+    return JSONResponse(write_json(found, request, about))
 
 
 def check_language(request: TranscriptionRequest, about: Description) -> None:
@@ -95,7 +100,8 @@ def same_language(one: str, other: str) -> bool:
 
 def choose_accept(request: TranscriptionRequest, about: Description) -> str:
     """Return the media type to ask the engine for; raises for one that the model has not."""
-    if request.stream and NDJSON in about.streams:
+    # Who speaks is known once all of a recording was heard.
+    if request.stream and NDJSON in about.streams and not request.tells_speakers:
         return NDJSON
     wanted = ENGINE_FORMATS.get(request.response_format, JSON)
     if not about.media_types or wanted in about.media_types:
@@ -158,7 +164,10 @@ def stream_whole(found: Recognition, request: TranscriptionRequest) -> Response:
 
     async def events() -> AsyncIterator[dict[str, Any]]:
         logprobs = describe_logprobs(found.words or []) if request.include else None
-        if found.text:
+        if request.response_format == DIARIZED:
+            for segment in describe_turns(found.words or []):
+                yield segment
+        elif found.text:
             yield write_delta(found.text, logprobs)
         yield write_done(found.text, logprobs)
 

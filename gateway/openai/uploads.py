@@ -10,7 +10,8 @@ from gateway.engine import Request
 # What is read of the recording at a time.
 BLOCK_BYTES = 262_144
 # Fields of a form, and bytes of each but the recording, which waits in a temporary file.
-MAX_FIELDS, MAX_FIELD_BYTES = 300, 65_536
+# A field may be half a minute of somebody's voice in base64.
+MAX_FIELDS, MAX_FIELD_BYTES = 300, 4 * 1024 * 1024
 
 
 def build_request(recording: UploadFile, fields: Mapping[str, str], accept: str) -> Request:

@@ -73,6 +73,7 @@ def _stage_and_package(
 ) -> None:
     # Here, not above: this imports PyTorch, seconds that an up-to-date archive does not cost.
     from archives.sources import STAGERS
+    from archives.wav2vec2 import stage_voices
 
     folder = source_folder(source)
     with tempfile.TemporaryDirectory(prefix="archive-") as name:
@@ -80,6 +81,7 @@ def _stage_and_package(
         try:
             stage = STAGERS[config.handler]
             weights = stage(str(folder or source), staging.model, config.handler_settings)
+            stage_voices(config.handler_settings, staging.model)
         except (SourceError, ValueError) as error:
             raise BuildError(f"{config.name}: {error}") from error
         with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as exported:

@@ -10,6 +10,9 @@ import yaml
 from archives.errors import BuildError
 from repository import CONFIG_FOLDER, ROOT
 
+# Archives that are served when they are named, and what names every one.
+MORE, EVERY_ARCHIVE = "more", "all"
+
 
 @dataclass(frozen=True)
 class ArchiveConfig:
@@ -47,13 +50,23 @@ def read_config(path: Path) -> ArchiveConfig:
     )
 
 
+def known_configs(folder: Path = CONFIG_FOLDER) -> dict[str, ArchiveConfig]:
+    """Return those, and the archives beside them that are served when they are named."""
+    return read_configs(folder) | read_configs(folder / MORE)
+
+
 def choose_configs(names: Sequence[str], folder: Path = CONFIG_FOLDER) -> list[ArchiveConfig]:
-    """Return the archives named, or all of them; raises `BuildError` for a name that is none."""
-    configs = read_configs(folder)
-    unknown = sorted(set(names) - set(configs))
+    """Return the archives named, without names those of a folder itself, and all for `all`.
+
+    Raises `BuildError` for a name that is none.
+    """
+    known = known_configs(folder)
+    if list(names) == [EVERY_ARCHIVE]:
+        return list(known.values())
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        raise BuildError(f"Expected models among {', '.join(configs)}; got {', '.join(unknown)}.")
-    return [configs[name] for name in names or configs]
+        raise BuildError(f"Expected models among {', '.join(known)}; got {', '.join(unknown)}.")
+    return [known[name] for name in names or read_configs(folder)]
 
 
 def source_folder(source: str) -> Path | None:

@@ -43,7 +43,13 @@ def _inputs(config: ArchiveConfig, source: str, handlers: Path) -> Iterator[tupl
         yield f"handlers/{path}", handlers / path
     for path in sorted(BUILDERS.rglob("*.py")):
         yield f"builders/{path.relative_to(BUILDERS)}", path
+    yield from _files_of("source", source)
+    if speaker_model := config.handler_settings.get("speaker_model"):
+        yield from _files_of("voices", str(speaker_model))
+
+
+def _files_of(name: str, source: str) -> Iterator[tuple[str, Path]]:
     folder = source_folder(source)
     if folder:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            yield f"source/{path.relative_to(folder)}", path
+            yield f"{name}/{path.relative_to(folder)}", path

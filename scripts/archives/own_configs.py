@@ -7,7 +7,13 @@ from pathlib import Path
 
 import yaml
 
-from archives.configs import ArchiveConfig, read_config, read_configs, source_folder
+from archives.configs import (
+    ArchiveConfig,
+    known_configs,
+    read_config,
+    read_configs,
+    source_folder,
+)
 from archives.errors import BuildError
 from repository import CONFIG_FOLDER, ROOT
 
@@ -21,10 +27,15 @@ KINDS = {
     "question_answering": "bert_question_answering",
     "text_generation": "gpt2_text_generation",
 }
-# Of these there is no demo model, only a YAML.
-AUDIO_KINDS = ("audio_classification", "frame_classification", "speaker_embedding", "features")
+# Those of these are served by their names only.
+AUDIO_KINDS = {
+    "audio_classification": "wav2vec2_commands",
+    "frame_classification": "wav2vec2_speakers",
+    "speaker_embedding": "wav2vec2_voices",
+    "features": "wav2vec2_features",
+}
 TEMPLATES = KINDS | {each: each for each in KINDS.values()}
-TEMPLATES |= {each: f"kinds/{each}" for each in AUDIO_KINDS}
+TEMPLATES |= AUDIO_KINDS
 # What torch-model-archiver takes, at a length that is fine for files, too.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # TorchServe serves every archive of the store for a model called so.
@@ -33,6 +44,8 @@ EVERY_MODEL = "all"
 DEMO_SETTINGS = {
     r"^  (?:# )?dtype: .*$": "  dtype: auto",
     r"^  threads: .*\n": "",
+    # One that is trained on synthetic voices is of no use to others.
+    r"^  speaker_(model|threshold): ": r"  # speaker_\1: ",
     r"^  num_labels: .*\n": "",
 }
 
@@ -96,7 +109,7 @@ def _template(name: str, kind: str | None) -> ArchiveConfig:
         given = f"got {kind}" if kind else f"for there is no model {name} yet"
         expected = ", ".join((*KINDS, *AUDIO_KINDS))
         raise BuildError(f"Expected HANDLER as one of {expected}; {given}.")
-    return read_config(CONFIG_FOLDER / f"{TEMPLATES[kind]}.yaml")
+    return known_configs(CONFIG_FOLDER)[TEMPLATES[kind]]
 
 
 def _own_yaml(name: str, kind: str | None, source: str | None) -> str:

@@ -51,9 +51,12 @@ def package(
     `weights` names the file of the model that the manifest calls the serialized one. Raises
     `BuildError` with what torch-model-archiver says.
     """
+    for path in staging.model.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # the server may run as another user
+    for path in filter(Path.is_dir, list(staging.model.iterdir())):
+        # Of a folder that it is given, the archiver takes what is inside.
+        path.rename(staging.handlers / path.name)
     files = sorted(staging.model.iterdir())
-    for path in files:
-        path.chmod(0o644)  # the server may run as another user
     extra = [*(path for path in files if path.name != weights), staging.handlers]
     command = [
         str(Path(sys.executable).with_name("torch-model-archiver")),

@@ -16,11 +16,13 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
+from archives.configs import source_folder
 from archives.errors import SourceError
 from archives.hub import ADAPTER_FILE, load_pretrained, local_folder
 from archives.layout import TORCHAUDIO, WEIGHTS_FILE
 from archives.wav2vec2_bundles import bundle_names, convert_bundle
-from audio_modes import Transcription, find_mode
+from audio_modes import SpeakerEmbeddingMode, Transcription, find_mode
+from speaker_requests import VOICES_FOLDER
 from speechtext.labels import LABELS_FILE
 from speechtext.speech.audio_checkpoints import check_family
 from speechtext.speech.ctc.beam import LANGUAGE_MODEL_FILE, spell
@@ -38,11 +40,20 @@ def stage_wav2vec2(source: str, folder: Path, handler_settings: Mapping[str, Any
         _stage_transcription(source, folder, handler_settings)
     else:
         named = str(handler_settings["mode"])
-        _stage_task(local_folder(source), folder, mode.auto_class, named)
+        stage_task(local_folder(source), folder, mode.auto_class, named)
     return WEIGHTS_FILE
 
 
-def _stage_task(path: Path, folder: Path, auto_class: Any, mode: str) -> None:
+def stage_voices(handler_settings: Mapping[str, Any], folder: Path) -> None:
+    """Write the model that tells speakers apart, where the YAML names one."""
+    if name := handler_settings.get("speaker_model"):
+        path = local_folder(str(source_folder(name) or name))
+        voices = folder / VOICES_FOLDER
+        voices.mkdir()
+        stage_task(path, voices, SpeakerEmbeddingMode.auto_class, "speaker_embedding")
+
+
+def stage_task(path: Path, folder: Path, auto_class: Any, mode: str) -> None:
     """Write a model with another head than that of CTC, and its feature extractor."""
     model = _load_complete(path, auto_class, mode)
     load_pretrained(AutoFeatureExtractor, path).save_pretrained(folder)

@@ -3,6 +3,10 @@
 from typing import Any
 
 from demo_models import (
+    audio_commands,
+    audio_speakers,
+    audio_voiced,
+    audio_voices,
     emformer,
     text_answers,
     text_classification,
@@ -23,4 +27,11 @@ TEXT_MODELS: dict[str, Any] = {
     "gpt2_text_generation": text_generation,
 }
 """Each of these also writes held-out examples and scores the answers to them."""
-MODELS = SPEECH_MODELS | TEXT_MODELS
+AUDIO_MODELS: dict[str, Any] = {
+    "wav2vec2_commands": audio_commands,
+    "wav2vec2_voiced": audio_voiced,
+    "wav2vec2_speakers": audio_speakers,
+    "wav2vec2_voices": audio_voices,
+}
+"""These start from the Wav2Vec2 model of speech, and score what their archives answer."""
+MODELS = SPEECH_MODELS | AUDIO_MODELS | TEXT_MODELS

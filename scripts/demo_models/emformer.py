@@ -9,7 +9,7 @@ An auxiliary CTC head on the encoder finds the alignments early; it is not part 
 import io
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from demo_models import command_grammar, speech_corpus
 from demo_models.augmentation import augment
 from demo_models.espeak import Waveform, to_float
 from demo_models.speech_corpus import Utterance
-from demo_models.speech_training import Recipe, batches, fit, shortest_first
+from demo_models.speech_training import Recipe, batches, fit, report_errors, shortest_first
 from speechtext.speech.rnnt.features import (
     MEL_BINS,
     RIGHT_CONTEXT_FRAMES,
@@ -123,8 +123,15 @@ def stack_features(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 class EmformerTrainee:
     """The transducer, its text pieces and features, and the folder they are saved to."""
 
-    def __init__(self, output_dir: Path, training: Sequence[Utterance], seed: int) -> None:
+    def __init__(
+        self,
+        output_dir: Path,
+        training: Sequence[Utterance],
+        development: Mapping[str, Sequence[Utterance]],
+        seed: int,
+    ) -> None:
         torch.manual_seed(seed)
+        self._development = development
         self._output_dir = output_dir
         self._rng = np.random.default_rng(seed)
         self._piece_model = train_sentence_pieces(seed)
@@ -198,6 +205,10 @@ class EmformerTrainee:
                 prediction, _, state = self.transducer.predict(torch.tensor([[symbol]]), one, state)
         return symbols
 
+    def report(self) -> str:
+        """Return the word error rates of the development sets."""
+        return report_errors(self.transcribe, self._development)
+
     def save(self) -> None:
         """Write arguments, weights in half precision, statistics and text pieces."""
         self._output_dir.mkdir(parents=True, exist_ok=True)
@@ -236,5 +247,6 @@ def train(output_dir: Path, workspace: Path) -> None:
     """Synthesise the corpus, train from nothing and write the model folder."""
     torch.set_num_threads(1)
     training = speech_corpus.training(workspace)
-    trainee = EmformerTrainee(output_dir, training, SEED)
-    fit(trainee, RECIPE, _curriculum(training), speech_corpus.development(workspace))
+    development = speech_corpus.development(workspace)
+    trainee = EmformerTrainee(output_dir, training, development, SEED)
+    fit(trainee, RECIPE, _curriculum(training))

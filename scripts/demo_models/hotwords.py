@@ -1,7 +1,7 @@
 """Measure what hotwords change: the demo models, unheard voices in noise, the rarest words named.
 
-Needs espeak-ng, and for Wav2Vec2 the extra `lm`. The rarest words of the held-out sentences are the
-hotwords of every request, also of those that say none of them.
+Needs the group `training`, and for Wav2Vec2 the extra `lm`. The rarest words of the held-out
+sentences are the hotwords of every request, also of those that say none of them.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from archives.errors import BuildError
 from demo_models import speech_corpus
 from demo_models.catalogue import WORKSPACE
 from demo_models.espeak import EspeakMissingError
-from demo_models.score import add_noise, as_wav
+from demo_models.recordings import as_wav
+from demo_models.score import add_noise
 from demo_models.speech_corpus import Utterance
 from demo_models.word_model import write_demo_model
 from repository import ROOT

@@ -6,11 +6,13 @@ some minutes; waveforms are kept in a workspace folder for as long as the plan s
 """
 
 import json
+import multiprocessing
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -138,13 +140,13 @@ def _plan_training(taken: set[str], rng: random.Random) -> list[SpokenSentence]:
 
 def training(workspace: Path) -> list[Utterance]:
     """Return the training utterances."""
-    return _utterances("training", plan().training, workspace)
+    return speak_all("training", plan().training, workspace)
 
 
 def development(workspace: Path) -> dict[str, list[Utterance]]:
     """Return the sets that tell how training goes, by trained and by untrained voices."""
     return {
-        name: _utterances(f"development_{name}", sentences, workspace)
+        name: speak_all(f"development_{name}", sentences, workspace)
         for name, sentences in plan().development.items()
     }
 
@@ -152,18 +154,26 @@ def development(workspace: Path) -> dict[str, list[Utterance]]:
 def held_out(workspace: Path) -> dict[str, list[Utterance]]:
     """Return the test sets: ``default_voice``, ``seen_voices`` and ``unseen_voices``."""
     return {
-        name: _utterances(f"held_out_{name}", sentences, workspace)
+        name: speak_all(f"held_out_{name}", sentences, workspace)
         for name, sentences in plan().held_out.items()
     }
 
 
-def _utterances(name: str, sentences: list[SpokenSentence], workspace: Path) -> list[Utterance]:
-    """Load a set's waveforms from the workspace, after synthesising them where they are missing."""
+def speak_all(
+    name: str,
+    sentences: Sequence[SpokenSentence],
+    workspace: Path,
+    variants: Mapping[str, str] | None = None,
+) -> list[Utterance]:
+    """Load a set's waveforms from the workspace, after synthesising them where they are missing.
+
+    `variants` are those of voices that espeak-ng does not have, by default those of the corpus.
+    """
     samples_path = workspace / "corpus" / f"{name}.npy"
     index_path = samples_path.with_suffix(".json")
     planned = [asdict(sentence) for sentence in sentences]
     if not index_path.exists() or json.loads(index_path.read_text())["sentences"] != planned:
-        waveforms = _synthesise(name, sentences, workspace)
+        waveforms = _synthesise(name, sentences, workspace, variants)
         samples_path.parent.mkdir(parents=True, exist_ok=True)
         np.save(samples_path, np.concatenate(waveforms))
         index = {"sentences": planned, "lengths": [len(waveform) for waveform in waveforms]}
@@ -176,12 +186,19 @@ def _utterances(name: str, sentences: list[SpokenSentence], workspace: Path) -> 
     ]
 
 
-def _synthesise(name: str, sentences: list[SpokenSentence], workspace: Path) -> list[Int16Waveform]:
-    espeak.install_variants(voices.random_variants(SEED), workspace)
+def _synthesise(
+    name: str,
+    sentences: Sequence[SpokenSentence],
+    workspace: Path,
+    variants: Mapping[str, str] | None,
+) -> list[Int16Waveform]:
+    espeak.install_variants(variants or voices.random_variants(SEED), workspace)
     progress = Progress(f"synthesis of {name}", len(sentences))
     waveforms = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        spoken = pool.map(lambda sentence: espeak.speak(sentence, workspace), sentences)
+    speak = partial(espeak.speak, data_parent_dir=workspace)
+    # Threads would have one voice between them.
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        spoken = pool.map(speak, sentences, chunksize=16)
         for done, waveform in enumerate(spoken, start=1):
             waveforms.append(waveform)
             progress.report_now_and_then(done)

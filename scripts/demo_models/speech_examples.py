@@ -5,6 +5,7 @@ a server to convert.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ SENTENCES = (
     SpokenSentence("set the volume to forty percent", "en-gb-x-gbclan+Andrea"),
     SpokenSentence("seven three three zero one", "en-gb+m8"),
 )
+# Two of them in turn, twice, with pauses between.
+CONVERSATION = "conversations/two_speakers.wav"
+CONVERSATION_PAUSE_S = 0.8
 STEREO_SAMPLE_RATE_HZ = 44_100
 TELEPHONE_SAMPLE_RATE_HZ = 8_000
 
@@ -44,6 +48,7 @@ def write(output_dir: Path, workspace: Path) -> None:
     telephone_path = _path(output_dir, SENTENCES[1], "_8000_hz")
     _write_telephone(telephone_path, waveforms[1])
     transcripts[telephone_path.name] = SENTENCES[1].text
+    _write_conversation(output_dir / CONVERSATION, waveforms[2:4])
     (output_dir / "transcripts.json").write_text(json.dumps(transcripts, indent=2) + "\n")
 
 
@@ -66,3 +71,12 @@ def _resample(waveform: Int16Waveform, sample_rate_hz: int) -> Int16Waveform:
     samples = torch.from_numpy(espeak.to_float(waveform))
     resampled = torchaudio.functional.resample(samples, SAMPLE_RATE_HZ, sample_rate_hz)
     return espeak.to_int16(resampled)
+
+
+def _write_conversation(path: Path, waveforms: Sequence[Int16Waveform]) -> None:
+    """Write recordings one after the other, twice; the pauses are not quite silent."""
+    samples = int(CONVERSATION_PAUSE_S * SAMPLE_RATE_HZ)
+    pause = np.random.default_rng(0).normal(0, 8, samples).astype(np.int16)
+    parts = [part for waveform in [*waveforms, *waveforms] for part in (waveform, pause)]
+    path.parent.mkdir(exist_ok=True)
+    espeak.write_wav(path, np.concatenate(parts))

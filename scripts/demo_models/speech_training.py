@@ -5,11 +5,11 @@ A recipe counts steps, never minutes, so that it gives the same model on a slowe
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from torch import nn
 from demo_models.augmentation import longest_augmented_s
 from demo_models.progress import Progress
 from demo_models.speech_corpus import Utterance, word_error_rate
+
+Batch = TypeVar("Batch")
+Batch_contra = TypeVar("Batch_contra", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Recipe:
     evaluate_every_steps: int = 500
 
 
-class Trainee(Protocol):
+class Trainee(Protocol[Batch_contra]):
     """A model under training."""
 
     @property
@@ -42,12 +45,12 @@ class Trainee(Protocol):
         """Everything that is optimised."""
         ...
 
-    def loss(self, batch: Sequence[Utterance]) -> torch.Tensor:
+    def loss(self, batch: Batch_contra) -> torch.Tensor:
         """Return the scalar loss of a batch."""
         ...
 
-    def transcribe(self, utterances: Sequence[Utterance]) -> list[str]:
-        """Recognise whole utterances greedily."""
+    def report(self) -> str:
+        """Return how the model as it is now does with what it is not trained on."""
         ...
 
     def save(self) -> None:
@@ -137,12 +140,7 @@ def shortest_first(
     return ascending[:count]
 
 
-def fit(
-    trainee: Trainee,
-    recipe: Recipe,
-    drawn: Iterable[list[Utterance]],
-    development: dict[str, list[Utterance]],
-) -> None:
+def fit(trainee: Trainee[Batch], recipe: Recipe, drawn: Iterable[Batch]) -> None:
     """Train for the recipe's steps; now and then and at the end score and save the averages."""
     optimizer = _optimizer(trainee.network, recipe)
     averaged = AveragedWeights(trainee.network, recipe.average_decay)
@@ -156,7 +154,7 @@ def fit(
         progress.report_now_and_then(step, f"loss {smoothed_loss:.3f}")
         if step % recipe.evaluate_every_steps == 0 or step == recipe.steps:
             with averaged.in_place():
-                print(f"  {_scores(trainee, development)}", flush=True)
+                print(f"  {_report(trainee)}", flush=True)
                 trainee.save()
 
 
@@ -172,8 +170,8 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _step(
-    trainee: Trainee,
-    batch: list[Utterance],
+    trainee: Trainee[Batch],
+    batch: Batch,
     optimizer: torch.optim.Optimizer,
     rate: float,
     recipe: Recipe,
@@ -189,11 +187,20 @@ def _step(
 
 
 @torch.inference_mode()
-def _scores(trainee: Trainee, development: dict[str, list[Utterance]]) -> str:
+def _report(trainee: Trainee[Any]) -> str:
     trainee.network.eval()
+    said = trainee.report()
+    trainee.network.train()
+    return said
+
+
+def report_errors(
+    transcribe: Callable[[Sequence[Utterance]], list[str]],
+    development: Mapping[str, Sequence[Utterance]],
+) -> str:
+    """Return the word error rate of each set of utterances."""
     rates = {
-        name: word_error_rate([u.text for u in utterances], trainee.transcribe(utterances))
+        name: word_error_rate([u.text for u in utterances], transcribe(utterances))
         for name, utterances in development.items()
     }
-    trainee.network.train()
     return "word error rate: " + ", ".join(f"{name} {rate:.1f} %" for name, rate in rates.items())

@@ -7,7 +7,7 @@ with a fiftieth of the parameters, so its folder loads with ``from_pretrained`` 
 import copy
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from demo_models import speech_corpus
 from demo_models.augmentation import augment
 from demo_models.espeak import SAMPLE_RATE_HZ, Waveform, to_float
 from demo_models.speech_corpus import Utterance
-from demo_models.speech_training import Recipe, batches, fit, shortest_first
+from demo_models.speech_training import Recipe, batches, fit, report_errors, shortest_first
 
 SEED = 1
 RECIPE = Recipe(steps=5_000, peak_learning_rate=2e-3, max_gradient_norm=1.0)
@@ -123,8 +123,11 @@ def save_processor(output_dir: Path) -> Wav2Vec2Processor:
 class Wav2Vec2Trainee:
     """The network, its processor and the folder they are saved to."""
 
-    def __init__(self, output_dir: Path, seed: int) -> None:
+    def __init__(
+        self, output_dir: Path, development: Mapping[str, Sequence[Utterance]], seed: int
+    ) -> None:
         torch.manual_seed(seed)
+        self._development = development
         self.network = build_network()
         self._processor = save_processor(output_dir)
         self._output_dir = output_dir
@@ -153,6 +156,10 @@ class Wav2Vec2Trainee:
                 text = self._processor.decode(labels[:length])
                 transcripts.append(text.lower())
         return transcripts
+
+    def report(self) -> str:
+        """Return the word error rates of the development sets."""
+        return report_errors(self.transcribe, self._development)
 
     def save(self) -> None:
         """Write a copy in half precision."""
@@ -189,5 +196,5 @@ def train(output_dir: Path, workspace: Path) -> None:
     torch.set_num_threads(1)
     disable_progress_bar()
     training = speech_corpus.training(workspace)
-    trainee = Wav2Vec2Trainee(output_dir, SEED)
-    fit(trainee, RECIPE, _curriculum(training), speech_corpus.development(workspace))
+    trainee = Wav2Vec2Trainee(output_dir, speech_corpus.development(workspace), SEED)
+    fit(trainee, RECIPE, _curriculum(training))

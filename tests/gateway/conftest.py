@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from openai import OpenAI
 
 from support.browser import RECORDING, SILENCE_S, Browser, Visit, run_browser
 
@@ -40,3 +41,10 @@ def visit(browser: Browser) -> Iterator[Visit]:
 def page(visit: Visit, gateway_url: str) -> Browser:
     """Return the browser with the page of the gateway."""
     return visit(gateway_url)
+
+
+@pytest.fixture(scope="module")
+def openai_client(gateway_url: str) -> Iterator[OpenAI]:
+    """Return the official client, which tries nothing again."""
+    with OpenAI(base_url=f"{gateway_url}/v1", api_key="none", max_retries=0) as client:
+        yield client

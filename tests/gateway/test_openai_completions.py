@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2
@@ -26,13 +26,6 @@ TOKENIZER: Any = AutoTokenizer.from_pretrained(ROOT / "demo_models" / MODEL)
 PROMPTS = ["Once upon a time", "The little dog", "Lily saw a big red ball. She"]
 FINISH_REASONS = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 Ask = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def openai_client(gateway_url: str) -> Iterator[OpenAI]:
-    """Return the official client, which tries nothing again."""
-    with OpenAI(base_url=f"{gateway_url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

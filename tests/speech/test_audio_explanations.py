@@ -12,12 +12,9 @@ from matplotlib import image
 from transformers import AutoModelForAudioClassification
 
 from speechtext.errors import ImpossibleRequestError
+from speechtext.speech.attribution import AudioExplanationParameters
 from speechtext.speech.heads.audio_classification import AudioClassification
-from speechtext.speech.heads.explanation import (
-    AudioExplanationParameters,
-    draw_explanation,
-    write_explanation,
-)
+from speechtext.speech.heads.explanation import draw_explanation, write_explanation
 from support.audio_models import extractor_of, write_model
 
 RATE_HZ = 16_000

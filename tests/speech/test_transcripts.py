@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batches import status_of
-from speech_requests import choose_media_type, fields_of
+from request_fields import fields_of
+from speech_requests import choose_media_type
 from speechtext.errors import RequestError
 from speechtext.speech.subtitles import cut_cues, write_srt, write_vtt
 from speechtext.speech.transcripts import (

@@ -1,7 +1,7 @@
 """Subtitles that people can follow: the words of a transcript as WebVTT or SubRip."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from speechtext.speech.transcripts import Transcript, Word
 
@@ -14,25 +14,33 @@ PAUSE_S = 0.8
 
 def write_vtt(transcript: Transcript) -> str:
     """Return subtitles as WebVTT: W3C, "WebVTT: The Web Video Text Tracks Format"."""
-    return "\n".join(["WEBVTT\n", *_write_cues(transcript.words, ".")])
+    return "\n".join(["WEBVTT\n", *_write_cues(transcript.words, ".", _voice_span)])
 
 
 def write_srt(transcript: Transcript) -> str:
     """Return subtitles as SubRip: numbered cues, a comma before the milliseconds."""
-    cues = _write_cues(transcript.words, ",")
+    cues = _write_cues(transcript.words, ",", "{}: ".format)
     return "\n".join(f"{number}\n{cue}" for number, cue in enumerate(cues, 1))
 
 
-def _write_cues(words: Sequence[Word], decimal_mark: str) -> Iterator[str]:
+def _voice_span(speaker: str) -> str:
+    """Return what says whose words follow, in characters that do not end it."""
+    return f"<v {''.join(' ' if each in '<>&' else each for each in speaker)}>"
+
+
+def _write_cues(
+    words: Sequence[Word], decimal_mark: str, introduce: Callable[[str], str]
+) -> Iterator[str]:
     for cue in cut_cues(words):
         start, end = (_clock(time_s, decimal_mark) for time_s in (cue[0].start_s, cue[-1].end_s))
         lines = textwrap.fill(" ".join(word.text for word in cue), LINE_LETTERS)
+        who = introduce(cue[0].speaker) if cue[0].speaker else ""
         # An arrow would end a WebVTT cue's text.
-        yield f"{start} --> {end}\n{lines.replace('-->', '->')}\n"
+        yield f"{start} --> {end}\n{who}{lines.replace('-->', '->')}\n"
 
 
 def cut_cues(words: Sequence[Word]) -> Iterator[list[Word]]:
-    """Yield the words of each subtitle, cut at pauses and where it gets too long to read."""
+    """Yield the words of each subtitle, of one speaker, cut at pauses and where it is too long."""
     cue: list[Word] = []
     for word in words:
         if cue and not _fits(cue, word):
@@ -49,6 +57,7 @@ def _fits(cue: Sequence[Word], word: Word) -> bool:
         len(textwrap.wrap(" ".join(texts), LINE_LETTERS)) <= CUE_LETTERS // LINE_LETTERS
         and word.end_s - cue[0].start_s <= CUE_S
         and word.start_s - cue[-1].end_s <= PAUSE_S
+        and word.speaker == cue[-1].speaker
     )
 
 

@@ -1,6 +1,7 @@
 """A transcript with its words' times, and what is told of it."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,12 +16,16 @@ class Token(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A word, its times within the recording, and the mean probability of its labels."""
+    """A word, its times within the recording, and the mean probability of its labels.
+
+    It has a speaker where they were told apart.
+    """
 
     text: str
     start_s: float
     end_s: float
     confidence: float
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,21 @@ def time_words(
 
 
 def write_plain(transcript: Transcript) -> str:
-    """Return the text alone."""
-    return transcript.text
+    """Return the text alone, or a line for each turn of a speaker."""
+    turns = list(cut_turns(transcript.words))
+    if not turns or turns[0][0].speaker is None:
+        return transcript.text
+    return "\n".join(f"{turn[0].speaker}: {_join(turn)}" for turn in turns)
+
+
+def cut_turns(words: Sequence[Word]) -> Iterator[list[Word]]:
+    """Yield the words that each speaker says in a row."""
+    for _, turn in itertools.groupby(words, key=lambda word: word.speaker):
+        yield list(turn)
+
+
+def _join(words: Sequence[Word]) -> str:
+    return " ".join(word.text for word in words)
 
 
 def write_json(transcript: Transcript) -> dict[str, Any]:
@@ -59,12 +77,14 @@ def write_json(transcript: Transcript) -> dict[str, Any]:
 
 
 def describe_word(word: Word) -> dict[str, Any]:
-    """Return a word's text, times in seconds and confidence."""
+    """Return a word's text, times in seconds, confidence and, where there is one, its speaker."""
+    speaker = {} if word.speaker is None else {"speaker": word.speaker}
     return {
         "word": word.text,
         "start": round(word.start_s, 3),
         "end": round(word.end_s, 3),
         "confidence": round(word.confidence, 4),
+        **speaker,
     }
 
 

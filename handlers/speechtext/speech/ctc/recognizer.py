@@ -10,6 +10,7 @@ import torch
 from speechtext.devices import CPU
 from speechtext.measurements import stage
 from speechtext.speech.alignments import Alignment, Alternatives, Recognition
+from speechtext.speech.attribution import AudioExplanationParameters
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Chunk, plan_chunks
 from speechtext.speech.costs import SpeechCost, try_recognizer
 from speechtext.speech.ctc.alternatives import find_alternatives
@@ -22,6 +23,7 @@ from speechtext.speech.ctc.segments import (
     SegmentTeller,
 )
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
+from speechtext.speech.ctc.word_explanation import WordExplanation, explain_word
 from speechtext.speech.frame_models import FrameModel, compute_frames, compute_stretch
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.hotwords import Biasing, HotwordParameters, hotwords_unsupported
@@ -131,6 +133,19 @@ class Wav2Vec2Recognizer:
             for index, (_, words) in enumerate(found):
                 teller.tell(index, self._limits.split(words))
         return [recognition for recognition, _ in found]
+
+    def explain_word(
+        self, waveform: torch.Tensor, asked: AudioExplanationParameters
+    ) -> WordExplanation:
+        """Return which stretches of a waveform of shape (samples,) at 16 kHz a word hangs on.
+
+        Raises `ImpossibleRequestError` for a target that is no word of the transcript, and
+        `DeadlineError`.
+        """
+        (recognition,) = self.recognize([waveform])
+        alignment, chunks = recognition.align(), self._plan_chunks(len(waveform))
+        words, tokens = alignment.transcript.words, alignment.words
+        return explain_word(self.frame_model, waveform, chunks, words, tokens, asked)
 
     def count_chunks(self, samples: int) -> int:
         """Return into how many chunks a waveform of so many samples is cut."""

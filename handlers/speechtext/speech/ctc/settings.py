@@ -7,11 +7,12 @@ from pydantic.dataclasses import dataclass
 
 from speechtext.settings import STRICT
 from speechtext.speech.audio_checkpoints import AudioSettings
+from speechtext.speech.diarization import SpeakerSettings
 from speechtext.speech.hotwords import HotwordBoost, HotwordPhrases
 
 
 @dataclass(frozen=True, config=STRICT)
-class Wav2Vec2Settings(AudioSettings):
+class Wav2Vec2Settings(AudioSettings, SpeakerSettings):
     """How a CTC model recognises speech: the `handler` keys of its archive's YAML."""
 
     language: str | None = None

@@ -10,13 +10,10 @@ from transformers import AutoModelForAudioClassification
 from speechtext.labels import MULTI_LABEL, REGRESSION, rank_labels, to_scores
 from speechtext.ranges import PositiveCount
 from speechtext.settings import STRICT
+from speechtext.speech.attribution import AudioExplanationParameters
 from speechtext.speech.chunks import SAMPLE_RATE_HZ
 from speechtext.speech.heads.base import AudioTask, RunningMean
-from speechtext.speech.heads.explanation import (
-    AudioExplanation,
-    AudioExplanationParameters,
-    explain_label,
-)
+from speechtext.speech.heads.explanation import AudioExplanation, explain_label
 
 
 @dataclass(frozen=True, config=STRICT)

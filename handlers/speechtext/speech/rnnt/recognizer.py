@@ -13,6 +13,7 @@ from speechtext.devices import CPU, DtypeName
 from speechtext.settings import STRICT
 from speechtext.speech.alignments import Alignment, Recognition
 from speechtext.speech.costs import SpeechCost, try_recognizer
+from speechtext.speech.diarization import SpeakerSettings
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.hotwords import (
     Biasing,
@@ -40,7 +41,7 @@ from speechtext.speech.transcripts import SegmentListener, Token, Transcript
 
 
 @settings_dataclass(frozen=True, config=STRICT)
-class EmformerSettings:
+class EmformerSettings(SpeakerSettings):
     """How an Emformer RNN-T recognises: the `handler` keys of its archive's YAML."""
 
     dtype: DtypeName = "float32"

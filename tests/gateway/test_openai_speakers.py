@@ -1,0 +1,153 @@
+"""Who spoke when by OpenAI's protocol, asked by its official client."""
+
+import base64
+import itertools
+from typing import Any
+
+import httpx2
+import numpy as np
+import openai
+import pytest
+from openai import OpenAI
+from openai.types.audio import TranscriptionDiarized, TranscriptionTextSegmentEvent
+
+from gateway.engine import Description, ImpossibleRequestError
+from gateway.openai.speakers import find_speakers, letter
+from gateway.openai.transcription_request import TranscriptionRequest
+from support.common import EXAMPLES
+from support.recordings import RATE_HZ, read_samples, write_wav
+
+WOMAN, MAN = (
+    EXAMPLES / f"{name}.wav"
+    for name in ("call_five_five_one_seven_nine", "close_the_bathroom_window")
+)
+
+
+def talk() -> bytes:
+    """Return what two voices say in turn, a second apart."""
+    pause = np.random.default_rng(1).normal(0, 10, RATE_HZ).astype(np.int16)
+    parts = [part for path in (WOMAN, MAN) * 2 for part in (read_samples(path), pause)]
+    return write_wav(np.concatenate(parts))
+
+
+TALK = ("talk.wav", talk())
+REFERENCE = "data:audio/wav;base64," + base64.b64encode(MAN.read_bytes()).decode()
+TWO: dict[str, Any] = {"extra_body": {"num_speakers": 2}}
+
+
+def engine_words(gateway_url: str, **fields: str) -> list[dict[str, Any]]:
+    """Return the words of the engine's own answer."""
+    reply = httpx2.post(
+        f"{gateway_url}/predictions/emformer_asr",
+        data={"diarize": "true", "num_speakers": "2", "response_format": "json", **fields},
+        files={"file": TALK},
+    )
+    words: list[dict[str, Any]] = reply.json()["words"]
+    return words
+
+
+def test_diarized_json_is_the_words_of_the_engine(openai_client: OpenAI, gateway_url: str) -> None:
+    found = openai_client.audio.transcriptions.create(
+        model="emformer_asr", file=TALK, response_format="diarized_json", **TWO
+    )
+    assert isinstance(found, TranscriptionDiarized)
+    TranscriptionDiarized.model_validate(found.model_dump(), strict=True)
+    assert (found.task, found.usage and found.usage.type) == ("transcribe", "duration")
+    assert found.duration == pytest.approx(len(TALK[1]) / 2 / RATE_HZ, abs=0.01)
+    words = engine_words(gateway_url)
+    turns = [
+        (who, list(said))
+        for who, said in itertools.groupby(words, key=lambda each: each["speaker"])
+    ]
+    assert [who for who, _ in turns] == ["Speaker 1", "Speaker 2"] * 2
+    assert [each.speaker for each in found.segments] == ["A", "B"] * 2
+    for segment, (_, said) in zip(found.segments, turns, strict=True):
+        assert segment.text == " ".join(each["word"] for each in said)
+        assert (segment.start, segment.end) == (said[0]["start"], said[-1]["end"])
+    assert len({each.id for each in found.segments}) == 4
+    assert found.text == " ".join(each.text for each in found.segments)
+
+
+def test_known_speakers_have_their_names(openai_client: OpenAI) -> None:
+    known: dict[str, Any] = {
+        "known_speaker_names": ["agent"],
+        "known_speaker_references": [REFERENCE],
+        "chunking_strategy": "auto",
+    }
+    found = openai_client.audio.transcriptions.create(
+        model="emformer_asr", file=TALK, response_format="diarized_json", **known, **TWO
+    )
+    assert isinstance(found, TranscriptionDiarized)
+    assert [each.speaker for each in found.segments] == ["A", "agent"] * 2
+
+
+def test_stream_tells_the_segments_and_then_the_text(openai_client: OpenAI) -> None:
+    options: dict[str, Any] = {"response_format": "diarized_json", **TWO}
+    whole = openai_client.audio.transcriptions.create(model="emformer_asr", file=TALK, **options)
+    *segments, done = openai_client.audio.transcriptions.create(
+        model="emformer_asr", file=TALK, stream=True, **options
+    )
+    assert all(isinstance(each, TranscriptionTextSegmentEvent) for each in segments)
+    assert [each.model_dump() for each in segments] == [
+        each.model_dump() for each in whole.segments
+    ]
+    assert (done.type, done.text) == ("transcript.text.done", whole.text)
+
+
+@pytest.mark.parametrize(
+    ("answer_format", "spoken"), [("vtt", "<v Speaker 2>close"), ("srt", "Speaker 2: close")]
+)
+def test_subtitles_have_speakers(answer_format: Any, spoken: str, openai_client: OpenAI) -> None:
+    body = {"diarize": True, "num_speakers": 2}
+    found = openai_client.audio.transcriptions.create(
+        model="emformer_asr", file=TALK, response_format=answer_format, extra_body=body
+    )
+    assert spoken in str(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"known_speaker_names": ["agent"]}, "known_speaker_references"),
+        ({"known_speaker_references": [REFERENCE]}, "known_speaker_references"),
+        (
+            {"known_speaker_names": ["a", "a"], "known_speaker_references": [REFERENCE] * 2},
+            "known_speaker_names",
+        ),
+        ({"known_speaker_names": ["x" * 101]}, "known_speaker_names"),
+    ],
+)
+def test_speakers_that_cannot_be_are_refused_by_their_field(
+    options: dict[str, Any], param: str, openai_client: OpenAI
+) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        openai_client.audio.transcriptions.create(model="emformer_asr", file=TALK, **options)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"response_format": "diarized_json"}, "response_format"),
+        ({"num_speakers": 2}, "num_speakers"),
+        ({"diarize": True}, "diarize"),
+        (
+            {"known_speaker_names": ["a"], "known_speaker_references": [REFERENCE]},
+            "known_speaker_names",
+        ),
+    ],
+)
+def test_model_that_does_not_tell_speakers_apart_says_so(
+    fields: dict[str, Any], field: str
+) -> None:
+    request = TranscriptionRequest.model_validate({"model": "any", **fields})
+    with pytest.raises(ImpossibleRequestError, match="speaker_model") as caught:
+        find_speakers(request, Description())
+    assert caught.value.field == field
+    assert find_speakers(TranscriptionRequest.model_validate({"model": "any"}), Description()) == {}
+
+
+def test_speakers_have_letters_in_their_order() -> None:
+    named = [letter(f"Speaker {number}") for number in (1, 2, 26, 27, 52, 53, 702, 703)]
+    assert named == ["A", "B", "Z", "AA", "AZ", "BA", "ZZ", "AAA"]
+    assert [letter(name) for name in ("Ann", "Speaker x", "")] == ["Ann", "Speaker x", ""]
