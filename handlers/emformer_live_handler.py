@@ -16,8 +16,9 @@ from device_io import (
 )
 from live_headers import read_idle_seconds, read_sequence_headers, read_session_id
 from load_errors import check_files_and_explain
+from speaker_requests import load_diarizer
 from speech_requests import describe_live, write_live
-from speechtext.allowance import run_admitted
+from speechtext.allowance import Work, run_admitted
 from speechtext.errors import DeadlineError, RequestError
 from speechtext.host_memory import keep_loaded
 from speechtext.measurements import note_gauge, note_size
@@ -47,11 +48,12 @@ class LiveHandler:
         config = context.model_yaml_config
         settings = read_settings(LiveSettings, config, "handler")
         idle_s = read_idle_seconds(config)
-        self._description = describe_live(settings, idle_s)
         self._sessions = OpenSessions(settings.max_sessions, idle_s)
         folder, self.device = prepare_worker(context, settings.threads)
         file = context.manifest["model"]["serializedFile"]
         self.recognizer = LiveRecognizer.load(folder, settings, self.device, file)
+        self._diarizer = load_diarizer(folder, settings, self.device)
+        self._description = describe_live(settings, idle_s)
         keep_loaded()
         self.initialized = True
 
@@ -85,7 +87,7 @@ class LiveHandler:
         if not begins:
             return self._sessions.find(name)
         pcm = parse_pcm_format(request_header(context, index, "Content-Type") or "")
-        session = self.recognizer.begin(pcm)
+        session = self.recognizer.begin(pcm, self._diarizer)
         self._sessions.begin(name, session)
         return session
 
@@ -104,11 +106,17 @@ class LiveHandler:
         return duration_s
 
     def _answer(self, chunks: Sequence[AudioChunk]) -> list[Any]:
-        works = [self.recognizer.cost.measure(chunk.duration_s) for chunk in chunks]
+        works = [self._measure(chunk.duration_s) for chunk in chunks]
         answers = run_admitted(self._recognize, chunks, works)
         pairs = zip(chunks, answers, strict=True)
         self._end([chunk for chunk, answer in pairs if isinstance(answer, RequestError)])
         return answers
+
+    def _measure(self, duration_s: float) -> Work:
+        work = self.recognizer.cost.measure(duration_s)
+        if self._diarizer is None:
+            return work
+        return work._replace(cost_s=work.cost_s + self._diarizer.cost.measure(duration_s).cost_s)
 
     def _end(self, chunks: Sequence[AudioChunk]) -> None:
         """End the sessions of chunks that were not recognised: what follows would make no sense."""

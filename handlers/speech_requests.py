@@ -126,6 +126,7 @@ def describe_live(settings: LiveSettings, idle_s: float) -> dict[str, Any]:
         "streams": [],
         "explainable": False,
         "hotwords": False,
+        "speakers": settings.speaker_model is not None,
         "limits": {
             "max_audio_seconds": settings.max_audio_seconds,
             "max_sessions": settings.max_sessions,

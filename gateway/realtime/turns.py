@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.openai.recognitions import read_words
+from gateway.openai.speakers import describe_turns
 from gateway.realtime.events import Event, new_id, server_event
 
 PREFIX = "conversation.item.input_audio_transcription"
@@ -115,6 +117,9 @@ class Turns:
         text = turn.text()
         yield server_event("input_audio_buffer.committed", item_id=turn.item_id, **place)
         yield server_event("conversation.item.added", item=_item(turn, None), **place)
+        if any("speaker" in word for word in turn.words):
+            for segment in describe_turns(read_words(turn.words)):
+                yield _transcription("segment", turn, **_segment(segment))
         yield _transcription("completed", turn, transcript=text, usage=usage, words=turn.words)
         yield server_event("conversation.item.done", item=_item(turn, text), **place)
         self._previous_id = turn.item_id
@@ -130,6 +135,11 @@ class Turns:
 
 def _transcription(name: str, turn: Turn, **fields: Any) -> Event:
     return server_event(f"{PREFIX}.{name}", item_id=turn.item_id, content_index=0, **fields)
+
+
+def _segment(turn: Mapping[str, Any]) -> dict[str, Any]:
+    told = {name: turn[name] for name in ("start", "end", "speaker", "text")}
+    return {"id": new_id("seg"), **told}
 
 
 def _item(turn: Turn, transcript: str | None) -> Event:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.realtime import ConversationItemInputAudioTranscriptionSegment
 from starlette.websockets import WebSocket
 
 from gateway.encodings import Codec, Encoding
@@ -390,6 +391,32 @@ def test_item_goes_on_until_it_is_committed() -> None:
     (committed, *_, completed, _) = turns.commit(SILENCE, False)
     assert committed["previous_item_id"] not in (None, committed["item_id"])
     assert (completed["transcript"], completed["usage"]["seconds"]) == ("", 0.5)
+
+
+def test_speakers_are_told_in_segments_before_the_item_is_complete() -> None:
+    turns = Turns()
+    turns.position_s = 2.0
+    turns.open()
+    turns.position_s = 6.0
+    words = [
+        {"word": word, "start": start, "end": start + 0.3, "confidence": 1.0, "speaker": speaker}
+        for word, start, speaker in (
+            ("go", 0.1, "Speaker 2"),
+            ("on", 0.5, "Speaker 2"),
+            ("no", 1.0, "Speaker 1"),
+        )
+    ]
+    events = list(turns.hear({**said("go on no", start=0.1, end=1.3), "words": words}, True))
+    *_, completed, _ = events
+    segments = [each for each in events if each["type"].endswith(".segment")]
+    assert events.index(completed) > events.index(segments[-1])
+    typed = [
+        ConversationItemInputAudioTranscriptionSegment.model_validate(each) for each in segments
+    ]
+    assert [(each.speaker, each.text) for each in typed] == [("B", "go on"), ("A", "no")]
+    assert [(each.start, each.end) for each in typed] == [(2.1, 2.8), (3.0, 3.3)]
+    assert {each.item_id for each in typed} == {completed["item_id"]}
+    assert len({each.id for each in typed}) == 2
 
 
 def test_text_that_is_changed_is_told_once_it_has_grown() -> None:

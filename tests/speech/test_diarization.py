@@ -16,6 +16,7 @@ from speechtext.speech.audio import decode_audio
 from speechtext.speech.chunks import SAMPLE_RATE_HZ
 from speechtext.speech.diarization import (
     Diarizer,
+    LiveSpeakers,
     cut_stretches,
     cut_voice,
     find_centres,
@@ -187,6 +188,33 @@ def test_known_voice_has_its_name_and_others_are_counted(diarizer: Diarizer) -> 
     found = diarizer.name_words(transcript, spoken(*names), 2, {"Ann": known})
     turns = [key for key, _ in itertools.groupby(word.speaker for word in found.words)]
     assert turns == ["Speaker 1", "Ann"]
+
+
+def test_live_voice_keeps_its_name_and_a_new_one_gets_the_next(diarizer: Diarizer) -> None:
+    speakers = LiveSpeakers(diarizer)
+    start_s, named = 0.0, []
+    for name in (WOMAN, MAN, WOMAN, MAN):
+        words = transcript_of([length_s(name)]).words
+        moved = [
+            word._replace(start_s=word.start_s + start_s, end_s=word.end_s + start_s)
+            for word in words
+        ]
+        told = speakers.name_words(moved, spoken(name), start_s)
+        assert [word._replace(speaker=None) for word in told] == moved
+        named.append({word.speaker for word in told})
+        start_s += length_s(name) + 0.5
+    assert named == [{"Speaker 1"}, {"Speaker 2"}, {"Speaker 1"}, {"Speaker 2"}]
+
+
+def test_words_from_before_what_is_kept_have_the_speaker_of_those_that_follow(
+    diarizer: Diarizer,
+) -> None:
+    words = [*words_at((0.1, 0.5), (0.6, 0.9)), *transcript_of([length_s(WOMAN)]).words]
+    late = [word._replace(start_s=word.start_s + 5, end_s=word.end_s + 5) for word in words[2:]]
+    told = LiveSpeakers(diarizer).name_words([*words[:2], *late], spoken(WOMAN), 5.0)
+    assert [word.speaker for word in told] == ["Speaker 1"] * len(words)
+    nothing = LiveSpeakers(diarizer).name_words(words[:2], torch.zeros(0), 5.0)
+    assert nothing == words[:2]
 
 
 def test_nobody_is_named_where_nothing_is_said(diarizer: Diarizer) -> None:

@@ -132,7 +132,7 @@ class Diarizer:
 
     def __init__(self, voices: SpeakerEmbedding, threshold: float) -> None:
         self._voices = voices
-        self._threshold = threshold
+        self.threshold = threshold
         self.cost = voices.cost
 
     @classmethod
@@ -168,7 +168,7 @@ class Diarizer:
             return transcript
         voices = torch.stack([each for each in found if isinstance(each, torch.Tensor)])
         durations_s = [stretches[place].duration_s for place in heard]
-        groups = group_voices(voices, durations_s, self._threshold, num_speakers)
+        groups = group_voices(voices, durations_s, self.threshold, num_speakers)
         names = self._name_groups(voices, groups, known or {})
         speakers = dict(zip(heard, (names[group] for group in groups), strict=True))
         return _with_speakers(transcript, stretches, speakers)
@@ -182,13 +182,61 @@ class Diarizer:
             likeness = find_centres(voices, groups) @ torch.stack(list(known.values())).T
             rows, columns = linear_sum_assignment(likeness, maximize=True)
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-                if likeness[row, column] >= self._threshold:
+                if likeness[row, column] >= self.threshold:
                     names[row] = list(known)[column]
         numbers = itertools.count(1)
         for group in groups:
             if group not in names:
                 names[group] = f"Speaker {next(numbers)}"
         return names
+
+
+class LiveSpeakers:
+    """The speakers of somebody's live speech: each stretch gets a name at once, and keeps it."""
+
+    def __init__(self, diarizer: Diarizer) -> None:
+        self._diarizer = diarizer
+        # The sum of the voices of each speaker, in the order in which they were heard.
+        self._sums: list[torch.Tensor] = []
+
+    def name_words(
+        self, words: Sequence[Word], waveform: torch.Tensor, start_s: float
+    ) -> list[Word]:
+        """Return further words with their speakers.
+
+        `waveform`, of shape (samples,) at 16 kHz, is what was heard from `start_s` on; words from
+        before it have the speaker of those that follow.
+        """
+        own = [
+            word._replace(start_s=word.start_s - start_s, end_s=word.end_s - start_s)
+            for word in words
+        ]
+        stretches = [each for each in cut_stretches(own) if each.end_s > 0]
+        voices = self._diarizer.listen([cut_voice(waveform, each) for each in stretches])
+        speakers = {
+            place: self._name(voice, stretch)
+            for place, (stretch, voice) in enumerate(zip(stretches, voices, strict=True))
+            if isinstance(voice, torch.Tensor)
+        }
+        if not speakers:
+            return list(words)
+        behind = len(words) - sum(each.stop - each.first for each in stretches)
+        named = _spread(stretches, speakers)
+        named = [named[0]] * behind + named
+        return [word._replace(speaker=name) for word, name in zip(words, named, strict=True)]
+
+    def _name(self, voice: torch.Tensor, stretch: Stretch) -> str:
+        """Return who speaks in a stretch: the most alike so far, or somebody new."""
+        likeness = [float(voice @ each) / float(each.norm()) for each in self._sums]
+        best = max(range(len(likeness)), key=likeness.__getitem__, default=0)
+        sure = SHORTEST_STRETCH_S <= stretch.duration_s <= LONGEST_SURE_S
+        known = bool(likeness) and likeness[best] >= self._diarizer.threshold
+        if not self._sums or (sure and not known and len(self._sums) < MOST_SPEAKERS):
+            self._sums.append(voice.clone())
+            best = len(self._sums) - 1
+        elif sure:
+            self._sums[best] = self._sums[best] + voice
+        return f"Speaker {best + 1}"
 
 
 def group_voices(
@@ -236,10 +284,15 @@ def _with_speakers(
     transcript: Transcript, stretches: Sequence[Stretch], speakers: Mapping[int, str]
 ) -> Transcript:
     """Return words with the speakers of their stretches; those of none have their neighbour's."""
-    words: list[Word] = []
+    pairs = zip(transcript.words, _spread(stretches, speakers), strict=True)
+    return replace(transcript, words=[word._replace(speaker=name) for word, name in pairs])
+
+
+def _spread(stretches: Sequence[Stretch], speakers: Mapping[int, str]) -> list[str]:
+    """Return the speaker of each word; stretches of none have that of the stretch before."""
+    named: list[str] = []
     speaker = next(iter(speakers.values()))
     for place, stretch in enumerate(stretches):
         speaker = speakers.get(place, speaker)
-        own = transcript.words[stretch.first : stretch.stop]
-        words += [word._replace(speaker=speaker) for word in own]
-    return replace(transcript, words=words)
+        named += [speaker] * (stretch.stop - stretch.first)
+    return named

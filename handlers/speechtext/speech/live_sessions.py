@@ -5,7 +5,7 @@ and tells what was said so far. Chunks of several sessions go through the model 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass as settings_dataclass
 from speechtext.devices import CPU, DtypeName
 from speechtext.settings import STRICT
 from speechtext.speech.costs import SpeechCost, try_recognizer
+from speechtext.speech.diarization import Diarizer, LiveSpeakers, SpeakerSettings
 from speechtext.speech.live_audio import LiveAudio
 from speechtext.speech.pcm import PcmFormat
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
@@ -31,9 +32,12 @@ from speechtext.speech.rnnt.transducer import Transducer
 from speechtext.speech.rnnt.vocabulary import Vocabulary
 from speechtext.speech.transcripts import Segment
 
+# Of somebody who makes no pause, so much is kept for their voice.
+MOST_HEARD_SAMPLES = 60 * SAMPLE_RATE_HZ
+
 
 @settings_dataclass(frozen=True, config=STRICT)
-class LiveSettings:
+class LiveSettings(SpeakerSettings):
     """How live speech is recognised: the `handler` keys of a live archive's YAML."""
 
     dtype: DtypeName = "float32"
@@ -97,9 +101,15 @@ class LiveRecognizer:
         recognizer.cost = try_recognizer(recognizer.recognize_waveforms, SAMPLE_RATE_HZ, device)
         return recognizer
 
-    def begin(self, pcm: PcmFormat | None = None) -> "LiveSession":
-        """Open a session of bare samples, or of a WAV file whose header comes first."""
-        return LiveSession(self, LiveAudio(SAMPLE_RATE_HZ, self._max_audio_s, pcm))
+    def begin(
+        self, pcm: PcmFormat | None = None, diarizer: Diarizer | None = None
+    ) -> "LiveSession":
+        """Open a session of bare samples, or of a WAV file whose header comes first.
+
+        With a `diarizer`, final words have speakers.
+        """
+        speakers = LiveSpeakers(diarizer) if diarizer else None
+        return LiveSession(self, LiveAudio(SAMPLE_RATE_HZ, self._max_audio_s, pcm), speakers)
 
     def start_recording(self) -> Recording:
         """Return a recording of nothing yet."""
@@ -117,9 +127,14 @@ class LiveRecognizer:
 class LiveSession:
     """Somebody who speaks: the audio so far and its recognition."""
 
-    def __init__(self, recognizer: LiveRecognizer, audio: LiveAudio) -> None:
+    def __init__(
+        self, recognizer: LiveRecognizer, audio: LiveAudio, speakers: LiveSpeakers | None = None
+    ) -> None:
         self._recognizer = recognizer
         self._audio = audio
+        self._speakers = speakers
+        # What was heard last, for the voices in it.
+        self._heard = torch.empty(0)
         self._final_tokens = 0
         self.recording = recognizer.start_recording()
 
@@ -147,6 +162,8 @@ class LiveSession:
             parts.append(self._audio.end())
         self.recording.samples = torch.cat([self.recording.samples, *parts])
         self.recording.ended = ends
+        if self._speakers:
+            self._heard = torch.cat([self._heard, *parts])[-MOST_HEARD_SAMPLES:]
         return sum(map(len, parts)) / SAMPLE_RATE_HZ
 
     def tell(self, ends: bool) -> LiveTranscript:
@@ -162,4 +179,12 @@ class LiveSession:
             for each in (tokens[first : self._final_tokens], tokens[self._final_tokens :])
         )
         text = recognizer.vocabulary.text(tokens) if ends else None
-        return LiveTranscript(partial, final, self._audio.duration_s, text)
+        return LiveTranscript(partial, self._name(final), self._audio.duration_s, text)
+
+    def _name(self, final: Segment) -> Segment:
+        """Return a segment with a speaker for each word, where they are told apart."""
+        if self._speakers is None or not final.words:
+            return final
+        start_s = self._audio.duration_s - len(self._heard) / SAMPLE_RATE_HZ
+        words = self._speakers.name_words(final.words, self._heard, start_s)
+        return replace(final, words=words)

@@ -1,0 +1,74 @@
+"""Live sessions that tell who speaks, with an archive that has a model of voices."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from archives.configs import read_configs
+from repository import ROOT
+from serving.local import LocalModel, build_with_settings, load_archive
+from support.common import EXAMPLES
+from trials.good_traffic import session_headers
+
+TALK = (EXAMPLES / "conversations" / "two_speakers.wav").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    config = read_configs()["emformer_asr_live"]
+    keys = {"speaker_model": "demo_models/wav2vec2_voices", "speaker_threshold": 0.3}
+    workspace = tmp_path_factory.mktemp("live")
+    # The speakers of the example take turns after 0.8 s.
+    settings: dict[str, Any] = keys | {"endpoint_silence_s": 0.5}
+    return load_archive(build_with_settings(config, ROOT / config.source, workspace, **settings))
+
+
+def speak(model: LocalModel, name: str, recording: bytes, piece_bytes: int) -> list[dict[str, Any]]:
+    """Return the final words of a session."""
+    places = range(0, len(recording), piece_bytes)
+    words: list[dict[str, Any]] = []
+    for place in places:
+        headers = session_headers(name, place == 0, place == places[-1])
+        (reply,) = model.answer([{"body": recording[place : place + piece_bytes]}], [headers])
+        assert reply.status == 200, reply.answer
+        words += reply.answer["words"]
+    return words
+
+
+def test_words_have_the_speaker_of_their_turn(model: LocalModel) -> None:
+    words = speak(model, "turns", TALK, 8_000)
+    turns = [
+        (who, " ".join(word["word"] for word in said))
+        for who, said in itertools.groupby(words, key=lambda word: word["speaker"])
+    ]
+    one, other = "call five five one seven nine", "close the bathroom window"
+    assert turns == [("Speaker 1", one), ("Speaker 2", other)] * 2
+
+
+@pytest.mark.parametrize("piece_bytes", [997, 3_200, 100_000])
+def test_speakers_do_not_depend_on_the_pieces(piece_bytes: int, model: LocalModel) -> None:
+    expected = speak(model, "expected", TALK, 8_000)
+    assert speak(model, f"pieces {piece_bytes}", TALK, piece_bytes) == expected
+
+
+def test_sessions_beside_each_other_have_speakers_of_their_own(model: LocalModel) -> None:
+    """The second hears the second voice first, and so calls it its first."""
+    half = len(TALK) // 4
+    places = range(0, len(TALK), 8_000)
+    names: dict[str, list[str]] = {"a": [], "b": []}
+    second = TALK[:44] + TALK[44 + 2 * ((half - 44) // 2) :]
+    for place in places:
+        for name, recording in (("a", TALK), ("b", second)):
+            headers = session_headers(name, place == 0, place == places[-1])
+            (reply,) = model.answer([{"body": recording[place : place + 8_000]}], [headers])
+            names[name] += [word["speaker"] for word in reply.answer["words"]]
+    turns = {name: [who for who, _ in itertools.groupby(each)] for name, each in names.items()}
+    assert turns["a"] == ["Speaker 1", "Speaker 2"] * 2
+    assert turns["b"] == ["Speaker 1", "Speaker 2", "Speaker 1"]
+
+
+def test_session_of_an_archive_without_voices_has_no_speakers(load_model: Any) -> None:
+    words = speak(load_model("emformer_asr_live"), "plain", TALK, 32_000)
+    assert words
+    assert not any("speaker" in word for word in words)
