@@ -21,6 +21,10 @@ TEXT_MODELS = (
     "bert_question_answering",
     "gpt2_text_generation",
 )
+# Those of other heads; a server without them says so.
+AUDIO_MODELS = (
+    "wav2vec2_commands", "wav2vec2_speakers", "wav2vec2_voices", "wav2vec2_features",
+)  # fmt: skip
 MODELS = (*SPEECH_MODELS, LIVE_MODEL, *TEXT_MODELS)
 VERBS = ("predictions", "predictions", "explanations")
 FIELDS = ("inputs", "text", "text_pair", "question", "context", "target", "parameters", "stream")
@@ -30,6 +34,11 @@ PARAMETERS = (
     "align_to_words", "max_new_tokens", "do_sample", "temperature", "top_p", "stop", "seed",
     "repetition_penalty", "return_full_text", "details", "method", "n_steps", "tolerance",
     "granularity", "metrics", "unheard_of",
+)  # fmt: skip
+AUDIO_PARAMETERS = (
+    "top_k", "function_to_apply", "by_window", "threshold", "min_gap_s", "min_duration_s", "layer",
+    "pooling", "target", "method", "n_steps", "stretch_s", "diarize", "num_speakers",
+    "known_speakers", "hotwords", "hotword_boost", "response_format", "other", "parameters",
 )  # fmt: skip
 CONTENT_TYPES = (
     "application/json", "application/json; charset=utf-16", "text/plain", "text/html",
@@ -122,12 +131,26 @@ def post_json(target: str, value: Any) -> Request:
 def audio(chance: random.Random) -> Request:
     """Return a broken recording, as it is or in base64."""
     recording = chance.choice(AUDIO)(chance)
-    target = _target(chance, (*SPEECH_MODELS, LIVE_MODEL))
+    target = _target(chance, (*SPEECH_MODELS, LIVE_MODEL, *AUDIO_MODELS))
     if chance.random() < 0.2:
         return post_json(target, {"data": base64.b64encode(recording).decode()})
     headers = [("Content-Type", chance.choice(("audio/wav", "application/octet-stream")))]
     headers += [("Accept", chance.choice(ACCEPTS))] * (chance.random() < 0.2)
     return Request(target, recording, tuple(headers))
+
+
+def odd_audio_parameters(chance: random.Random) -> Request:
+    """Return a good recording with parameters of any kind, or near their limits."""
+    names = chance.sample(AUDIO_PARAMETERS, chance.randrange(1, 4))
+    values = {name: chance.choice((make_value(chance), chance.choice(NUMBERS))) for name in names}
+    recording = base64.b64encode(SPEECH).decode()
+    if "diarize" in names and chance.random() < 0.7:
+        values["diarize"] = True
+    if "known_speakers" in names and chance.random() < 0.7:
+        voice = chance.choice((recording, recording[:200], chance.choice(STRINGS)))
+        values["known_speakers"] = {chance.choice(("Ann", *STRINGS)): voice}
+    target = _target(chance, (*SPEECH_MODELS, *AUDIO_MODELS))
+    return post_json(target, {"data": recording, **values})
 
 
 def odd_fields(chance: random.Random) -> Request:
@@ -246,6 +269,7 @@ def broken_message(chance: random.Random) -> Request:
 FAMILIES: Sequence[Callable[[random.Random], Request]] = (
     audio,
     audio,
+    odd_audio_parameters,
     odd_fields,
     odd_parameters,
     odd_json,

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from archives.building import build_archive
+from archives.configs import known_configs
 from serving.errors import ServerError
 from tables import print_table
 from trials.corpus import make_cases
@@ -31,7 +33,8 @@ report = functools.partial(print, flush=True)
 
 def run(requests: int, seed: int) -> tuple[FuzzReport, Mapping[str, int], Mapping[str, int]]:
     """Return what came of the requests, and each worker's memory before and after."""
-    with run_server(report) as server:
+    archives = [build_archive(config) for config in known_configs().values()]
+    with run_server(report, archives) as server:
         learned = learn_answers(server.address)
         report(f"Warming up with {WARM_UP} broken requests ...")
         fuzz(server, list(make_cases(WARM_UP, WARM_UP_SEED)), learned, report)
