@@ -85,7 +85,7 @@ class Transcription(AudioMode):
     explanations: ClassVar = {JSON: write_word_explanation, "image/png": draw_word_explanation}
 
     def __init__(self, folder: Path, settings: Any, device: torch.device, context: Any) -> None:
-        require_files(folder, ["vocab.json"])
+        require_files(folder, ["vocab.json|tokenizer.json"])
         self.recognizer = Wav2Vec2Recognizer.load(folder, settings, device)
         self.network = self.recognizer.model
         self._diarizer = load_diarizer(folder, settings, device)

@@ -26,7 +26,7 @@ from speaker_requests import VOICES_FOLDER
 from speechtext.labels import LABELS_FILE
 from speechtext.speech.audio_checkpoints import check_family
 from speechtext.speech.ctc.beam import LANGUAGE_MODEL_FILE, spell
-from speechtext.speech.ctc.loading import check_vocabulary, choose_language
+from speechtext.speech.ctc.loading import check_vocabulary, choose_language, count_labels
 from speechtext.text.loading import check_complete
 
 # KenLM's formats.
@@ -76,7 +76,7 @@ def _stage_transcription(source: str, folder: Path, handler_settings: Mapping[st
         choose_language(model, processor, language)
         adapter = {name: weight.detach() for name, weight in model._get_adapters().items()}
         save_file(adapter, folder / ADAPTER_FILE.format(language), {"format": "pt"})
-    check_vocabulary(processor.tokenizer, model.lm_head.out_features)
+    check_vocabulary(processor.tokenizer, count_labels(model))
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
     _stage_language_model(Path(source), folder, handler_settings, processor.tokenizer)

@@ -11,6 +11,8 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
     AutoModelForAudioXVector,
+    ParakeetCTCConfig,
+    ParakeetFeatureExtractor,
     SeamlessM4TFeatureExtractor,
     Wav2Vec2FeatureExtractor,
 )
@@ -32,6 +34,14 @@ SMALL: dict[str, Any] = {
     "tdnn_dilation": [1, 2, 1],
     "xvector_output_dim": 32,
 }
+PARAKEET = "parakeet_ctc"
+SMALL_PARAKEET: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "subsampling_conv_channels": 16,
+}
 NAMES = {0: "off", 1: "on", 2: "dim"}
 AUTO_CLASSES = {
     "audio_classification": AutoModelForAudioClassification,
@@ -44,6 +54,10 @@ AUTO_CLASSES = {
 def random_model(auto: Any, family: str, **sizes: Any) -> Any:
     """Return a small model of a family, with the head of a class such as `AutoModelForCTC`."""
     torch.manual_seed(0)
+    if family == PARAKEET:
+        encoder = {**SMALL_PARAKEET, **sizes}
+        config = ParakeetCTCConfig(vocab_size=32, pad_token_id=31, encoder_config=encoder)
+        return auto.from_config(config).eval()
     # SEW has more convolutions.
     narrow = {} if family.startswith("sew") else {"conv_dim": [32] * 7}
     return auto.from_config(AutoConfig.for_model(family, **{**SMALL, **narrow, **sizes})).eval()
@@ -51,6 +65,8 @@ def random_model(auto: Any, family: str, **sizes: Any) -> Any:
 
 def extractor_of(family: str) -> Any:
     """Return what makes of a waveform what a family takes."""
+    if family == PARAKEET:
+        return ParakeetFeatureExtractor()
     bert = family == "wav2vec2-bert"
     return SeamlessM4TFeatureExtractor() if bert else Wav2Vec2FeatureExtractor(do_normalize=True)
 

@@ -229,9 +229,29 @@ class Wav2Vec2BertEncoder(FeatureEncoder):
         return super()._extract(waveform)[: frames // 2]
 
 
+class ParakeetEncoder(FeatureEncoder):
+    """Fast conformers on log-mel frames of 10 ms, eight at a time: Rekesh et al. 2023."""
+
+    input_stride = 160
+    features_each = 8
+    grid = FrameGrid(160, 1_280)
+    # The spread of one frame is no number.
+    least_samples = 320
+
+    def __init__(self, network: Any, extractor: Any) -> None:
+        super().__init__(network.encoder, extractor)
+
+    def _extract(self, waveform: torch.Tensor) -> torch.Tensor:
+        missing = max(0, self.least_samples - len(waveform))
+        features = super()._extract(torch.nn.functional.pad(waveform, (0, missing)))
+        # A last frame, most of it behind the end, is masked elsewhere.
+        return features[: max(self.least_samples, len(waveform)) // self.input_stride]
+
+
 ENCODERS: Mapping[str, type[Encoder]] = {
     "data2vec-audio": UnpaddedEncoder,
     "hubert": WaveformEncoder,
+    "parakeet_ctc": ParakeetEncoder,
     "sew": UnpaddedEncoder,
     "sew-d": UnpaddedEncoder,
     "unispeech": WaveformEncoder,

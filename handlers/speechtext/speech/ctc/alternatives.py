@@ -2,13 +2,15 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 
 BEAM_WIDTH = 16
 ALTERNATIVES = 5
+# What begins the names of pieces that begin a word.
+WORD_START = "\u2581"
 
 
 class Hypothesis(NamedTuple):
@@ -83,6 +85,10 @@ def find_alternatives(
     ]
     total = math.fsum(weights)
     return [
-        ("".join(labels[label] for label in each.labels), weight / total)
+        (_join(labels[label] for label in each.labels), weight / total)
         for each, weight in zip(hypotheses[:ALTERNATIVES], weights, strict=False)
     ]
+
+
+def _join(names: Iterable[str]) -> str:
+    return "".join(names).replace(WORD_START, " ").strip()

@@ -23,7 +23,17 @@ def find_best_path(probabilities: torch.Tensor, blank: int) -> list[Token]:
     return [Token(*row) for row in zip(*columns, strict=True) if row[0] != blank]
 
 
-def group_words(tokens: Sequence[Token], delimiter: int | None) -> list[list[Token]]:
-    """Return the tokens of each word; a model without a `delimiter` has but one word."""
+def group_words(
+    tokens: Sequence[Token], delimiter: int | None, starts: frozenset[int] = frozenset()
+) -> list[list[Token]]:
+    """Return the tokens of each word, which a `delimiter` ends, or one of the `starts` begins.
+
+    A model that has neither has but one word.
+    """
+    if starts:
+        numbers = itertools.accumulate(token.label in starts for token in tokens)
+        pairs = zip(numbers, tokens, strict=True)
+        grouped = itertools.groupby(pairs, lambda pair: pair[0])
+        return [[token for _, token in word] for _, word in grouped]
     groups = itertools.groupby(tokens, lambda token: token.label == delimiter)
     return [list(word) for is_delimiter, word in groups if not is_delimiter]

@@ -1,10 +1,11 @@
 """Loading a CTC checkpoint: the model, its processor and the names of its labels."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCTC, AutoProcessor, Wav2Vec2CTCTokenizer
+from transformers import AutoModelForCTC, AutoProcessor
 
 from speechtext.speech.audio_checkpoints import load_encoder, load_network
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
@@ -22,8 +23,26 @@ def load_model(
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     if settings.target_lang:
         choose_language(model, processor, settings.target_lang)
-    check_vocabulary(processor.tokenizer, model.lm_head.out_features)
-    return model, processor, FrameModel(load_encoder(folder, model), model.lm_head)
+    check_vocabulary(processor.tokenizer, count_labels(model))
+    return model, processor, FrameModel(load_encoder(folder, model), find_head(model))
+
+
+def find_head(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what makes logits, shape (frames, labels), of a model's hidden states."""
+    head: Callable[[torch.Tensor], torch.Tensor] | None = getattr(model, "lm_head", None)
+    # Parakeet's is a convolution of one frame.
+    return head or (lambda frames: model.ctc_head(frames[None])[0])
+
+
+def count_labels(model: Any) -> int:
+    """Return how many labels a model's head tells apart."""
+    head = getattr(model, "lm_head", None)
+    return int(model.ctc_head.out_channels if head is None else head.out_features)
+
+
+def find_delimiter(tokenizer: Any) -> int | None:
+    """Return the label between words, None where labels are pieces of words or there is none."""
+    return getattr(tokenizer, "word_delimiter_token_id", None)
 
 
 def choose_language(model: Any, processor: Any, language: str) -> None:
@@ -44,7 +63,7 @@ def choose_language(model: Any, processor: Any, language: str) -> None:
         raise ValueError(f"handler.target_lang: {error}") from error
 
 
-def check_vocabulary(tokenizer: Wav2Vec2CTCTokenizer, labels: int) -> None:
+def check_vocabulary(tokenizer: Any, labels: int) -> None:
     """Raise `ValueError` where the tokens of `vocab.json` are not the `labels` of the model's head.
 
     The tokenizer adds special tokens behind them, which the model never says, where it lacks any.
@@ -56,7 +75,7 @@ def check_vocabulary(tokenizer: Wav2Vec2CTCTokenizer, labels: int) -> None:
             f"{len(vocabulary)} tokens."
         )
     silent = set(tokenizer.all_special_tokens)
-    silent -= {tokenizer.pad_token, tokenizer.word_delimiter_token}
+    silent -= {tokenizer.pad_token, getattr(tokenizer, "word_delimiter_token", None)}
     spoken = vocabulary.keys() - silent
     highest = max((vocabulary[token] for token in spoken), default=0)
     if highest >= labels:
@@ -66,10 +85,10 @@ def check_vocabulary(tokenizer: Wav2Vec2CTCTokenizer, labels: int) -> None:
         )
 
 
-def name_labels(tokenizer: Wav2Vec2CTCTokenizer, count: int) -> list[str]:
+def name_labels(tokenizer: Any, count: int) -> list[str]:
     """Return what people call the labels of an emission."""
     names = [str(tokenizer.convert_ids_to_tokens(label)) for label in range(count)]
-    if tokenizer.word_delimiter_token_id is not None:
-        names[tokenizer.word_delimiter_token_id] = "space"
+    if (delimiter := find_delimiter(tokenizer)) is not None:
+        names[delimiter] = "space"
     names[tokenizer.pad_token_id] = "blank"
     return names

@@ -13,10 +13,10 @@ from speechtext.speech.alignments import Alignment, Alternatives, Recognition
 from speechtext.speech.attribution import AudioExplanationParameters
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Chunk, plan_chunks
 from speechtext.speech.costs import SpeechCost, try_recognizer
-from speechtext.speech.ctc.alternatives import find_alternatives
+from speechtext.speech.ctc.alternatives import WORD_START, find_alternatives
 from speechtext.speech.ctc.beam import load_beam_decoder, load_biasing
 from speechtext.speech.ctc.emissions import find_best_path, group_words
-from speechtext.speech.ctc.loading import load_model, name_labels
+from speechtext.speech.ctc.loading import find_delimiter, load_model, name_labels
 from speechtext.speech.ctc.segments import (
     BestPathSegments,
     SegmentLimits,
@@ -64,6 +64,11 @@ class Wav2Vec2Recognizer:
         self._biasing = biasing
         self._tokenizer = processor.tokenizer
         self._labels = name_labels(processor.tokenizer, model.config.vocab_size)
+        self._blank = processor.tokenizer.pad_token_id
+        self._delimiter = find_delimiter(processor.tokenizer)
+        self._starts = frozenset(
+            label for label, name in enumerate(self._labels) if name.startswith(WORD_START)
+        )
         self._frame_s = frame_model.encoder.grid.frame_s
         self._limits = SegmentLimits(
             round(settings.endpoint_silence_s / self._frame_s),
@@ -174,8 +179,8 @@ class Wav2Vec2Recognizer:
         self, waveforms: Sequence[torch.Tensor], teller: SegmentTeller | None
     ) -> list[torch.Tensor]:
         """Return the logits of each waveform; tell the segments of best paths on the way."""
-        blank, delimiter = self._tokenizer.pad_token_id, self._tokenizer.word_delimiter_token_id
-        paths = [BestPathSegments(blank, delimiter, self._limits) for _ in waveforms]
+        kinds = self._blank, self._delimiter, self._limits, self._starts
+        paths = [BestPathSegments(*kinds) for _ in waveforms]
 
         def follow(index: int, logits: torch.Tensor) -> None:
             if teller:
@@ -217,16 +222,15 @@ class Wav2Vec2Recognizer:
     ) -> tuple[Transcript, list[list[Token]]]:
         """Return what probabilities of shape (frames, labels) say, and the tokens of its words."""
         tokens = self._decode(probabilities, hotwords)
-        spoken = group_words(tokens, self._tokenizer.word_delimiter_token_id)
+        spoken = group_words(tokens, self._delimiter, self._starts)
         words = time_words(spoken, [self._text(word) for word in spoken], self._frame_s)
         return Transcript(self._text(tokens), samples / SAMPLE_RATE_HZ, words), spoken
 
     def _find_alternatives(
         self, probabilities: torch.Tensor, word: Sequence[Token]
     ) -> Alternatives:
-        blank, delimiter = self._tokenizer.pad_token_id, self._tokenizer.word_delimiter_token_id
         frames = probabilities[word[0].start : word[-1].stop]
-        return find_alternatives(frames, self._labels, blank, delimiter)
+        return find_alternatives(frames, self._labels, self._blank, self._delimiter)
 
     def _text(self, tokens: Sequence[Token]) -> str:
         labels = [token.label for token in tokens]
@@ -237,6 +241,11 @@ class Wav2Vec2Recognizer:
 def choose_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) -> Decode:
     """Return the decoder that the settings ask for: the best path's, or a beam search."""
     if settings.decoder == "beam":
+        if find_delimiter(tokenizer) is None:
+            raise ValueError(
+                "handler.decoder: expected greedy for a checkpoint whose labels do not tell where "
+                "a word ends, got beam."
+            )
         return load_beam_decoder(settings, tokenizer, folder)
     # It takes no hotwords: `choose_hotwords` refuses them.
     return lambda probabilities, _: find_best_path(probabilities, tokenizer.pad_token_id)

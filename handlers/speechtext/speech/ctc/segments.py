@@ -39,9 +39,16 @@ class BestPathSegments:
     They are those of the whole emission, whatever the pieces are.
     """
 
-    def __init__(self, blank: int, delimiter: int | None, limits: SegmentLimits) -> None:
+    def __init__(
+        self,
+        blank: int,
+        delimiter: int | None,
+        limits: SegmentLimits,
+        starts: frozenset[int] = frozenset(),
+    ) -> None:
         self._blank = blank
         self._delimiter = delimiter
+        self._starts = starts
         self._limits = limits
         self._rest: torch.Tensor | None = None
         self._first = 0
@@ -56,7 +63,7 @@ class BestPathSegments:
         certain = int(changes[-1]) + 1 if len(changes) else 0
         self._follow(known[:certain])
         self._rest = known[certain:]
-        words = group_words(self._tokens, self._delimiter)
+        words = group_words(self._tokens, self._delimiter, self._starts)
         open_word = bool(self._tokens) and self._tokens[-1].label != self._delimiter
         segments = self._limits.split(words)
         if not segments:
@@ -71,7 +78,7 @@ class BestPathSegments:
         """Return the segments that are left of an emission that has ended."""
         if self._rest is not None:
             self._follow(self._rest)
-        words = group_words(self._tokens, self._delimiter)
+        words = group_words(self._tokens, self._delimiter, self._starts)
         return self._limits.split(words)
 
     def _follow(self, probabilities: torch.Tensor) -> None:
