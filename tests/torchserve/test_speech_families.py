@@ -106,5 +106,6 @@ def test_archive_of_a_family_transcribes_as_transformers_does(family: str, tmp_p
         elif "attention_mask" in inputs:
             path = path[: int(inputs["attention_mask"].sum())]
         assert reply.status == 200
-        assert len(reply.answer) > 2
+        # Of frames four times as long there are few.
+        assert len(reply.answer) > (1 if family == PARAKEET else 5)
         assert reply.answer == processor.tokenizer.decode(path).strip()
