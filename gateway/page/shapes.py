@@ -17,6 +17,7 @@ class PageModel:
     kind: Kind | None
     ready: bool
     explainable: bool
+    speakers: bool
     decoder: str | None
     media_types: Sequence[str]
     streams: Sequence[str]
@@ -33,6 +34,7 @@ class PageModel:
             kind=about.kind,
             ready=model.ready,
             explainable=about.explainable,
+            speakers=about.speakers,
             decoder=about.decoder,
             media_types=about.media_types,
             streams=about.streams,

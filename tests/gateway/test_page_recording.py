@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from support.browser import RECORDING, Browser
+from support.common import EXAMPLES
 from support.page_actions import (
     SAID,
     choose_recordings_model,
     drop,
     transcribe,
 )
+
+TALK = EXAMPLES / "conversations" / "two_speakers.wav"
 
 
 def ask_speech(
@@ -50,6 +53,25 @@ def test_words_have_times_and_confidence_and_play(page: Browser, gateway_url: st
         last["start"], abs=0.05
     )
     page.wait(lambda: page.find_all("#words .now") == [button])
+
+
+def test_words_stand_below_who_said_them(page: Browser, gateway_url: str) -> None:
+    page.click("#diarize")
+    transcribe(page, TALK)
+    with TALK.open("rb") as file:
+        form = {"response_format": "json", "diarize": "true"}
+        answer = httpx2.post(
+            f"{gateway_url}/predictions/emformer_asr", files={"file": file}, data=form
+        ).json()
+    expected: list[str] = []
+    for before, word in pairwise([{"speaker": None}, *answer["words"]]):
+        expected += [word["speaker"]] * (word["speaker"] != before["speaker"]) + [word["word"]]
+    assert len(set(expected) & {"Speaker 1", "Speaker 2"}) == 2
+    assert page.texts("#words li") == expected
+    page.click('[data-download="vtt"]')
+    assert b"<v Speaker 1>" in page.download(f"{TALK.stem}.vtt")
+    page.click("#diarize")
+    page.wait(lambda: page.texts("#words li") == [each["word"] for each in answer["words"]])
 
 
 def cut(values: np.ndarray, parts: int) -> list[np.ndarray]:

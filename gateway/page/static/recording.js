@@ -44,6 +44,7 @@ class RecordingView {
     const any = fillModels(this.select, this.#models);
     this.#find(".none").hidden = any;
     this.#find(".body").hidden = !any;
+    this.#offerSpeakers();
     this.#offerAlignment();
   }
 
@@ -58,6 +59,10 @@ class RecordingView {
       if (input.files.length) this.#transcribe(input.files[0]);
       // So that the same file may be chosen again.
       input.value = "";
+    });
+    this.select.addEventListener("change", () => this.#offerSpeakers());
+    this.#find("#diarize").addEventListener("change", () => {
+      if (this.#shown) this.#transcribe(this.#shown.file);
     });
     this.select.addEventListener("change", () => {
       if (this.#shown) this.#transcribe(this.#shown.file);
@@ -101,7 +106,7 @@ class RecordingView {
       if (file.size > this.#maxBytes) {
         throw new ApiError(413, `Expected at most ${this.#maxBytes} bytes, got a file of ${file.size}.`);
       }
-      const answer = await (await predict(model, formOf(file, "json", signal))).json();
+      const answer = await (await predict(model, this.#formOf(file, "json", signal))).json();
       this.#shown = { file, model, answer };
       this.#showTranscript();
     });
@@ -123,10 +128,18 @@ class RecordingView {
     this.#offerAlignment();
     this.#showPlayer(file);
     this.#words = (answer.words ?? []).map((word) => ({ word, button: this.#wordButton(word) }));
-    const items = this.#words.map(({ button }) => element("li", {}, button));
+    const items = this.#words.flatMap(({ word, button }, place) => [
+      ...this.#turn(word, this.#words[place - 1]?.word), element("li", {}, button),
+    ]);
     const silent = element("li", { className: "hint", textContent: "No word was heard." });
     this.#find("#words").replaceChildren(...(items.length ? items : [silent]));
     this.#drawWaveform(file, answer.duration);
+  }
+
+  /** Who begins to speak with a word, if somebody else spoke before. */
+  #turn(word, before) {
+    if (!word.speaker || word.speaker === before?.speaker) return [];
+    return [element("li", { className: "speaker", textContent: word.speaker })];
   }
 
   #wordButton(word) {
@@ -164,6 +177,18 @@ class RecordingView {
     this.player.play().catch(() => {});
   }
 
+  #offerSpeakers() {
+    const model = this.#models.find((each) => each.name === this.select.value);
+    this.#find("#speakers-choice").hidden = !model?.speakers;
+  }
+
+  #formOf(file, format, signal) {
+    const form = formOf(file, format, signal);
+    const model = this.#models.find((each) => each.name === this.select.value);
+    if (model?.speakers && this.#find("#diarize").checked) form.body.set("diarize", "true");
+    return form;
+  }
+
   #offerAlignment() {
     const model = this.#models.find((each) => each.name === this.#shown?.model);
     this.#find("#align").hidden = !model?.explainable;
@@ -176,7 +201,7 @@ class RecordingView {
       // Subtitles are the server's, which knows where lines break.
       const content = format === "json"
         ? JSON.stringify(answer, null, 2)
-        : await (await predict(model, formOf(file, format, signal))).text();
+        : await (await predict(model, this.#formOf(file, format, signal))).text();
       save(new Blob([content], { type }), `${file.name.replace(/\.[^.]*$/, "")}.${format}`);
     });
   }
