@@ -100,10 +100,10 @@ lint: $(READY)  ## ruff
 types: $(READY) $(VENV)/.extra-cluster $(VENV)/.extra-telemetry  ## mypy, strict
 	@$(BIN)/mypy
 
-demo-models: $(VENV)/.group-training  ## train the demo models from nothing; MODEL= for one
+demo-models: $(READY)  ## train the demo models from nothing (espeak-ng needed); MODEL= for one
 	@$(BIN)/python -m demo_models.train $(MODEL)
 
-demo-scores: $(VENV)/.group-training  ## measure the demo models as they are served; MODEL= for one
+demo-scores: $(READY)  ## measure the demo models as they are served (espeak-ng needed); MODEL= for one
 	@$(BIN)/python -m demo_models.score $(MODEL)
 
 benchmark: $(READY)  ## compare with what people run today; MODEL= for one, LONG=1 with an hour of audio

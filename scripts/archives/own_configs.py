@@ -46,6 +46,7 @@ DEMO_SETTINGS = {
     r"^  threads: .*\n": "",
     # One that is trained on synthetic voices is of no use to others.
     r"^  speaker_(model|threshold): ": r"  # speaker_\1: ",
+    r"^  threshold: \S+ {3}": r"  # threshold: 0.86 ",
     r"^  num_labels: .*\n": "",
 }
 

@@ -10,6 +10,7 @@ from benchmarks.emformer import benchmark_emformer
 from benchmarks.gateway import benchmark_gateway
 from benchmarks.growth import benchmark_growth
 from benchmarks.live import benchmark_live
+from benchmarks.speakers import benchmark_speakers
 from benchmarks.text import benchmark_text
 from benchmarks.wav2vec2 import benchmark_wav2vec2
 
@@ -18,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "live": benchmark_live,
     "wav2vec2": benchmark_wav2vec2,
     "audio": benchmark_audio,
+    "speakers": benchmark_speakers,
     "emformer": benchmark_emformer,
     "text": benchmark_text,
     "gateway": benchmark_gateway,

@@ -21,7 +21,7 @@ from demo_models.audio_voiced import draw_scene, frames_spoken
 from demo_models.conversations import Conversation, converse
 from demo_models.espeak import SAMPLE_RATE_HZ, to_float
 from demo_models.recordings import answer_all, as_wav
-from demo_models.speaker_scores import diarization_error_rate, equal_error_rate
+from demo_models.speaker_scores import diarization_error_rate, find_equal_error
 from demo_models.speaker_words import count_wrong
 from demo_models.speech_corpus import Utterance
 from serving.local import LocalModel
@@ -153,10 +153,11 @@ def score_voices(model: LocalModel, workspace: Path) -> dict[str, float]:
     voices = torch.tensor([answer["data"][0]["embedding"] for answer in answers])
     spectra = torch.stack(list(map(spectrum_of, held_out)))
     plain = torch.nn.functional.normalize((spectra - spectra.mean(0)) / spectra.std(0), dim=1)
+    found = find_equal_error(voices, names)
     return {
-        f"equal error rate %, {len(own)} voices, {len(held_out)} recordings": 100
-        * equal_error_rate(voices, names),
-        "equal error rate % of mean spectra": 100 * equal_error_rate(plain, names),
+        f"equal error rate %, {len(own)} voices, {len(held_out)} recordings": 100 * found.rate,
+        "cosine at which it is": found.threshold,
+        "equal error rate % of mean spectra": 100 * find_equal_error(plain, names).rate,
     }
 
 

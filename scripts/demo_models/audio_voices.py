@@ -13,7 +13,7 @@ from transformers import Wav2Vec2ForXVector
 
 from demo_models import heads, speakers
 from demo_models.espeak import SAMPLE_RATE_HZ, Int16Waveform, Waveform, to_float
-from demo_models.speaker_scores import equal_error_rate
+from demo_models.speaker_scores import find_equal_error
 from demo_models.speech_training import Recipe, fit
 
 SEED = 3
@@ -88,7 +88,7 @@ class VoicesTrainee:
         """Return the equal error rate of speakers who are not trained on."""
         rows = [(number, each) for number, own in enumerate(self._development) for each in own]
         voices = torch.stack([self._embed(each) for _, each in rows])
-        rate = equal_error_rate(voices, [number for number, _ in rows])
+        rate = find_equal_error(voices, [number for number, _ in rows]).rate
         return f"equal error rate: {100 * rate:.1f} %"
 
     def _embed(self, samples: Int16Waveform) -> Tensor:

@@ -1,8 +1,9 @@
-"""Speech from the library espeak-ng, resampled to the demo models' 16 kHz."""
+"""Speech from the espeak-ng command line, resampled to the demo models' 16 kHz."""
 
-import ctypes
-import os
+import re
 import shutil
+import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,15 +22,6 @@ INT16_MAX = 32_767
 Int16Waveform = npt.NDArray[np.int16]
 Waveform = npt.NDArray[np.float32]
 
-# Of speak_lib.h.
-_AUDIO_OUTPUT_SYNCHRONOUS = 2
-_POSITION_OF_CHARACTERS = 1
-_END_PAUSE = 0x1000
-_RATE, _PITCH, _WORD_GAP = 1, 3, 7
-_Listener = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-)
-
 
 @dataclass(frozen=True)
 class SpokenSentence:
@@ -46,84 +38,33 @@ class EspeakMissingError(RuntimeError):
     """espeak-ng is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("Expected the package espeakng-loader: uv sync --group training.")
+        super().__init__("Training needs the program espeak-ng: install the package espeak-ng.")
 
 
-def _data_dir() -> Path:
-    """Return the folder of espeak-ng's own voices; raises `EspeakMissingError`."""
-    try:
-        from espeakng_loader import get_data_path
-    except ModuleNotFoundError as error:
-        raise EspeakMissingError from error
-    return Path(get_data_path())
+def executable() -> str:
+    """Find espeak-ng on the search path."""
+    path = shutil.which("espeak-ng")
+    if path is None:
+        raise EspeakMissingError
+    return path
 
 
 def install_variants(variants: Mapping[str, str], parent_dir: Path) -> None:
     """Copy espeak-ng's data below ``parent_dir``, beside voice variants (name -> definition).
 
-    ``speak`` finds them when given the same folder. Raises `EspeakMissingError`.
+    ``speak`` finds them when given the same folder.
     """
-    shutil.copytree(_data_dir(), parent_dir / "espeak-ng-data", dirs_exist_ok=True)
+    version = subprocess.run(  # noqa: S603
+        [executable(), "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    data_dir = re.search(r"Data at: (.+)", version)
+    if data_dir is None:
+        raise RuntimeError(f"espeak-ng does not tell where its data is: {version!r}")
+    copy_dir = parent_dir / "espeak-ng-data"
+    shutil.copytree(data_dir[1].strip(), copy_dir, dirs_exist_ok=True)
     (parent_dir / "variants").mkdir(exist_ok=True)
     for name, definition in variants.items():
         (parent_dir / "variants" / name).write_text(definition)
-
-
-class _Espeak:
-    """The library, which speaks for all of a process: one voice at a time."""
-
-    def __init__(self, data_parent_dir: Path) -> None:
-        from espeakng_loader import get_library_path
-
-        self._parent_dir = data_parent_dir
-        self._library = ctypes.CDLL(get_library_path())
-        self._spoken: list[Int16Waveform] = []
-        self._listener = _Listener(self._listen)
-        rate_hz = self._library.espeak_Initialize(
-            _AUDIO_OUTPUT_SYNCHRONOUS, 0, str(data_parent_dir).encode(), 0
-        )
-        if rate_hz != ESPEAK_SAMPLE_RATE_HZ:
-            raise RuntimeError(f"Expected espeak-ng to speak at 22050 Hz, got {rate_hz}.")
-        self._library.espeak_SetSynthCallback(self._listener)
-
-    def _listen(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, _: object) -> int:
-        if count:
-            self._spoken.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        return 0
-
-    def speak(self, sentence: SpokenSentence) -> Int16Waveform:
-        """Return samples at 22,050 Hz."""
-        accent, plus, variant = sentence.voice.partition("+")
-        # The library calls British English by its language alone.
-        accent = "en" if accent == "en-gb" else accent
-        voice = f"{accent}{plus}{self._find_variant(variant)}"
-        if self._library.espeak_SetVoiceByName(voice.encode()):
-            raise ValueError(f"Expected a voice that espeak-ng has, got {sentence.voice!r}.")
-        for key, value in (
-            (_RATE, sentence.speed_wpm),
-            (_PITCH, sentence.pitch),
-            (_WORD_GAP, sentence.word_gap),
-        ):
-            self._library.espeak_SetParameter(key, value, 0)
-        text = sentence.text.encode()
-        self._spoken.clear()
-        self._library.espeak_Synth(
-            text, len(text) + 1, 0, _POSITION_OF_CHARACTERS, 0, _END_PAUSE, None, None
-        )
-        self._library.espeak_Synchronize()
-        return np.concatenate(self._spoken)
-
-    def _find_variant(self, name: str) -> str:
-        """Return what the library is to call a variant; it knows no more than 350 voices."""
-        own = self._parent_dir / "variants" / name
-        if not own.is_file():
-            return name
-        called = f"process{os.getpid()}"
-        shutil.copy(own, self._parent_dir / "espeak-ng-data" / "voices" / "!v" / called)
-        return called
-
-
-_espeak = cache(_Espeak)
 
 
 def to_float(samples: Int16Waveform) -> Waveform:
@@ -138,11 +79,41 @@ def to_int16(samples: torch.Tensor) -> Int16Waveform:
 
 
 def speak(sentence: SpokenSentence, data_parent_dir: Path) -> Int16Waveform:
-    """Synthesise one sentence as 16 kHz mono samples.
+    """Synthesise one sentence as 16 kHz mono samples."""
+    accent, plus, variant = sentence.voice.partition("+")
+    voice = f"{accent}{plus}{_find_variant(variant, data_parent_dir)}"
+    command = [
+        executable(),
+        f"--path={data_parent_dir}",
+        "--stdout",
+        *("-v", voice, "-s", str(sentence.speed_wpm)),
+        *("-p", str(sentence.pitch), "-g", str(sentence.word_gap)),
+        sentence.text,
+    ]
+    wav = subprocess.run(command, capture_output=True, check=True).stdout  # noqa: S603
+    return _resample(_samples_after_header(wav, sentence.voice))
 
-    Not for several threads: the library has one voice. Its data is that of the first call.
-    """
-    return _resample(to_float(_espeak(data_parent_dir).speak(sentence)))
+
+def _find_variant(name: str, data_parent_dir: Path) -> str:
+    """Return what espeak-ng is to call a variant; it knows no more than 350 voices."""
+    own = data_parent_dir / "variants" / name
+    if not own.is_file():
+        return name
+    # A longer name overflows a buffer of its.
+    called = f"t{threading.get_ident() % 100_000}"
+    copied = shutil.copy(own, data_parent_dir / called)
+    # At once: others list the voices meanwhile, and read each.
+    Path(copied).replace(data_parent_dir / "espeak-ng-data" / "voices" / "!v" / called)
+    return called
+
+
+def _samples_after_header(wav: bytes, voice: str) -> Waveform:
+    """Read the samples of a WAV stream, whose header cannot tell their number, as [-1, 1]."""
+    header_bytes = 44
+    sample_rate_hz = int.from_bytes(wav[24:28], "little")
+    if sample_rate_hz != ESPEAK_SAMPLE_RATE_HZ:
+        raise RuntimeError(f"espeak-ng voice {voice} speaks at {sample_rate_hz} Hz, not 22050 Hz")
+    return to_float(np.frombuffer(wav[header_bytes : len(wav) & ~1], dtype="<i2"))
 
 
 @cache

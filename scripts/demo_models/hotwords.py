@@ -1,6 +1,6 @@
 """Measure what hotwords change: the demo models, unheard voices in noise, the rarest words named.
 
-Needs the group `training`, and for Wav2Vec2 the extra `lm`. The rarest words of the held-out
+Needs espeak-ng, and for Wav2Vec2 the extra `lm`. The rarest words of the held-out
 sentences are the hotwords of every request, also of those that say none of them.
 """
 

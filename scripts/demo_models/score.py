@@ -1,6 +1,6 @@
 """Measure the demo models on held-out data, through their archives' own handlers.
 
-espeak-ng speaks the held-out sentences anew.
+Needs espeak-ng, which speaks the held-out sentences anew.
 """
 
 import argparse

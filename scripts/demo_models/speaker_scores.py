@@ -1,7 +1,7 @@
 """How well speakers are told apart: of voices, and of who spoke when."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,8 +9,15 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
-def equal_error_rate(voices: Tensor, names: Sequence[int]) -> float:
-    """Return the share of pairs judged wrongly at the threshold where both kinds of error are one.
+class EqualError(NamedTuple):
+    """The threshold at which as many pairs are wrongly told apart as are wrongly taken for one."""
+
+    rate: float
+    threshold: float
+
+
+def find_equal_error(voices: Tensor, names: Sequence[int]) -> EqualError:
+    """Return the share of pairs judged wrongly where both kinds of error are alike.
 
     `voices` have shape (recordings, dimensions) and a length of 1; each pair is judged by its
     cosine.
@@ -20,7 +27,7 @@ def equal_error_rate(voices: Tensor, names: Sequence[int]) -> float:
     missed = torch.searchsorted(alike.sort().values, thresholds) / len(alike)
     false = 1 - torch.searchsorted(other.sort().values, thresholds) / len(other)
     place = (missed - false).abs().argmin()
-    return float((missed[place] + false[place]) / 2)
+    return EqualError(float((missed[place] + false[place]) / 2), float(thresholds[place]))
 
 
 def pair_scores(voices: Tensor, names: Sequence[int]) -> tuple[Tensor, Tensor]:

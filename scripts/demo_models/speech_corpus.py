@@ -6,13 +6,11 @@ some minutes; waveforms are kept in a workspace folder for as long as the plan s
 """
 
 import json
-import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -195,10 +193,8 @@ def _synthesise(
     espeak.install_variants(variants or voices.random_variants(SEED), workspace)
     progress = Progress(f"synthesis of {name}", len(sentences))
     waveforms = []
-    speak = partial(espeak.speak, data_parent_dir=workspace)
-    # Threads would have one voice between them.
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        spoken = pool.map(speak, sentences, chunksize=16)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        spoken = pool.map(lambda sentence: espeak.speak(sentence, workspace), sentences)
         for done, waveform in enumerate(spoken, start=1):
             waveforms.append(waveform)
             progress.report_now_and_then(done)

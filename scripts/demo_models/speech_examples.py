@@ -25,8 +25,15 @@ SENTENCES = (
     SpokenSentence("set the volume to forty percent", "en-gb-x-gbclan+Andrea"),
     SpokenSentence("seven three three zero one", "en-gb+m8"),
 )
-# Two of them in turn, twice, with pauses between.
-CONVERSATION = "conversations/two_speakers.wav"
+# Conversations of two: of sentences above, and of voices that are easier to tell apart.
+TURNS = (SENTENCES[2], SENTENCES[3]) * 2
+OTHER_TURNS = (
+    SpokenSentence("what is the weather tomorrow", "en-us+f5"),
+    SpokenSentence("turn on the kitchen lights", "en-gb+m8"),
+    SpokenSentence("set a timer for twenty minutes", "en-us+f5"),
+    SpokenSentence("call five five one seven nine", "en-gb+m8"),
+)
+CONVERSATIONS = {"two_speakers": TURNS, "other_voices": OTHER_TURNS}
 CONVERSATION_PAUSE_S = 0.8
 STEREO_SAMPLE_RATE_HZ = 44_100
 TELEPHONE_SAMPLE_RATE_HZ = 8_000
@@ -48,7 +55,9 @@ def write(output_dir: Path, workspace: Path) -> None:
     telephone_path = _path(output_dir, SENTENCES[1], "_8000_hz")
     _write_telephone(telephone_path, waveforms[1])
     transcripts[telephone_path.name] = SENTENCES[1].text
-    _write_conversation(output_dir / CONVERSATION, waveforms[2:4])
+    for name, turns in CONVERSATIONS.items():
+        spoken = [espeak.speak(turn, workspace) for turn in turns]
+        write_conversation(output_dir / "conversations" / f"{name}.wav", turns, spoken)
     (output_dir / "transcripts.json").write_text(json.dumps(transcripts, indent=2) + "\n")
 
 
@@ -73,10 +82,19 @@ def _resample(waveform: Int16Waveform, sample_rate_hz: int) -> Int16Waveform:
     return espeak.to_int16(resampled)
 
 
-def _write_conversation(path: Path, waveforms: Sequence[Int16Waveform]) -> None:
-    """Write recordings one after the other, twice; the pauses are not quite silent."""
-    samples = int(CONVERSATION_PAUSE_S * SAMPLE_RATE_HZ)
-    pause = np.random.default_rng(0).normal(0, 8, samples).astype(np.int16)
-    parts = [part for waveform in [*waveforms, *waveforms] for part in (waveform, pause)]
+def write_conversation(
+    path: Path, turns: Sequence[SpokenSentence], waveforms: Sequence[Int16Waveform]
+) -> None:
+    """Write turns one after the other, and who says what when; the pauses are not quite silent."""
+    noise = np.random.default_rng(0)
+    parts: list[Int16Waveform] = []
+    told = []
+    for turn, waveform in zip(turns, waveforms, strict=True):
+        start_s = sum(map(len, parts)) / SAMPLE_RATE_HZ
+        end_s = start_s + len(waveform) / SAMPLE_RATE_HZ
+        told.append({"speaker": turn.voice, "text": turn.text, "start": start_s, "end": end_s})
+        pause = noise.normal(0, 8, int(CONVERSATION_PAUSE_S * SAMPLE_RATE_HZ)).astype(np.int16)
+        parts += [waveform, pause]
     path.parent.mkdir(exist_ok=True)
     espeak.write_wav(path, np.concatenate(parts))
+    path.with_suffix(".json").write_text(json.dumps(told, indent=2) + "\n")

@@ -5,7 +5,6 @@ import itertools
 from typing import Any
 
 import httpx2
-import numpy as np
 import openai
 import pytest
 from openai import OpenAI
@@ -14,24 +13,10 @@ from openai.types.audio import TranscriptionDiarized, TranscriptionTextSegmentEv
 from gateway.engine import Description, ImpossibleRequestError
 from gateway.openai.speakers import find_speakers, letter
 from gateway.openai.transcription_request import TranscriptionRequest
-from support.common import EXAMPLES
-from support.recordings import RATE_HZ, read_samples, write_wav
+from support.recordings import RATE_HZ, join_turns
 
-WOMAN, MAN = (
-    EXAMPLES / f"{name}.wav"
-    for name in ("call_five_five_one_seven_nine", "close_the_bathroom_window")
-)
-
-
-def talk() -> bytes:
-    """Return what two voices say in turn, a second apart."""
-    pause = np.random.default_rng(1).normal(0, 10, RATE_HZ).astype(np.int16)
-    parts = [part for path in (WOMAN, MAN) * 2 for part in (read_samples(path), pause)]
-    return write_wav(np.concatenate(parts))
-
-
-TALK = ("talk.wav", talk())
-REFERENCE = "data:audio/wav;base64," + base64.b64encode(MAN.read_bytes()).decode()
+TALK = ("talk.wav", join_turns(0, 1, 2, 3))
+REFERENCE = "data:audio/wav;base64," + base64.b64encode(join_turns(1)).decode()
 TWO: dict[str, Any] = {"extra_body": {"num_speakers": 2}}
 
 

@@ -28,7 +28,7 @@ from demo_models import (
 )
 from demo_models.conversations import Conversation, Spoken, Turn, converse
 from demo_models.espeak import SAMPLE_RATE_HZ
-from demo_models.speaker_scores import diarization_error_rate, equal_error_rate
+from demo_models.speaker_scores import diarization_error_rate, find_equal_error
 from demo_models.speaker_words import count_wrong
 from demo_models.speech_corpus import Utterance
 from demo_models.speech_training import Recipe
@@ -151,11 +151,13 @@ def test_loss_is_that_of_the_best_order_of_speakers() -> None:
 
 def test_equal_error_rate_of_known_pairs() -> None:
     apart = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]]))
-    assert equal_error_rate(apart, [0, 0, 1, 1]) == 0
-    assert equal_error_rate(apart, [0, 1, 0, 1]) == 0.5
+    assert find_equal_error(apart, [0, 0, 1, 1]).rate == 0
+    assert find_equal_error(apart, [0, 1, 0, 1]).rate == 0.5
     generator = torch.Generator().manual_seed(0)
     chance = torch.nn.functional.normalize(torch.randn(120, 8, generator=generator))
-    assert equal_error_rate(chance, [n % 10 for n in range(120)]) == pytest.approx(0.5, abs=0.03)
+    found = find_equal_error(chance, [n % 10 for n in range(120)])
+    assert found.rate == pytest.approx(0.5, abs=0.03)
+    assert found.threshold == pytest.approx(0, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repository import EXAMPLES, ROOT
+from repository import ROOT
 from speechtext.speech import diarization
-from speechtext.speech.audio import decode_audio
 from speechtext.speech.chunks import SAMPLE_RATE_HZ
 from speechtext.speech.diarization import (
     Diarizer,
@@ -23,9 +22,9 @@ from speechtext.speech.diarization import (
     group_voices,
 )
 from speechtext.speech.transcripts import Transcript, Word
+from support.recordings import read_turns
 
 VOICES = ROOT / "demo_models" / "wav2vec2_voices"
-# Of the recordings, two each of one voice.
 SEEDS = st.integers(min_value=0, max_value=2**32 - 1)
 
 
@@ -33,12 +32,12 @@ def words_at(*times_s: tuple[float, float]) -> list[Word]:
     return [Word(f"w{place}", *each, 1.0) for place, each in enumerate(times_s)]
 
 
-def spoken(*names: str) -> torch.Tensor:
-    """Return recordings of the examples one after the other, half a second between them."""
+def spoken(*turns: int) -> torch.Tensor:
+    """Return turns of the example one after the other, half a second between them."""
     pause = torch.zeros(SAMPLE_RATE_HZ // 2)
     parts: list[torch.Tensor] = []
-    for name in names:
-        parts += [decode_audio((EXAMPLES / name).read_bytes(), SAMPLE_RATE_HZ, 60.0), pause]
+    for turn in turns:
+        parts += [torch.from_numpy(read_turns()[turn][1] / np.float32(32_768)), pause]
     return torch.cat(parts)
 
 
@@ -154,7 +153,7 @@ def diarizer() -> Diarizer:
     return Diarizer.load(VOICES, 0.3)
 
 
-WOMAN, MAN = "call_five_five_one_seven_nine.wav", "close_the_bathroom_window.wav"
+WOMAN, MAN = 0, 1
 
 
 def transcript_of(lengths_s: Sequence[float]) -> Transcript:
@@ -167,8 +166,8 @@ def transcript_of(lengths_s: Sequence[float]) -> Transcript:
     return Transcript("", start_s, words_at(*words))
 
 
-def length_s(name: str) -> float:
-    return len(spoken(name)) / SAMPLE_RATE_HZ - 0.5
+def length_s(turn: int) -> float:
+    return len(spoken(turn)) / SAMPLE_RATE_HZ - 0.5
 
 
 def test_two_voices_are_told_apart_and_known_again(diarizer: Diarizer) -> None:

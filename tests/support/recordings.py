@@ -1,6 +1,7 @@
 """Recordings that tests make out of the examples."""
 
 import io
+import json
 import wave
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,23 @@ def write_wav(samples: Samples) -> bytes:
         recording.setframerate(RATE_HZ)
         recording.writeframes(samples.tobytes())
     return file.getvalue()
+
+
+def read_turns(name: str = "two_speakers") -> list[tuple[str, Samples]]:
+    """Return what the two speakers of an example say in turn, as text and samples."""
+    path = EXAMPLES / "conversations" / f"{name}.wav"
+    samples = read_samples(path)
+    return [
+        (each["text"], samples[round(each["start"] * RATE_HZ) : round(each["end"] * RATE_HZ)])
+        for each in json.loads(path.with_suffix(".json").read_text())
+    ]
+
+
+def join_turns(*numbers: int, name: str = "two_speakers") -> bytes:
+    """Return a recording of some of the turns of an example, a second apart."""
+    pause = np.random.default_rng(1).normal(0, 10, RATE_HZ).astype(np.int16)
+    turns = read_turns(name)
+    return write_wav(np.concatenate([part for n in numbers for part in (turns[n][1], pause)]))
 
 
 def join_examples(times: int = 1, pause_s: float = 1.5) -> bytes:

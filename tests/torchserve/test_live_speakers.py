@@ -9,8 +9,10 @@ from archives.configs import read_configs
 from repository import ROOT
 from serving.local import LocalModel, build_with_settings, load_archive
 from support.common import EXAMPLES
+from support.recordings import join_turns, read_turns
 from trials.good_traffic import session_headers
 
+TEXTS = [text for text, _ in read_turns()]
 TALK = (EXAMPLES / "conversations" / "two_speakers.wav").read_bytes()
 
 
@@ -42,8 +44,7 @@ def test_words_have_the_speaker_of_their_turn(model: LocalModel) -> None:
         (who, " ".join(word["word"] for word in said))
         for who, said in itertools.groupby(words, key=lambda word: word["speaker"])
     ]
-    one, other = "call five five one seven nine", "close the bathroom window"
-    assert turns == [("Speaker 1", one), ("Speaker 2", other)] * 2
+    assert turns == list(zip(["Speaker 1", "Speaker 2"] * 2, TEXTS, strict=True))
 
 
 @pytest.mark.parametrize("piece_bytes", [997, 3_200, 100_000])
@@ -54,10 +55,9 @@ def test_speakers_do_not_depend_on_the_pieces(piece_bytes: int, model: LocalMode
 
 def test_sessions_beside_each_other_have_speakers_of_their_own(model: LocalModel) -> None:
     """The second hears the second voice first, and so calls it its first."""
-    half = len(TALK) // 4
     places = range(0, len(TALK), 8_000)
     names: dict[str, list[str]] = {"a": [], "b": []}
-    second = TALK[:44] + TALK[44 + 2 * ((half - 44) // 2) :]
+    second = join_turns(1, 2, 3)
     for place in places:
         for name, recording in (("a", TALK), ("b", second)):
             headers = session_headers(name, place == 0, place == places[-1])

@@ -7,34 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from archives.configs import read_configs
 from repository import ROOT
 from serving.local import LocalModel, build_with_settings, load_archive
-from support.common import EXAMPLES, LoadModel
-from support.recordings import RATE_HZ, Samples, read_samples, write_wav
+from support.common import LoadModel
+from support.recordings import join_turns, read_turns, write_wav
 
 MODELS = ["wav2vec2", "emformer_asr"]
 JSON = {"Accept": "application/json"}
-WOMAN, MAN = "call_five_five_one_seven_nine", "close_the_bathroom_window"
-TURNS = (WOMAN, MAN, WOMAN, MAN)
+WOMAN, MAN = 0, 1
+TURNS = (0, 1, 2, 3)
+TEXTS = [text for text, _ in read_turns()]
 
 
-def samples_of(name: str) -> Samples:
-    return read_samples(EXAMPLES / f"{name}.wav")
-
-
-def conversation(*names: str) -> bytes:
-    """Return recordings one after the other, a second apart."""
-    pause = np.random.default_rng(1).normal(0, 10, RATE_HZ).astype(np.int16)
-    parts = [part for name in names for part in (samples_of(name), pause)]
-    return write_wav(np.concatenate(parts))
-
-
-def encoded(name: str) -> str:
-    return base64.b64encode((EXAMPLES / f"{name}.wav").read_bytes()).decode()
+def encoded(number: int) -> str:
+    return base64.b64encode(join_turns(number)).decode()
 
 
 def ask(recording: bytes, **fields: Any) -> dict[str, Any]:
@@ -51,20 +40,20 @@ def turns_of(answer: Any) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_two_speakers_take_turns(name: str, load_model: LoadModel) -> None:
-    (reply,) = load_model(name).answer([ask(conversation(*TURNS), num_speakers=2)], [JSON])
+    (reply,) = load_model(name).answer([ask(join_turns(*TURNS), num_speakers=2)], [JSON])
     assert reply.status == 200
     speakers = [who for who, _ in turns_of(reply.answer)]
     assert speakers == ["Speaker 1", "Speaker 2", "Speaker 1", "Speaker 2"]
     if name == "emformer_asr":
         said = [text for _, text in turns_of(reply.answer)]
-        assert said == [turn.replace("_", " ") for turn in TURNS]
+        assert said == TEXTS
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_speakers_change_nothing_else_of_an_answer(name: str, load_model: LoadModel) -> None:
     """Nor do they depend on who else is in the batch."""
-    model, recording = load_model(name), conversation(*TURNS)
-    single = ask(conversation(MAN))
+    model, recording = load_model(name), join_turns(*TURNS)
+    single = ask(join_turns(MAN))
     rows = [ask(recording), {"data": recording}, single, ask(recording, num_speakers=1)]
     together = model.answer(rows, [JSON] * 4)
     assert [each.status for each in together] == [200] * 4
@@ -80,7 +69,7 @@ def test_speakers_change_nothing_else_of_an_answer(name: str, load_model: LoadMo
 
 def test_known_speaker_is_named_in_every_format(load_model: LoadModel) -> None:
     known = {"Ann & Bob <x>": encoded(MAN)}
-    row = ask(conversation(*TURNS), num_speakers=2, known_speakers=known, diarize=False)
+    row = ask(join_turns(*TURNS), num_speakers=2, known_speakers=known, diarize=False)
     accepts = [
         JSON,
         {"Accept": "text/plain"},
@@ -90,15 +79,15 @@ def test_known_speaker_is_named_in_every_format(load_model: LoadModel) -> None:
     model = load_model("emformer_asr")
     content, text, vtt, srt = (each.answer for each in model.answer([row] * 4, accepts))
     assert [who for who, _ in turns_of(content)] == ["Speaker 1", "Ann & Bob <x>"] * 2
-    assert text.splitlines()[1] == "Ann & Bob <x>: close the bathroom window"
-    assert "\n<v Speaker 1>call five five one seven nine\n" in vtt
-    assert "\n<v Ann   Bob  x >close the bathroom window\n" in vtt
-    assert "\nAnn & Bob <x>: close the bathroom window\n" in srt
+    assert text.splitlines()[1] == f"Ann & Bob <x>: {TEXTS[1]}"
+    assert f"\n<v Speaker 1>{TEXTS[0]}\n" in vtt
+    assert f"\n<v Ann   Bob  x >{TEXTS[1]}\n" in vtt
+    assert f"\nAnn & Bob <x>: {TEXTS[1]}\n" in srt
 
 
 def test_data_url_is_a_known_speaker_too(load_model: LoadModel) -> None:
     known = {"Bob": f"data:audio/wav;base64,{encoded(MAN)}"}
-    row = {"body": {"data": base64.b64encode(conversation(MAN)).decode(), "known_speakers": known}}
+    row = {"body": {"data": base64.b64encode(join_turns(MAN)).decode(), "known_speakers": known}}
     (reply,) = load_model("emformer_asr").answer([row], [JSON])
     assert {word["speaker"] for word in reply.answer["words"]} == {"Bob"}
 
@@ -120,7 +109,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_cannot_be_is_refused_by_its_field(
     fields: dict[str, Any], message: str, load_model: LoadModel
 ) -> None:
-    recording = conversation(MAN)
+    recording = join_turns(MAN)
     bad, good = load_model("emformer_asr").answer([ask(recording, **fields), ask(recording)])
     assert (bad.status, good.status) == (422, 200)
     assert message in bad.answer["message"]
@@ -128,14 +117,14 @@ def test_what_cannot_be_is_refused_by_its_field(
 
 def test_known_speaker_that_is_no_recording_is_refused(load_model: LoadModel) -> None:
     noise = base64.b64encode(b"no recording at all").decode()
-    row = ask(conversation(MAN), known_speakers={"Ann": noise})
+    row = ask(join_turns(MAN), known_speakers={"Ann": noise})
     (reply,) = load_model("emformer_asr").answer([row])
     assert reply.status == 415
 
 
 def test_known_speaker_who_is_too_short_is_refused(load_model: LoadModel) -> None:
-    short = base64.b64encode(write_wav(samples_of(MAN)[:2000])).decode()
-    row = ask(conversation(MAN), known_speakers={"Ann": short})
+    short = base64.b64encode(write_wav(read_turns()[MAN][1][:2000])).decode()
+    row = ask(join_turns(MAN), known_speakers={"Ann": short})
     (reply,) = load_model("emformer_asr").answer([row])
     assert reply.status == 422
     assert "voices can be heard" in reply.answer["message"]
@@ -143,7 +132,7 @@ def test_known_speaker_who_is_too_short_is_refused(load_model: LoadModel) -> Non
 
 @pytest.mark.parametrize("name", MODELS)
 def test_neither_streams_nor_explanations_have_speakers(name: str, load_model: LoadModel) -> None:
-    row = ask(conversation(MAN))
+    row = ask(join_turns(MAN))
     model = load_model(name)
     (streamed,) = model.answer([row], [{"Accept": "application/x-ndjson"}])
     (explained,) = model.answer([row], [{"explain": "True"}])
@@ -169,7 +158,7 @@ def build_plain(tmp_path: Path) -> BuildPlain:
 
 def test_archive_without_a_model_of_voices_says_so(build_plain: BuildPlain) -> None:
     model = build_plain()
-    (reply,) = model.answer([ask(conversation(MAN))])
+    (reply,) = model.answer([ask(join_turns(MAN))])
     assert reply.status == 422
     assert "speaker_model" in reply.answer["message"]
 
