@@ -16,9 +16,9 @@ from device_io import (
 )
 from live_headers import read_idle_seconds, read_sequence_headers, read_session_id
 from load_errors import check_files_and_explain
-from speaker_requests import load_diarizer
+from speaker_requests import load_diarizer, measure_live
 from speech_requests import describe_live, write_live
-from speechtext.allowance import Work, run_admitted
+from speechtext.allowance import run_admitted
 from speechtext.errors import DeadlineError, RequestError
 from speechtext.host_memory import keep_loaded
 from speechtext.measurements import note_gauge, note_size
@@ -106,17 +106,12 @@ class LiveHandler:
         return duration_s
 
     def _answer(self, chunks: Sequence[AudioChunk]) -> list[Any]:
-        works = [self._measure(chunk.duration_s) for chunk in chunks]
+        cost, diarizer = self.recognizer.cost, self._diarizer
+        works = [measure_live(cost, diarizer, chunk.duration_s) for chunk in chunks]
         answers = run_admitted(self._recognize, chunks, works)
         pairs = zip(chunks, answers, strict=True)
         self._end([chunk for chunk, answer in pairs if isinstance(answer, RequestError)])
         return answers
-
-    def _measure(self, duration_s: float) -> Work:
-        work = self.recognizer.cost.measure(duration_s)
-        if self._diarizer is None:
-            return work
-        return work._replace(cost_s=work.cost_s + self._diarizer.cost.measure(duration_s).cost_s)
 
     def _end(self, chunks: Sequence[AudioChunk]) -> None:
         """End the sessions of chunks that were not recognised: what follows would make no sense."""

@@ -15,6 +15,7 @@ from speechtext.parameters import impossible, read_parameters
 from speechtext.speech.alignments import Recognition
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.chunks import SAMPLE_RATE_HZ
+from speechtext.speech.costs import SpeechCost
 from speechtext.speech.diarization import DiarizationParameters, Diarizer, SpeakerSettings
 
 # Where an archive keeps the model of voices.
@@ -102,6 +103,14 @@ def measure_speakers(diarizer: Diarizer, asked: SpeakersAsked, duration_s: float
     """Return the work of telling the speakers of a recording apart."""
     known_s = sum(map(len, asked.known.values())) / SAMPLE_RATE_HZ
     return diarizer.cost.measure(duration_s + known_s)
+
+
+def measure_live(cost: SpeechCost, diarizer: Diarizer | None, duration_s: float) -> Work:
+    """Return the work of a piece of live speech."""
+    work = cost.measure(duration_s)
+    if diarizer is None:
+        return work
+    return work._replace(cost_s=work.cost_s + diarizer.cost.measure(duration_s).cost_s)
 
 
 def name_speakers(

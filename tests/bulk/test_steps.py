@@ -102,7 +102,7 @@ def test_rows_are_the_recognisers_and_damaged_files_are_rows(
     assert {name: row["error"]["kind"] for name, row in rows.items() if row["error"]} == broken
     assert all(row["error"]["message"].count(".") for row in rows.values() if row["error"])
     names = sorted(set(rows) - set(broken))
-    assert len(names) == len(list(EXAMPLES.glob("*.wav")))
+    assert len(names) == len(list(EXAMPLES.rglob("*.wav")))
     recognizer = Wav2Vec2Recognizer.load(unpacked("wav2vec2"))
     for name in names:
         (expected,) = recognizer.transcribe([decoded(source / name)])

@@ -264,14 +264,19 @@ REFUSED: list[tuple[dict[str, Any], type[openai.APIStatusError], str, str]] = [
         (options, openai.UnprocessableEntityError, next(iter(options)), "invalid_parameter")
         for options in (
             {"response_format": "xml"},
-            {"response_format": "diarized_json", "include": ["logprobs"]},
+            {"include": ["logprobs"], "response_format": "diarized_json"},
             {"temperature": 0.4},
             {"chunking_strategy": {"type": "server_vad", "threshold": 0.5}},
-            {"extra_body": {"num_speakers": 0}},
             {"timestamp_granularities": ["word"]},
             {"include": ["logprobs"], "response_format": "verbose_json"},
             {"response_format": "verbose_json", "stream": True},
         )
+    ),
+    (
+        {"extra_body": {"num_speakers": 0}},
+        openai.UnprocessableEntityError,
+        "num_speakers",
+        "invalid_parameter",
     ),
     (
         {"extra_body": {"vad_filter": True}},

@@ -55,6 +55,12 @@ def test_words_have_times_and_confidence_and_play(page: Browser, gateway_url: st
     page.wait(lambda: page.find_all("#words .now") == [button])
 
 
+def lines_of(page: Browser) -> list[str]:
+    """Return words and speakers at once: they are drawn anew."""
+    script = "return [...document.querySelectorAll('#words li')].map((each) => each.textContent)"
+    return list(page.run(script))
+
+
 def test_words_stand_below_who_said_them(page: Browser, gateway_url: str) -> None:
     page.click("#diarize")
     transcribe(page, TALK)
@@ -67,11 +73,11 @@ def test_words_stand_below_who_said_them(page: Browser, gateway_url: str) -> Non
     for before, word in pairwise([{"speaker": None}, *answer["words"]]):
         expected += [word["speaker"]] * (word["speaker"] != before["speaker"]) + [word["word"]]
     assert len(set(expected) & {"Speaker 1", "Speaker 2"}) == 2
-    assert page.texts("#words li") == expected
+    assert lines_of(page) == expected
     page.click('[data-download="vtt"]')
     assert b"<v Speaker 1>" in page.download(f"{TALK.stem}.vtt")
     page.click("#diarize")
-    page.wait(lambda: page.texts("#words li") == [each["word"] for each in answer["words"]])
+    page.wait(lambda: lines_of(page) == [each["word"] for each in answer["words"]])
 
 
 def cut(values: np.ndarray, parts: int) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
-from transformers import AutoFeatureExtractor
+from transformers import AutoFeatureExtractor, AutoModelForCTC
 
 from speechtext.checkpoints import load_checkpoint
 from speechtext.devices import DtypeName, choose_dtype
@@ -57,9 +57,9 @@ def check_family(folder: Path, auto_class: Any) -> None:
     """Raise `ValueError` for a checkpoint of a family, or without a head, that is not served."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model_type = str(config.get("model_type"))
-    find_encoder(model_type)
+    other_head = find_encoder(model_type).transcribes_only and auto_class is not AutoModelForCTC
     known = {each.model_type for each in auto_class._model_mapping}
-    if model_type not in known:
+    if model_type not in known or other_head:
         raise ValueError(
             f"config.json: expected a model_type that has {auto_class.__name__}, got "
             f"{model_type!r}."

@@ -62,6 +62,8 @@ class Encoder(ABC):
     pads = True
     # Samples that a value of a piece stands for.
     input_stride = 1
+    # Whether there are no other heads than that for CTC.
+    transcribes_only = False
 
     def __init__(self, network: Any, extractor: Any) -> None:
         self.network = network
@@ -235,6 +237,7 @@ class ParakeetEncoder(FeatureEncoder):
     input_stride = 160
     features_each = 8
     grid = FrameGrid(160, 1_280)
+    transcribes_only = True
     # The spread of one frame is no number.
     least_samples = 320
 

@@ -12,7 +12,7 @@ from speechtext.speech.hotwords import HotwordBoost, HotwordPhrases
 
 
 @dataclass(frozen=True, config=STRICT)
-class Wav2Vec2Settings(AudioSettings, SpeakerSettings):
+class Wav2Vec2Settings(SpeakerSettings, AudioSettings):
     """How a CTC model recognises speech: the `handler` keys of its archive's YAML."""
 
     language: str | None = None
