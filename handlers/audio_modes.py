@@ -136,7 +136,7 @@ class Transcription(AudioMode):
         waveforms = [request.waveform for request in requests]
         hotwords = [request.hotwords for request in requests]
         found = self.recognizer.recognize(waveforms, hotwords, send_segments(requests))
-        return list(write_recognitions(requests, found, self._diarizer))
+        return write_recognitions(requests, found, self._diarizer)
 
 
 class TaskMode(AudioMode):

@@ -111,4 +111,4 @@ class ModelHandler:
         hotwords = [request.hotwords for request in requests]
         send = send_segments(requests)
         found = self.recognizer.recognize(waveforms, aligned, send, hotwords)
-        return list(write_recognitions(requests, found, self._diarizer))
+        return write_recognitions(requests, found, self._diarizer)

@@ -59,13 +59,8 @@ class SpeakersTrainee:
 
     def loss(self, batch: Sequence[Conversation]) -> Tensor:
         """Return the permutation-free cross entropy."""
-        logits = self._emit(batch)
+        logits = heads.emit_frames(self.network, batch)
         return permutation_free_loss(logits, self._activity(batch, logits.shape[1]))
-
-    def _emit(self, batch: Sequence[Conversation]) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits: Tensor = self.network(heads.normalise([each.waveform for each in batch])).logits
-        return logits.float()
 
     def _activity(self, batch: Sequence[Conversation], frames: int) -> Tensor:
         active = [each.activity(frames, GRID.stride, GRID.field, SPEAKERS) for each in batch]
@@ -75,7 +70,7 @@ class SpeakersTrainee:
         """Return the diarisation error rate of windows of speakers who are not trained on."""
         said, true = [], []
         for each in self._development:
-            logits = self._emit([each])[0]
+            logits = heads.emit_frames(self.network, [each])[0]
             said.append((logits > 0).numpy())
             true.append(self._activity([each], len(logits))[0].numpy() > 0)
         rate = diarization_error_rate(said, true)
@@ -105,7 +100,7 @@ def draw_conversation(
 
 
 def train(output_dir: Path, workspace: Path) -> None:
-    """Train from the demo model of voices and write the model folder."""
+    """Train from the demo model of speech and write the model folder."""
     spoken = {name: sentences(name, workspace) for name in ("training", "development")}
     rng = np.random.default_rng(SEED)
     development = [draw_conversation(spoken["development"], 12.0, rng) for _ in range(60)]

@@ -76,22 +76,17 @@ class VoicedTrainee:
 
     def loss(self, batch: Sequence[Conversation]) -> Tensor:
         """Return the cross entropy of frames."""
-        logits = self._emit(batch)
+        logits = heads.emit_frames(self.network, batch)[:, :, 0]
         spoken = [frames_spoken(each, logits.shape[1]) for each in batch]
         return torch.nn.functional.binary_cross_entropy_with_logits(
             logits, torch.from_numpy(np.stack(spoken))
         )
 
-    def _emit(self, batch: Sequence[Conversation]) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits: Tensor = self.network(heads.normalise([each.waveform for each in batch])).logits
-        return logits[:, :, 0].float()
-
     def report(self) -> str:
         """Return the F1 of frames of speakers who are not trained on."""
         said, spoken = [], []
         for each in self._development:
-            logits = self._emit([each])[0]
+            logits = heads.emit_frames(self.network, [each])[0, :, 0]
             said.append(logits > 0)
             spoken.append(torch.from_numpy(frames_spoken(each, len(logits))) > 0)
         both, either = torch.cat(said), torch.cat(spoken)

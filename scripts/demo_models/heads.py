@@ -12,6 +12,7 @@ from transformers import Wav2Vec2FeatureExtractor
 from transformers.utils.logging import disable_progress_bar
 
 from demo_models.augmentation import add_echo, add_noise, tilt_spectrum
+from demo_models.conversations import Conversation
 from demo_models.espeak import SAMPLE_RATE_HZ, Int16Waveform, Waveform, to_float
 from demo_models.speech_corpus import Utterance
 from repository import ROOT
@@ -46,6 +47,13 @@ def normalise(waveforms: Sequence[Waveform]) -> Tensor:
     stacked = torch.from_numpy(np.stack(waveforms))
     spread = stacked.var(dim=1, keepdim=True, correction=0) + 1e-7
     return (stacked - stacked.mean(dim=1, keepdim=True)) / spread.sqrt()
+
+
+def emit_frames(network: Any, batch: Sequence[Conversation]) -> Tensor:
+    """Return the logits of the frames of conversations of one length: (batch, frames, labels)."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits: Tensor = network(normalise([each.waveform for each in batch])).logits
+    return logits.float()
 
 
 def trim(utterance: Utterance, floor: float = 0.01) -> Int16Waveform:

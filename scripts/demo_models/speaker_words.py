@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy.optimize import linear_sum_assignment
 
 from demo_models.conversations import Conversation, Turn
@@ -32,8 +31,3 @@ def _speaker_of(word: Word, conversation: Conversation) -> int:
 def _overlap_s(turn: Turn, word: Word) -> float:
     start_s, end_s = turn.start / SAMPLE_RATE_HZ, turn.stop / SAMPLE_RATE_HZ
     return min(end_s, word.end_s) - max(start_s, word.start_s)
-
-
-def waveform_of(conversation: Conversation) -> torch.Tensor:
-    """Return the samples of a conversation as recognisers take them."""
-    return torch.from_numpy(conversation.waveform)

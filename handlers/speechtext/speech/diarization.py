@@ -69,6 +69,11 @@ class Stretch(NamedTuple):
         return self.end_s - self.start_s
 
 
+def _is_sure(duration_s: float) -> bool:
+    """Tell whether a stretch of that length may found a speaker."""
+    return SHORTEST_STRETCH_S <= duration_s <= LONGEST_SURE_S
+
+
 def cut_stretches(words: Sequence[Word]) -> list[Stretch]:
     """Return words in stretches that are mostly of one speaker, and long enough to know a voice.
 
@@ -229,7 +234,7 @@ class LiveSpeakers:
         """Return who speaks in a stretch: the most alike so far, or somebody new."""
         likeness = [float(voice @ each) / float(each.norm()) for each in self._sums]
         best = max(range(len(likeness)), key=likeness.__getitem__, default=0)
-        sure = SHORTEST_STRETCH_S <= stretch.duration_s <= LONGEST_SURE_S
+        sure = _is_sure(stretch.duration_s)
         known = bool(likeness) and likeness[best] >= self._diarizer.threshold
         if not self._sums or (sure and not known and len(self._sums) < MOST_SPEAKERS):
             self._sums.append(voice.clone())
@@ -251,11 +256,7 @@ def group_voices(
     until there are so many as are given. Short stretches found no group, nor do very long ones,
     unless there are too few others.
     """
-    sure = [
-        place
-        for place, each in enumerate(durations_s)
-        if SHORTEST_STRETCH_S <= each <= LONGEST_SURE_S
-    ]
+    sure = [place for place, each in enumerate(durations_s) if _is_sure(each)]
     if len(sure) < (num_speakers or 1):
         sure = list(range(len(voices)))
     centres = find_centres(voices[sure], _cluster(voices[sure], threshold, num_speakers))
