@@ -122,7 +122,7 @@ def assert_alike(found: Any, expected: Any) -> None:
         for one, other in zip(found, expected, strict=True):
             assert_alike(one, other)
     elif isinstance(expected, float):
-        assert found == pytest.approx(float(expected), abs=1e-5)
+        assert found == pytest.approx(float(expected), abs=5e-5)
     else:
         assert found == expected
 

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 from torch.nn.utils.rnn import pad_sequence
 
+from speechtext.cpu.networks import speed_up_network
 from speechtext.measurements import note_padding
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Chunk, FrameGrid, cut_waveform
-from speechtext.speech.cpu_convolutions import speed_up_convolutions
+from speechtext.speech.cpu_front_end import speed_up_front_end
 
 # That of `Wav2Vec2FeatureExtractor`.
 NORMALIZATION_EPSILON = 1e-7
@@ -68,6 +70,9 @@ class Encoder(ABC):
     def __init__(self, network: Any, extractor: Any) -> None:
         self.network = network
         self._extractor = extractor
+        fix_weights(network)
+        if network.device.type == "cpu":
+            speed_up_network(network)
 
     @property
     def device(self) -> torch.device:
@@ -99,6 +104,13 @@ class Encoder(ABC):
         return hidden
 
 
+def fix_weights(network: torch.nn.Module) -> None:
+    """Compute once the weights that layers compute of others each time they are run."""
+    for layer in network.modules():
+        if is_parametrized(layer, "weight"):
+            remove_parametrizations(layer, "weight")
+
+
 class _RowByRow(torch.nn.Module):
     """The front end of a padded batch: each waveform goes through the convolutions by itself."""
 
@@ -125,7 +137,7 @@ class WaveformEncoder(Encoder):
         squeezed = getattr(network.config, "squeeze_factor", 1)
         self._least_samples = self.grid.field + (squeezed - 1) * self.grid.stride
         if network.device.type == "cpu":
-            speed_up_convolutions(network.feature_extractor.conv_layers)
+            speed_up_front_end(network)
         self._front_end = network.feature_extractor = _RowByRow(network.feature_extractor)
         # Its convolutions see what is behind the end of a shorter waveform.
         self.pads = type(self).pads and getattr(network, "adapter", None) is None

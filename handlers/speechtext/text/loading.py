@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from speechtext.checkpoints import load_checkpoint, load_script
+from speechtext.cpu.networks import speed_up_network
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.labels import load_labels
 from speechtext.settings import STRICT
@@ -223,9 +224,11 @@ def count_positions(network: Any, config: Any) -> int:
     return int(positions)
 
 
-def compile_model(model: Any, settings: CompileSettings) -> Any:
-    """Return the model, compiled where the YAML asks for it."""
+def speed_up(model: Any, settings: CompileSettings, device: torch.device) -> Any:
+    """Return the model, compiled where the YAML asks for it, else as this device is fastest."""
     if not settings.enable:
+        if device.type == "cpu":
+            speed_up_network(model)
         return model
     return torch.compile(
         model, backend=settings.backend, mode=settings.mode, dynamic=settings.dynamic

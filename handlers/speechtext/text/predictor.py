@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +16,9 @@ from speechtext.text.explanation.explanation import Explanation
 from speechtext.text.loading import (
     MODEL_FILE,
     CompileSettings,
-    compile_model,
     load_network,
     load_text_model,
+    speed_up,
 )
 from speechtext.text.payloads import Example
 from speechtext.text.sampling import TokenEvent
@@ -55,13 +54,18 @@ class TextPredictor:
         """
         settings, folder = settings or TextSettings(), Path(folder)
         loaded = load_text_model(folder, file, settings, device)
-        network = compile_model(loaded.network, compile_settings or CompileSettings())
+        compiling = compile_settings or CompileSettings()
+        network = speed_up(loaded.network, compiling, device)
         task = find_task(settings.mode)(replace(loaded, network=network), settings)
         task.costs = try_task(task)
         if not settings.captum_explanation:
             return cls(task, None)
-        exact = partial(load_network, folder, loaded.tokenizer, settings, device, "float32")
-        explained = choose_network(task, loaded.network, settings, exact)
+
+        def load_exact() -> Any:
+            exact = load_network(folder, loaded.tokenizer, settings, device, "float32")
+            return speed_up(exact, CompileSettings(), device)
+
+        explained = choose_network(task, loaded.network, settings, load_exact)
         explainer = Explainer(task, explained, settings)
         explainer.step_s = try_explainer(task, explainer)
         return cls(task, explainer)

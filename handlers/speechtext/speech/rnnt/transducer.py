@@ -11,6 +11,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from speechtext.allowance import check_time
+from speechtext.cpu.packed import PACKED_ROWS, can_pack
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.finite import check_finite
 from speechtext.measurements import note_padding, stage
@@ -51,6 +52,9 @@ class Transducer:
         dtype = choose_dtype(dtype_name, device)
         model.encoder.to(dtype)
         model.decoder.set_dtype(dtype)
+        # Archives that were built before cannot.
+        if device.type == "cpu" and can_pack(dtype) and hasattr(model.encoder, "pack"):
+            model.encoder.pack(PACKED_ROWS)
 
     def start(
         self,

@@ -13,11 +13,72 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, pad, scaled_dot_product_attention
+from torch.nn.functional import embedding, gelu, linear, pad, scaled_dot_product_attention
 
 # So many segments share one window of keys: fewer copies of keys, larger matrix products. Measured
 # on an Intel Xeon with AMX, full size, 10 s: 1.2 ms a layer instead of 3.7 in float32.
 SEGMENTS_PER_WINDOW = 4
+
+
+class PackedProduct(torch.nn.Module):
+    """A linear layer, and the GELU behind it, whose weight a CPU multiplies faster once packed.
+
+    It is `speechtext.cpu.packed.PackedLinear` for TorchScript. A file has the weight as it is.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    packed: Tensor
+
+    def __init__(self, layer: torch.nn.Linear, with_gelu: bool = False) -> None:
+        super().__init__()
+        self.with_gelu = with_gelu
+        self.after = "gelu" if with_gelu else "none"
+        self.register_buffer("weight", layer.weight.detach().clone())
+        self.register_buffer("bias", layer.bias.detach().clone())
+        self.packed = torch.zeros(0)
+        self.is_packed = False
+
+    @torch.jit.export
+    def pack(self, rows: int) -> None:
+        """Lay the weight out for products of about so many rows, on this CPU, in its dtype."""
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+        self.weight = self.weight[:0].clone()
+        self.is_packed = True
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return shape (..., out) for rows of shape (..., in)."""
+        if self.is_packed:
+            packed: Tensor = torch.ops.mkldnn._linear_pointwise(
+                rows, self.packed, self.bias, self.after, [], "none"
+            )
+            return packed
+        product = linear(rows, self.weight, self.bias)
+        return gelu(product) if self.with_gelu else product
+
+
+class FeedForward(torch.nn.Module):
+    """The feed-forward block of a layer."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        norm, first, activation, _dropout, second, _dropout = block
+        self.norm = norm
+        with_gelu = isinstance(activation, torch.nn.GELU)
+        self.first = PackedProduct(first, with_gelu)
+        self.activation = torch.nn.Identity() if with_gelu else activation
+        self.second = PackedProduct(second)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return shape (batch, frames, width) for such a shape."""
+        made: Tensor = self.second(self.activation(self.first(self.norm(hidden))))
+        return made
+
+    @torch.jit.export
+    def pack(self, rows: int) -> None:
+        """Pack both weights."""
+        self.first.pack(rows)
+        self.second.pack(rows)
 
 
 class EncoderLayer(torch.nn.Module):
@@ -27,10 +88,10 @@ class EncoderLayer(torch.nn.Module):
         super().__init__()
         self.heads = int(layer.attention.num_heads)
         self.norm_input = layer.layer_norm_input
-        self.query = layer.attention.emb_to_query
-        self.key_value = layer.attention.emb_to_key_value
-        self.out = layer.attention.out_proj
-        self.feed_forward = layer.pos_ff
+        self.query = PackedProduct(layer.attention.emb_to_query)
+        self.key_value = PackedProduct(layer.attention.emb_to_key_value)
+        self.out = PackedProduct(layer.attention.out_proj)
+        self.feed_forward = FeedForward(layer.pos_ff)
         self.norm_output = layer.layer_norm_output
 
     def forward(
@@ -53,6 +114,14 @@ class EncoderLayer(torch.nn.Module):
         )
         residual = self.out(attended.transpose(1, 2).reshape(hidden.shape)) + hidden
         return self.norm_output(self.feed_forward(residual) + residual), history
+
+    @torch.jit.export
+    def pack(self, rows: int) -> None:
+        """Pack all weights."""
+        self.query.pack(rows)
+        self.key_value.pack(rows)
+        self.out.pack(rows)
+        self.feed_forward.pack(rows)
 
     def _split(self, states: Tensor) -> Tensor:
         batch, frames, width = states.shape
@@ -78,7 +147,7 @@ class SegmentEncoder(torch.nn.Module):
         self.width = int(emformer.emformer_layers[0].attention.input_dim)
         self.segments_per_window = SEGMENTS_PER_WINDOW
         self.input = encoder.input_linear
-        self.layers = torch.nn.ModuleList(map(EncoderLayer, emformer.emformer_layers))
+        self.layers: Any = torch.nn.ModuleList(map(EncoderLayer, emformer.emformer_layers))
         self.output = encoder.output_linear
         self.norm = encoder.layer_norm
 
@@ -88,6 +157,12 @@ class SegmentEncoder(torch.nn.Module):
         shape = (len(self.layers), batch, self.left, 2 * self.width)
         weight = self.input.weight
         return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+
+    @torch.jit.export
+    def pack(self, rows: int) -> None:
+        """Lay the layers' weights out for a CPU that multiplies about so many rows, for good."""
+        for layer in self.layers:
+            layer.pack(rows)
 
     def forward(
         self, features: Tensor, frames: Tensor, left: Tensor, before: Tensor

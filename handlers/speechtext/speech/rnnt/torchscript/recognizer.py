@@ -20,7 +20,8 @@ class EmformerRecognizer(torch.nn.Module):
       `SegmentEncoder.forward`; `encoder.stride`, `.segment` and `.right` are its frame counts;
     - `decoder.start()`, `decoder.greedy(...)`, `decoder.beam(...)` and `decoder.align(...)`: tokens
       and probabilities, see `Decoder`; `decoder.blank` is the blank's number;
-    - `decoder.set_dtype(dtype)` and `encoder.to(dtype)`: bfloat16 or float32.
+    - `decoder.set_dtype(dtype)` and `encoder.to(dtype)`: bfloat16 or float32;
+    - `encoder.pack(rows)`: lays weights out for a CPU, once they have their dtype.
     """
 
     def __init__(self, model: torchaudio.models.RNNT, front_end: LogMelFeatures) -> None:
