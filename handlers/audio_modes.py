@@ -88,7 +88,7 @@ class Transcription(AudioMode):
         require_files(folder, ["vocab.json|tokenizer.json"])
         self.recognizer = Wav2Vec2Recognizer.load(folder, settings, device)
         self.network = self.recognizer.model
-        self._diarizer = load_diarizer(folder, settings, device)
+        self._diarizer = load_diarizer(folder, settings, settings.dtype, device)
         most_s = settings.max_audio_seconds
         self.max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
         self.description = describe_recognizer(

@@ -52,7 +52,7 @@ class LiveHandler:
         folder, self.device = prepare_worker(context, settings.threads)
         file = context.manifest["model"]["serializedFile"]
         self.recognizer = LiveRecognizer.load(folder, settings, self.device, file)
-        self._diarizer = load_diarizer(folder, settings, self.device)
+        self._diarizer = load_diarizer(folder, settings, settings.dtype, self.device)
         self._description = describe_live(settings, idle_s)
         keep_loaded()
         self.initialized = True

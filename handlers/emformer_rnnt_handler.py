@@ -48,7 +48,7 @@ class ModelHandler:
         folder, self.device = prepare_worker(context, self._settings.threads)
         file = context.manifest["model"]["serializedFile"]
         self.recognizer = load_recognizer(folder, self._settings, self.device, file)
-        self._diarizer = load_diarizer(folder, self._settings, self.device)
+        self._diarizer = load_diarizer(folder, self._settings, self._settings.dtype, self.device)
         self.model = self.recognizer.model
         most_s = self._settings.max_audio_seconds
         self._max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)

@@ -10,6 +10,7 @@ import torch
 
 from request_fields import parse_field
 from speechtext.allowance import Work
+from speechtext.devices import DtypeName
 from speechtext.errors import ImpossibleRequestError, RequestError
 from speechtext.parameters import impossible, read_parameters
 from speechtext.speech.alignments import Recognition
@@ -31,10 +32,13 @@ class SpeakersAsked(NamedTuple):
     known: Mapping[str, torch.Tensor]
 
 
-def load_diarizer(folder: Path, settings: SpeakerSettings, device: torch.device) -> Diarizer | None:
+def load_diarizer(
+    folder: Path, settings: SpeakerSettings, dtype: DtypeName, device: torch.device
+) -> Diarizer | None:
     """Return what tells speakers apart in an archive, None where its YAML names no such model.
 
-    Raises `ValueError` or `OSError` where the archive has none all the same.
+    It computes in the recogniser's `dtype`. Raises `ValueError` or `OSError` where the archive has
+    none all the same.
     """
     if settings.speaker_model is None:
         return None
@@ -44,7 +48,7 @@ def load_diarizer(folder: Path, settings: SpeakerSettings, device: torch.device)
             f"handler.speaker_model: expected {VOICES_FOLDER}/config.json in the archive; build "
             "it anew."
         )
-    return Diarizer.load(voices, settings.speaker_threshold, device)
+    return Diarizer.load(voices, settings.speaker_threshold, device, dtype)
 
 
 def read_speakers(

@@ -14,7 +14,7 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from archives.building import build_archive
-from archives.configs import read_configs
+from archives.configs import more_configs, read_configs
 from archives.own_configs import demo_configs
 from gateway.settings import Settings, parse_settings
 from repository import ROOT
@@ -128,6 +128,17 @@ def search_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialSer
     for name, settings in searches.items():
         built = build_with_settings(configs[name], ROOT / configs[name].source, store, **settings)
         archives.append(built.rename(store / name))
+    with run_server(archives=archives, store=store) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialServer]:
+    """Return a running server with the archives that are served where they are named."""
+    store = tmp_path_factory.mktemp("sounds")
+    archives = [
+        build_archive(each, store, archive_format="default") for each in more_configs().values()
+    ]
     with run_server(archives=archives, store=store) as running:
         yield running
 

@@ -52,7 +52,12 @@ def read_config(path: Path) -> ArchiveConfig:
 
 def known_configs(folder: Path = CONFIG_FOLDER) -> dict[str, ArchiveConfig]:
     """Return those, and the archives beside them that are served when they are named."""
-    return read_configs(folder) | read_configs(folder / MORE)
+    return read_configs(folder) | more_configs(folder)
+
+
+def more_configs(folder: Path = CONFIG_FOLDER) -> dict[str, ArchiveConfig]:
+    """Return the archives that are served when they are named."""
+    return read_configs(folder / MORE)
 
 
 def choose_configs(names: Sequence[str], folder: Path = CONFIG_FOLDER) -> list[ArchiveConfig]:

@@ -10,6 +10,7 @@ from benchmarks.emformer import benchmark_emformer
 from benchmarks.gateway import benchmark_gateway
 from benchmarks.growth import benchmark_growth
 from benchmarks.live import benchmark_live
+from benchmarks.peers import benchmark_peers
 from benchmarks.speakers import benchmark_speakers
 from benchmarks.text import benchmark_text
 from benchmarks.wav2vec2 import benchmark_wav2vec2
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "speakers": benchmark_speakers,
     "emformer": benchmark_emformer,
     "text": benchmark_text,
+    "peers": benchmark_peers,
     "gateway": benchmark_gateway,
     "cluster": benchmark_cluster,
     "growth": benchmark_growth,

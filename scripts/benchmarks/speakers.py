@@ -30,8 +30,8 @@ def benchmark_speakers(threads: int, long: bool) -> None:
     duration_s = LONG_S if long else SHORT_S
     chance = torch.Generator().manual_seed(0)
     waveform = 0.1 * torch.randn(duration_s * SAMPLE_RATE_HZ, generator=chance)
-    with tempfile.TemporaryDirectory() as name:
-        rows = list(_rows(Path(name), waveform, duration_s))
+    with tempfile.TemporaryDirectory() as workspace:
+        rows = list(_rows(Path(workspace), waveform, duration_s))
     print(f"\nWho said what, {duration_s} s of speech without a pause, {threads} thread(s):\n")
     print_table(("", "s", "times the transcript alone"), rows)
 
@@ -44,11 +44,8 @@ def _rows(folder: Path, waveform: torch.Tensor, duration_s: int) -> Iterator[tup
     started_s = time.perf_counter()
     recognizer.transcribe([waveform])
     plain_s = time.perf_counter() - started_s
-    yield (
-        f"transcript, Wav2Vec2-base, {str(dtype).removeprefix('torch.')}",
-        f"{plain_s:.1f}",
-        "1.00",
-    )
+    name = str(dtype).removeprefix("torch.")
+    yield f"transcript, Wav2Vec2-base, {name}", f"{plain_s:.1f}", "1.00"
     transcript = _talk(duration_s)
     write_voices(folder / "voices")
     models = {
@@ -56,12 +53,12 @@ def _rows(folder: Path, waveform: torch.Tensor, duration_s: int) -> Iterator[tup
         "Wav2Vec2-base": folder / "voices",
     }
     for size, voices in models.items():
-        diarizer = Diarizer.load(voices, THRESHOLD)
+        diarizer = Diarizer.load(voices, THRESHOLD, dtype="auto")
         started_s = time.perf_counter()
         diarizer.name_words(transcript, waveform)
         added_s = time.perf_counter() - started_s
         share = f"{(plain_s + added_s) / plain_s:.2f}"
-        yield f"with speakers, voices of {size}, float32", f"{plain_s + added_s:.1f}", share
+        yield f"with speakers, voices of {size}, {name}", f"{plain_s + added_s:.1f}", share
     yield _group_an_hour()
 
 

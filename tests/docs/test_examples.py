@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
+from archives.configs import more_configs
 from archives.own_configs import demo_configs
 from repository import CONFIG_FOLDER, ROOT
 from serving.archives_server import serve_archives, stop_serving
@@ -36,6 +37,8 @@ EXCHANGES = [
 ]
 # The pages whose examples are of archives that search.
 SEARCHING = ("docs/hotwords.md",)
+# Archives that are served where they are named.
+SOUND = re.compile(f"/({'|'.join(more_configs())})\\b")
 PAGES_WITH_PYTHON = [page for page in PAGES if blocks(page, "pycon")]
 
 
@@ -44,7 +47,7 @@ def test_requests_are_answered_as_shown(
     page: str, command: str, shown: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     link_workspace(tmp_path)
-    server = request.getfixturevalue("search_server" if page in SEARCHING else "server")
+    server = request.getfixturevalue(choose_server(page, command))
     gateway_url = request.getfixturevalue("gateway_url") if GATEWAY_AT in command else ""
     result = subprocess.run(  # noqa: S602 - the pages' commands are for a shell
         at_test(command, server, gateway_url).replace("curl ", "curl -s ", 1),
@@ -55,6 +58,13 @@ def test_requests_are_answered_as_shown(
         check=True,
     )
     assert prints(shown, result.stdout), result.stdout
+
+
+def choose_server(page: str, command: str) -> str:
+    """Return the fixture of the server that a request of a page is for."""
+    if SOUND.search(command):
+        return "sound_server"
+    return "search_server" if page in SEARCHING else "server"
 
 
 def at_test(command: str, server: TrialServer, gateway_url: str) -> str:
@@ -144,6 +154,6 @@ def test_task_of_the_manual_answers_as_the_pipeline_does(
 
 def test_readme_and_manual_show_every_archive() -> None:
     shown = " ".join(each.values[1] for each in EXCHANGES)  # type: ignore[misc]
-    for name in demo_configs():
+    for name in (*demo_configs(), *more_configs()):
         assert f"/predictions/{name}" in shown, name
     assert "/explanations/" in shown

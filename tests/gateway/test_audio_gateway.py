@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -10,11 +11,14 @@ from huggingface_hub import InferenceClient
 from openai.types import CreateEmbeddingResponse
 
 from support.audio_models import AUTO_CLASSES, NAMES, build_audio_archive, write_checkpoint
+from support.browser import Browser, Visit
 from support.common import EXAMPLES
+from support.page_actions import find_violations, form_of
 from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer, run_server
 
-RECORDING = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
+PATH = EXAMPLES / "turn_on_the_kitchen_lights.wav"
+RECORDING = PATH.read_bytes()
 SERVED = ("audio_classification", "speaker_embedding", "frame_classification")
 
 
@@ -104,6 +108,71 @@ def test_segments_as_rttm(audio_gateway: RunningGateway) -> None:
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("text/x-rttm")
     assert all(line.startswith("SPEAKER recording 1 ") for line in reply.text.splitlines())
+
+
+def test_page_labels_a_recording_and_explains(visit: Visit, audio_gateway: RunningGateway) -> None:
+    page = visit(audio_gateway.url)
+    form = choose_files(page, "audio_classification", file=PATH)
+    page.find(f"{form} .labels li")
+    said = ask(f"{audio_gateway.url}/predictions/audio_classification", content=RECORDING)
+    assert page.texts(f"{form} .labels li") == [
+        f"{each['label']}{each['score'] * 100:.1f} %" for each in said
+    ]
+    page.click(f"{form} [data-explain]")
+    picture = page.find(f"{form} .picture img")
+    page.wait(lambda: page.run("return arguments[0].naturalWidth", picture) > 0)
+
+
+def test_page_shows_who_is_active_when(visit: Visit, audio_gateway: RunningGateway) -> None:
+    page = visit(audio_gateway.url)
+    form = choose_files(page, "frame_classification", file=PATH)
+    page.find(f"{form} .timeline li")
+    said = ask(f"{audio_gateway.url}/predictions/frame_classification", content=RECORDING)
+    labels = sorted({each["label"] for each in said})
+    times = [
+        ", ".join(
+            f"{each['start']:.2f} s to {each['end']:.2f} s"
+            for each in said
+            if each["label"] == label
+        )
+        for label in labels
+    ]
+    shown = [f"{label}{when}" for label, when in zip(labels, times, strict=True)]
+    assert page.texts(f"{form} .timeline li") == shown
+    end = max(each["end"] for each in said)
+    bars = page.run(
+        "return Array.from(document.querySelectorAll(arguments[0]), (bar) => {"
+        "const track = bar.parentElement.getBoundingClientRect();"
+        "const own = bar.getBoundingClientRect();"
+        "return [(own.left - track.left) / track.width, own.width / track.width]})",
+        f"{form} .track span",
+    )
+    ordered = sorted(said, key=lambda each: each["label"])
+    for (start, width), each in zip(bars, ordered, strict=True):
+        assert start == pytest.approx(each["start"] / end, abs=0.01)
+        assert width == pytest.approx((each["end"] - each["start"]) / end, abs=0.01)
+
+
+def test_page_compares_voices(visit: Visit, audio_gateway: RunningGateway) -> None:
+    page = visit(audio_gateway.url)
+    form = choose_files(page, "speaker_embedding", file=PATH, other=PATH)
+    assert page.wait_for_text(f"{form} .answer strong") == "One voice"
+    assert "cosine 1.00" in page.text(f"{form} .answer")
+    assert find_violations(page) == []
+
+
+def test_page_has_no_sounds_where_no_model_hears_them(page: Browser) -> None:
+    assert not page.find("#sound").is_displayed()
+    assert not page.find("nav [href='#sound']").is_displayed()
+
+
+def choose_files(page: Browser, kind: str, **files: Path) -> str:
+    """Choose the files of a form and send it; return what selects it."""
+    form = form_of(kind)
+    for name, path in files.items():
+        page.find(f'{form} [name="{name}"]').send_keys(str(path))
+    page.click(f"{form} .primary")
+    return form
 
 
 def test_modes_are_those_that_were_tried() -> None:

@@ -1,13 +1,17 @@
 """What people do on the page."""
 
 import json
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from selenium.webdriver.common.keys import Keys
 
 from support.browser import RECORDING, Browser
 from support.common import EXAMPLES
 
+# The rules of axe-core are the tests of WCAG that a program can run.
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 SAID = json.loads((EXAMPLES / "transcripts.json").read_text())[RECORDING.name]
 
 
@@ -64,3 +68,12 @@ def give_token(page: Browser, token: str) -> None:
     page.write("#token", token)
     page.press(Keys.ENTER)
     page.wait(lambda: not page.find("#token-form").is_displayed())
+
+
+def find_violations(page: Browser) -> list[Any]:
+    """Return the rules of WCAG that axe-core finds broken, with the elements in question."""
+    page.run(AXE)
+    found = page.driver.execute_async_script(
+        "axe.run({resultTypes: ['violations']}).then((found) => arguments[0](found.violations))"
+    )
+    return [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found]

@@ -1,14 +1,15 @@
-// The page: which models there are, and what stands in its three sections.
+// The page: which models there are, and what stands in its sections.
 
 import { ApiError, askJson, onTokenNeeded, setToken } from "./api.js";
 import { setUpCaptions } from "./captions.js";
 import { setUpRecording } from "./recording.js";
+import { setUpSounds } from "./sounds.js";
 import { setUpTexts } from "./texts.js";
 
 const LOOK_AGAIN_MS = 5000;
 const state = document.querySelector("#server-state");
 const tokenForm = document.querySelector("#token-form");
-const sections = [setUpCaptions(), setUpRecording(), setUpTexts()];
+const sections = [setUpCaptions(), setUpRecording(), setUpSounds(), setUpTexts()];
 let shown = "";
 let timer;
 

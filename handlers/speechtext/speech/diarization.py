@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import linear_sum_assignment
 
-from speechtext.devices import CPU
+from speechtext.devices import CPU, DtypeName
 from speechtext.errors import RequestError
 from speechtext.settings import STRICT
 from speechtext.speech.chunks import SAMPLE_RATE_HZ
@@ -141,13 +141,21 @@ class Diarizer:
         self.cost = voices.cost
 
     @classmethod
-    def load(cls, folder: str | Path, threshold: float, device: torch.device = CPU) -> Self:
+    def load(
+        cls,
+        folder: str | Path,
+        threshold: float,
+        device: torch.device = CPU,
+        dtype: DtypeName = "float32",
+    ) -> Self:
         """Return the diariser of a folder with an x-vector checkpoint and its feature extractor.
 
         From a cosine of `threshold` on, two voices are of one speaker. Raises `ValueError` or
         `OSError` with one sentence for what does not fit together.
         """
-        settings = SpeakerEmbeddingSettings(mode="speaker_embedding", threshold=threshold)
+        settings = SpeakerEmbeddingSettings(
+            mode="speaker_embedding", dtype=dtype, threshold=threshold
+        )
         return cls(SpeakerEmbedding.load(folder, settings, device), threshold)
 
     def listen(self, waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor | RequestError]:
