@@ -1,11 +1,17 @@
 """Loading what people hand over: checkpoints of transformers and TorchScript files."""
 
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from speechtext.batching import is_out_of_memory
+
+# Only pre-training uses it, so fine-tuned checkpoints such as wav2vec2-base-960h lack it.
+NEVER_NEEDED = "masked_spec_embed"
 
 
 def load_script(path: Path, device: torch.device) -> Any:
@@ -24,10 +30,32 @@ def load_checkpoint(model_class: Any, folder: Path, **options: Any) -> Any:
     Raises `ValueError` where the configuration is not that of the weights.
     """
     try:
-        return model_class.from_pretrained(folder, local_files_only=True, **options)
+        with without_reports():
+            return model_class.from_pretrained(folder, local_files_only=True, **options)
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise
         raise ValueError(
             "config.json: expected the sizes of the weights beside it, got other ones."
         ) from error
+
+
+@contextmanager
+def without_reports() -> Iterator[None]:
+    """Keep transformers from printing tables of weights: `check_complete` says what matters."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def check_complete(report: Mapping[str, Any], mode: str) -> None:
+    """Refuse a checkpoint that lacks weights: transformers would make up random ones."""
+    missing = sorted(each for each in report["missing_keys"] if not each.endswith(NEVER_NEEDED))
+    if missing:
+        raise ValueError(
+            f"Expected a checkpoint fine-tuned for {mode}, got one without {', '.join(missing)}."
+        )

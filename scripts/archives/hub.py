@@ -9,6 +9,7 @@ from huggingface_hub import HfApi, snapshot_download
 from transformers.utils import logging as transformers_logging
 
 from archives.errors import SourceError
+from speechtext.checkpoints import without_reports
 
 # Loading takes a moment; downloads keep their progress bar.
 transformers_logging.disable_progress_bar()
@@ -57,7 +58,8 @@ def _cached_folder(source: str) -> Path:
 def load_pretrained(loader: Any, folder: Path, **options: Any) -> Any:
     """Return what a class of transformers loads from a folder; raises `SourceError`."""
     try:
-        return loader.from_pretrained(folder, local_files_only=True, **options)
+        with without_reports():
+            return loader.from_pretrained(folder, local_files_only=True, **options)
     except (OSError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SourceError(f"{folder} is not a folder of such a model: {reason}") from error

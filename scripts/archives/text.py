@@ -10,9 +10,9 @@ from transformers import AutoTokenizer
 from archives.hub import load_pretrained, local_folder
 from archives.layout import SCRIPTED_FILE, WEIGHTS_FILE
 from archives.text_tracing import trace_text_model
+from speechtext.checkpoints import check_complete
 from speechtext.labels import LABELS_FILE, load_labels
 from speechtext.text.loading import (
-    check_complete,
     check_tokenizer_files,
     check_vocabulary,
     count_positions,

@@ -23,11 +23,11 @@ from archives.layout import TORCHAUDIO, WEIGHTS_FILE
 from archives.wav2vec2_bundles import bundle_names, convert_bundle
 from audio_modes import SpeakerEmbeddingMode, Transcription, find_mode
 from speaker_requests import VOICES_FOLDER
+from speechtext.checkpoints import check_complete
 from speechtext.labels import LABELS_FILE
 from speechtext.speech.audio_checkpoints import check_family
 from speechtext.speech.ctc.beam import LANGUAGE_MODEL_FILE, spell
 from speechtext.speech.ctc.loading import check_vocabulary, choose_language, count_labels
-from speechtext.text.loading import check_complete
 
 # KenLM's formats.
 LANGUAGE_MODELS = (".arpa", ".bin", ".binary", ".gz")
@@ -127,11 +127,5 @@ def _load_complete(path: Path, auto_class: Any, mode: str) -> Any:
     """Return the model of a folder; raises `SourceError` or `ValueError` for another family."""
     check_family(path, auto_class)
     model, report = load_pretrained(auto_class, path, dtype="auto", output_loading_info=True)
-    missing = {
-        each
-        for each in report["missing_keys"]
-        # Only pre-training uses it, so fine-tuned checkpoints such as base-960h lack it.
-        if not each.endswith("masked_spec_embed")
-    }
-    check_complete({"missing_keys": missing}, mode)
+    check_complete(report, mode)
     return model

@@ -20,7 +20,14 @@ import torch
 import torchaudio
 from safetensors.torch import load_file
 from sentencepiece import SentencePieceTrainer
-from transformers import BertConfig, BertModel, Wav2Vec2ForCTC, Wav2Vec2Model, Wav2Vec2Processor
+from transformers import (
+    AutoModelForCTC,
+    BertConfig,
+    BertModel,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Model,
+    Wav2Vec2Processor,
+)
 
 import archives.fingerprint
 from archives.building import BuildRecord, build_archive
@@ -40,8 +47,10 @@ from build_archives import main
 from records import read_record, write_record
 from repository import EXAMPLES, HANDLER_FOLDER, ROOT
 from serving.local import build_with_settings, load_archive
+from speechtext.speech.audio_checkpoints import load_encoder
 from speechtext.speech.chunks import Windows
-from speechtext.speech.frame_models import compute_frames
+from speechtext.speech.ctc.loading import find_head
+from speechtext.speech.frame_models import FrameModel, compute_frames
 
 NAMES = [
     "bert_question_answering",
@@ -381,8 +390,9 @@ def test_speech_bundle_hears_like_torchaudio(
     # In float64, so that what a processor rounds does not hide a difference, nor makes one.
     expected = bundle.get_model().double()(waveform[None].double())[0][0].float()
     request = handler.mode.read(0, {"body": SPEECH.read_bytes()}, None)
-    handler.model.double()
-    model, samples = handler.recognizer.frame_model, request.waveform.double()
+    network = AutoModelForCTC.from_pretrained(archive).double().eval()
+    model = FrameModel(load_encoder(archive, network), find_head(network))
+    samples = request.waveform.double()
     (emission,) = compute_frames(model, [samples], Windows(20.0, 2.0))
     torch.testing.assert_close(emission, expected, atol=1e-4, rtol=0)
     vocabulary = handler.processor.tokenizer.convert_ids_to_tokens(range(len(bundle.get_labels())))

@@ -6,18 +6,20 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AutoModel,
     AutoModelForAudioXVector,
     AutoModelForCTC,
     Wav2Vec2Config,
     Wav2Vec2ForCTC,
 )
 
-from speechtext.speech.audio_checkpoints import check_family
+from speechtext.devices import CPU
+from speechtext.speech.audio_checkpoints import AudioSettings, check_family, load_network
 from speechtext.speech.chunks import FrameGrid, Windows, plan_chunks
 from speechtext.speech.ctc.loading import find_head
 from speechtext.speech.encoders import ENCODERS, Encoder, open_encoder
 from speechtext.speech.frame_models import FrameModel, compute_frames
-from support.audio_models import extractor_of, random_model
+from support.audio_models import extractor_of, random_model, write_model
 from support.speech import as_frame_model
 
 LABELS = 32
@@ -195,3 +197,10 @@ def test_other_families_are_refused_in_a_sentence(tmp_path: Path) -> None:
 
 def test_each_family_is_tested() -> None:
     assert {family for family, _ in VARIANTS} == set(ENCODERS)
+
+
+def test_checkpoint_without_its_head_is_no_answer(tmp_path: Path) -> None:
+    """Somebody may put an archive together by hand; transformers would make up the head."""
+    write_model(tmp_path, AutoModel, "wav2vec2")
+    with pytest.raises(ValueError, match=r"fine-tuned for ctc, got one without lm_head\.bias"):
+        load_network(AutoModelForCTC, tmp_path, AudioSettings(), CPU)

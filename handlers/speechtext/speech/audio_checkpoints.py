@@ -9,7 +9,7 @@ from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 from transformers import AutoFeatureExtractor, AutoModelForCTC
 
-from speechtext.checkpoints import load_checkpoint
+from speechtext.checkpoints import check_complete, load_checkpoint
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.settings import STRICT
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Windows
@@ -49,7 +49,8 @@ def load_network(
     check_family(folder, auto_class)
     dtype = choose_dtype(settings.dtype, device)
     options = {"attn_implementation": settings.attn_implementation, "dtype": dtype}
-    network = load_checkpoint(auto_class, folder, **options)
+    network, report = load_checkpoint(auto_class, folder, output_loading_info=True, **options)
+    check_complete(report, settings.mode)
     return network.to(device, dtype).eval()
 
 

@@ -3,7 +3,6 @@
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoConfig, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from speechtext.checkpoints import load_checkpoint, load_script
+from speechtext.checkpoints import check_complete, load_checkpoint, load_script
 from speechtext.cpu.networks import speed_up_network
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.labels import load_labels
@@ -192,15 +191,6 @@ def quantize(model: Any) -> Any:
         # PyTorch recommends torchao, whose int8 needs a compiler on the machine.
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
-
-
-def check_complete(report: Mapping[str, Any], mode: str) -> None:
-    """Refuse a checkpoint that lacks weights: transformers would make up random ones."""
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"Expected a checkpoint fine-tuned for {mode}, got one without {', '.join(missing)}."
-        )
 
 
 def _check_label_count(settings: TextSettings, labels: int) -> None:
