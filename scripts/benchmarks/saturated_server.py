@@ -33,7 +33,7 @@ def time_saturated_server(threads: int) -> None:
         texts = texts_of(tokenizer, 16, BATCH)
         own = {"captum_explanation": False, "num_labels": None, "dtype": "auto", "threads": threads}
         config = read_configs()["bert_seq_classification"]
-        archive = build_with_settings(config, folder, folder.parent, {"maxBatchDelay": 5}, **own)
+        archive = build_with_settings(config, folder, folder.parent, **own)
         report = partial(print, file=sys.stderr, flush=True)
         with run_server(report, [archive], archive.parent) as server:
             answered, handler_s = _saturate(server.properties, texts)
