@@ -31,9 +31,9 @@ def time_saturated_server(threads: int) -> None:
     """
     with full_size_bert() as (folder, tokenizer):
         texts = texts_of(tokenizer, 16, BATCH)
-        own = {"captum_explanation": False, "num_labels": None, "dtype": "auto", "threads": threads}
+        own: dict[str, Any] = {"captum_explanation": False, "num_labels": None, "dtype": "auto"}
         config = read_configs()["bert_seq_classification"]
-        archive = build_with_settings(config, folder, folder.parent, **own)
+        archive = build_with_settings(config, folder, folder.parent, threads=threads, **own)
         report = partial(print, file=sys.stderr, flush=True)
         with run_server(report, [archive], archive.parent) as server:
             answered, handler_s = _saturate(server.properties, texts)

@@ -22,6 +22,7 @@ from serving.gateway import check_gateway, find_gateway
 from serving.java import FIRST_JAVA, find_java_home, java_release
 from serving.process import ServerRecord, find_server
 from serving.status import read_workers
+from speechtext.cpu.packed import can_pack
 from speechtext.devices import choose_device, choose_dtype, count_cores
 
 PACKAGES = (
@@ -35,6 +36,8 @@ PACKAGES = (
     "uvicorn",
 )
 TOOLS = ("curl",)
+# Of a CPU, those that matter for products, as PyTorch names them.
+INSTRUCTIONS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512_f", "avx2")
 LEAST_FREE_BYTES = 2 * 2**30
 GIGABYTE = 2**30
 WORKER_DOWN = "a worker is down: the log says why; restart the server if it stays so"
@@ -105,6 +108,8 @@ def examine_hardware() -> Iterator[Finding]:
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cores} cores"
     yield Finding("device", f"{device.type}, {named}")
     yield Finding("dtype: auto", str(choose_dtype("auto", device)).removeprefix("torch."))
+    if device.type == "cpu":
+        yield Finding("products", describe_products())
     threads = sum(
         int(config.handler_settings.get("threads") or cores) for config in read_configs().values()
     )
@@ -113,6 +118,14 @@ def examine_hardware() -> Iterator[Finding]:
     free = f"{memory.available / GIGABYTE:.1f} of {memory.total / GIGABYTE:.1f} GB free"
     scarce = memory.available < LEAST_FREE_BYTES
     yield Finding("memory", free, "seven workers need 5 GB" if scarce else "")
+
+
+def describe_products() -> str:
+    """Return what multiplies matrices on this CPU, and with which of the instructions it has."""
+    engine = "oneDNN, packed weights" if can_pack(torch.float32) else "PyTorch's own choice"
+    capabilities = torch.cpu.get_capabilities()
+    found = [name for name in INSTRUCTIONS if capabilities.get(name)]
+    return f"{engine}; {', '.join(found) or 'no vector instructions that are known'}"
 
 
 def examine_java() -> Iterator[Finding]:

@@ -17,7 +17,17 @@ def test_doctor_prints_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
     status = doctor.main([])
     printed = capsys.readouterr().out
     assert f"torch {' ' * 23}{importlib.metadata.version('torch')}" in printed
-    for subject in ("device", "dtype: auto", "threads", "java", "disk of", "port 8080", "wav2vec2"):
+    assert "oneDNN, packed weights; " in printed
+    for subject in (
+        "device",
+        "dtype: auto",
+        "products",
+        "threads",
+        "java",
+        "disk of",
+        "port 8080",
+        "wav2vec2",
+    ):
         assert f" {subject}" in printed
     assert (status == 0) == ("Nothing looks wrong." in printed)
 

@@ -9,7 +9,7 @@ from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 from transformers import AutoFeatureExtractor, AutoModelForCTC
 
-from speechtext.checkpoints import check_complete, load_checkpoint
+from speechtext.checkpoints import check_complete, leave_file, load_checkpoint
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.settings import STRICT
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Windows
@@ -51,6 +51,8 @@ def load_network(
     options = {"attn_implementation": settings.attn_implementation, "dtype": dtype}
     network, report = load_checkpoint(auto_class, folder, output_loading_info=True, **options)
     check_complete(report, settings.mode)
+    if device.type == "cpu":
+        leave_file(network)
     return network.to(device, dtype).eval()
 
 

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoConfig, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from speechtext.checkpoints import check_complete, load_checkpoint, load_script
+from speechtext.checkpoints import check_complete, leave_file, load_checkpoint, load_script
 from speechtext.cpu.networks import speed_up_network
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.labels import load_labels
@@ -154,6 +154,7 @@ def load_network(
         model.config.pad_token_id = tokenizer.pad_token_id
     model = model if settings.model_parallel else model.to(device)
     if device.type == "cpu":
+        leave_file(model)
         use_linear_layers(model)
     return model.eval()
 
