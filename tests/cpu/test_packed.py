@@ -10,7 +10,7 @@ from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 from transformers import AutoModelForCTC
 
 from benchmarks.random_text_models import KINDS, write_random_model
-from speechtext.cpu.attention import attend_by_heads
+from speechtext.cpu.attention import NAME, attend_by_heads
 from speechtext.cpu.networks import speed_up_network
 from speechtext.cpu.packed import PackedLinear, can_pack, pack_linear_layers
 from speechtext.speech.cpu_front_end import CpuFrontEnd
@@ -102,6 +102,24 @@ def test_attention_by_heads_is_that_of_pytorch(rows: int, threads: int) -> None:
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     finally:
         torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "gpt2", "qwen2"])
+def test_networks_attend_as_before(family: str, tmp_path: Path) -> None:
+    """In float32, where nothing is rounded away: alone, under a mask, and causally."""
+    mode = "text_generation" if family in GENERATING else "token_classification"
+    folder = write_random_model(tmp_path, family, mode)
+    plain, ours = (find_task(mode).auto_model.from_pretrained(folder).eval() for _ in range(2))
+    ours.set_attn_implementation(NAME)
+    for tokens in (1, 2, 5, 30, 126):
+        ids = torch.randint(5, plain.config.vocab_size, (3, tokens))
+        for used in (tokens, tokens // 2 + 1):
+            mask = torch.ones_like(ids)
+            mask[-1, used:] = 0
+            inputs = {"input_ids": ids, "attention_mask": mask}
+            expected, found = (each(**inputs).logits[mask.bool()] for each in (plain, ours))
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,12 @@ def attend(
     """Return what queries see, shape (rows, queries, heads, head width), as transformers asks.
 
     `query`, `key` and `value` have the shape (rows, heads, tokens, head width). Attention under a
-    mask, of fewer keys than queries' heads, or with gradients is PyTorch's own.
+    mask, of fewer heads of keys than of queries, or with gradients is PyTorch's own.
     """
-    plain = attention_mask is None and not options.get("is_causal", module.is_causal)
-    if not plain or torch.is_grad_enabled() or query.shape[1] != key.shape[1]:
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    plain = attention_mask is None and not causal and query.shape[1] == key.shape[1]
+    if not plain or torch.is_grad_enabled():
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     scaling = options.get("scaling") or query.shape[-1] ** -0.5
     seen = attend_by_heads(query * scaling, key, value)
