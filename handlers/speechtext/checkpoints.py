@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,37 @@ from speechtext.batching import is_out_of_memory
 
 # Only pre-training uses it, so fine-tuned checkpoints such as wav2vec2-base-960h lack it.
 NEVER_NEEDED = "masked_spec_embed"
+# What an Emformer's file names of oneDNN, as PyTorch declares it.
+PRODUCTS = (
+    "_reorder_linear_weight(Tensor self, SymInt? batch_size=None) -> Tensor",
+    "_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, "
+    "str? algorithm) -> Tensor Y",
+)
 
 
 def load_script(path: Path, device: torch.device) -> Any:
     """Return a TorchScript file on its device; raises `ValueError` for a damaged one."""
+    name_products()
     try:
         return torch.jit.load(str(path), device).eval()
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
         raise ValueError(f"{path.name}: expected TorchScript, got a damaged file.") from error
+
+
+@cache
+def name_products() -> torch.library.Library | None:
+    """Name oneDNN's products where PyTorch is built without it, as on Macs.
+
+    TorchScript asks for every name in a module, also of what is never called there.
+    """
+    if torch.backends.mkldnn.is_available():
+        return None
+    library = torch.library.Library("mkldnn", "DEF")
+    for schema in PRODUCTS:
+        library.define(schema)
+    return library
 
 
 def load_checkpoint(model_class: Any, folder: Path, **options: Any) -> Any:

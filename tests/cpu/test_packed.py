@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
-from transformers import AutoModelForCTC
+from transformers import AutoModelForCTC, T5Config, T5EncoderModel
 
 from benchmarks.random_text_models import KINDS, write_random_model
 from speechtext.cpu.attention import NAME, attend_by_heads
 from speechtext.cpu.networks import speed_up_network
 from speechtext.cpu.packed import PackedLinear, can_pack, pack_linear_layers
 from speechtext.speech.cpu_front_end import CpuFrontEnd
+from speechtext.speech.rnnt.torchscript.encoder import PackedProduct
 from speechtext.text.loading import use_linear_layers
 from speechtext.text.tasks import find_task
 from support.audio_models import random_model
@@ -178,3 +179,75 @@ def test_every_family_says_the_same_at_every_length(family: str, tmp_path: Path)
         inputs = {"input_ids": ids, "attention_mask": mask}
         expected, found = (each(**inputs).logits[mask.bool()] for each in (network, ours))
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+SPEECH: list[tuple[str, dict[str, Any]]] = [
+    ("wav2vec2", {}),
+    ("wavlm", {}),
+    ("wav2vec2-bert", {}),
+    ("wav2vec2-conformer", {"position_embeddings_type": "relative"}),
+    ("wav2vec2-conformer", {"position_embeddings_type": "rotary"}),
+]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("family", "sizes"), SPEECH, ids=str)
+def test_positions_of_speech_count_as_before(family: str, sizes: dict[str, Any]) -> None:
+    """In float32: positions that are added to scores are not forgotten."""
+    plain = random_model(AutoModelForCTC, family, **sizes)
+    for weight in plain.parameters():
+        weight.mul_(3)
+    ours = copy.deepcopy(plain)
+    ours.set_attn_implementation(NAME)
+    for frames in (30, 61):
+        shape = (1, frames, 160) if family == "wav2vec2-bert" else (1, frames * 320)
+        inputs = random_of(*shape)
+        torch.testing.assert_close(ours(inputs).logits, plain(inputs).logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_biases_of_t5_count_as_before() -> None:
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    torch.manual_seed(0)
+    plain = T5EncoderModel(T5Config(vocab_size=99, **sizes)).eval()
+    ours = copy.deepcopy(plain)
+    speed_up_network(ours)
+    ours.set_attn_implementation(NAME)
+    for tokens in (1, 7, 40):
+        ids = torch.randint(5, 99, (2, tokens))
+        expected, found = (each(input_ids=ids).last_hidden_state for each in (plain, ours))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("family", "sizes"), SPEECH, ids=str)
+def test_bfloat16_is_as_near_to_float32_as_before(family: str, sizes: dict[str, Any]) -> None:
+    exact = random_model(AutoModelForCTC, family, **sizes)
+    plain, ours = (copy.deepcopy(exact).bfloat16() for _ in range(2))
+    speed_up_network(ours)
+    errors = {"plain": 0.0, "ours": 0.0}
+    for frames in (30, 61, 200):
+        shape = (1, frames, 160) if family == "wav2vec2-bert" else (1, frames * 320)
+        inputs = random_of(*shape)
+        right = exact(inputs).logits
+        for name, network in (("plain", plain), ("ours", ours)):
+            found = network(inputs.bfloat16()).logits.float()
+            errors[name] += float((found - right).square().mean())
+    assert errors["ours"] < 1.5 * errors["plain"]
+
+
+def test_front_end_runs_where_gradients_are_on_and_none_is_asked_for() -> None:
+    network = random_model(AutoModelForCTC, "wav2vec2", feat_extract_norm="layer")
+    front_end = network.base_model.feature_extractor
+    waveform = random_of(1, 4_000)
+    found = CpuFrontEnd(front_end.conv_layers)(waveform)
+    torch.testing.assert_close(found, front_end(waveform), atol=2e-5, rtol=1e-4)
+
+
+def test_transducer_may_be_packed_twice() -> None:
+    layer = PackedProduct(torch.nn.Linear(20, 30))
+    rows = random_of(7, 20)
+    expected = layer(rows)
+    for _ in range(2):
+        layer.pack(512)
+        torch.testing.assert_close(layer(rows), expected, atol=1e-5, rtol=1e-5)

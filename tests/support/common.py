@@ -122,6 +122,7 @@ def assert_alike(found: Any, expected: Any) -> None:
         for one, other in zip(found, expected, strict=True):
             assert_alike(one, other)
     elif isinstance(expected, float):
+        # A full-size network in float32 leaves up to 2e-5 between two orders of adding up.
         assert found == pytest.approx(float(expected), abs=5e-5)
     else:
         assert found == expected

@@ -14,7 +14,8 @@ export function setUpForms(root, tasks, onShown) {
 
 /**
  * A form of one kind of models. Its task has `request`, what is asked; `options`, how that is sent
- * (as JSON where it does not say); `show` or `stream` for the answer; and `explain`, if anything.
+ * (as JSON where it does not say); `show` or `stream` for the answer; and for an explanation, if
+ * anything, `explained`, what is asked, and `explain`, which shows it.
  */
 class TaskForm {
   #form;

@@ -48,7 +48,7 @@ function formBody(asked, signal) {
 
 async function picture(response, alt) {
   const image = element("img", { alt, src: URL.createObjectURL(await response.blob()) });
-  image.addEventListener("load", () => URL.revokeObjectURL(image.src));
+  for (const name of ["load", "error"]) image.addEventListener(name, () => URL.revokeObjectURL(image.src), { once: true });
   return element("figure", { className: "picture" }, image);
 }
 
@@ -63,7 +63,9 @@ function timeline(segments) {
     const times = own.map((each) => `${seconds(each.start)} to ${seconds(each.end)}`).join(", ");
     return element("li", {}, element("span", { textContent: label }), track, element("span", { className: "time", textContent: times }));
   });
-  return element("ol", { className: "timeline", attributes: { "aria-label": "Who or what is active when" } }, ...rows);
+  const list = element("ol", { className: "timeline", attributes: { "aria-label": "Who or what is active when" } }, ...rows);
+  const span = element("p", { className: "hint", textContent: `The rows go from 0.00 s to ${seconds(end)}, the end of the last.` });
+  return element("div", { className: "result" }, list, span);
 }
 
 function bar({ start, end, score }, whole) {

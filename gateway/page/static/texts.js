@@ -13,19 +13,19 @@ const TASKS = {
   sequence_classification: {
     request: (fields) => ({ inputs: fields.text.value, parameters: { top_k: null } }),
     explained: (fields) => byWord({ text: fields.text.value }),
-    explain,
+    explain: showWords,
     show: (answer) => [labelBars(answer)],
   },
   token_classification: {
     request: (fields) => ({ inputs: fields.text.value, parameters: { aggregation_strategy: "simple" } }),
     explained: (fields) => byWord({ text: fields.text.value }),
-    explain,
+    explain: showWords,
     show: (answer, asked) => [marked(asked.inputs, answer.map((each) => ({ ...each, label: each.entity_group })))],
   },
   question_answering: {
     request: (fields) => ({ inputs: { question: fields.question.value, context: fields.context.value } }),
     explained: (fields) => byWord({ question: fields.question.value, context: fields.context.value }),
-    explain,
+    explain: showWords,
     show: (answer, asked) => [
       element("p", { className: "answer" }, element("strong", { textContent: answer.answer || "No answer" }), ` ${percent(answer.score)}`),
       marked(asked.inputs.context, answer.answer ? [{ ...answer, label: "answer" }] : []),
@@ -41,7 +41,7 @@ const TASKS = {
       { text: fields.text.value },
       { max_new_tokens: Math.min(fields.max_new_tokens.valueAsNumber, MAX_EXPLAINED_TOKENS) },
     ),
-    explain,
+    explain: showWords,
     stream: streamText,
   },
 };
@@ -57,7 +57,7 @@ function byWord(content, parameters = {}) {
   return { ...content, parameters: { ...parameters, granularity: "word" } };
 }
 
-async function explain(response) {
+async function showWords(response) {
   return showExplanation(await response.json());
 }
 

@@ -1,1 +1,1 @@
-"""What makes networks faster on an x86 CPU, with the same answers."""
+"""What makes networks faster on an x86 CPU; answers differ by rounding alone."""

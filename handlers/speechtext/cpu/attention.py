@@ -5,6 +5,7 @@ over 520 frames of 12 heads takes 8 ms instead of 14, over 1,000 frames 28 inste
 EPYC of the fourth generation, one thread.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from transformers.masking_utils import sdpa_mask
 
 # What transformers' configurations call this attention.
 NAME = "cpu_heads"
-# Scores that are made at once: 2 MB in bfloat16.
+# Scores that are made at once, where a head has no more: 2 MB in bfloat16.
 MOST_SCORES = 2**20
+# What transformers adds to scores, makes of them, or takes keys from.
+SPECIAL = ("position_bias", "softcap", "cache")
 
 
 def attend(
@@ -29,16 +32,25 @@ def attend(
     """Return what queries see, shape (rows, queries, heads, head width), as transformers asks.
 
     `query`, `key` and `value` have the shape (rows, heads, tokens, head width). Attention under a
-    mask, of fewer heads of keys than of queries, or with gradients is PyTorch's own.
+    mask or with positions, of fewer heads of keys than of queries, or with gradients is PyTorch's
+    own.
     """
-    causal = options.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal
-    plain = attention_mask is None and not causal and query.shape[1] == key.shape[1]
-    if not plain or torch.is_grad_enabled():
+    plain = attention_mask is None and query.shape[:2] == key.shape[:2] == value.shape[:2]
+    if not plain or torch.is_grad_enabled() or _is_special(module, query, value, options):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     scaling = options.get("scaling") or query.shape[-1] ** -0.5
     seen = attend_by_heads(query * scaling, key, value)
     return seen.transpose(1, 2).contiguous(), None
+
+
+def _is_special(
+    module: torch.nn.Module, query: torch.Tensor, value: torch.Tensor, options: Mapping[str, Any]
+) -> bool:
+    """Tell whether scores are more than products, or only those of what came before count."""
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    asked = any(options.get(name) is not None for name in SPECIAL)
+    return causal or asked or query.shape[-1] != value.shape[-1]
 
 
 def attend_by_heads(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

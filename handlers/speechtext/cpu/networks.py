@@ -9,7 +9,7 @@ from speechtext.cpu.packed import pack_linear_layers
 def speed_up_network(network: torch.nn.Module) -> None:
     """Let a network that is ready for inference on a CPU compute the same in less time.
 
-    A TorchScript one stays as it is.
+    Answers differ by rounding alone. A TorchScript one stays as it is.
     """
     if not isinstance(network, torch.jit.ScriptModule):
         pack_linear_layers(network)

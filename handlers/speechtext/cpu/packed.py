@@ -19,9 +19,11 @@ from transformers.activations import GELUActivation, NewGELUActivation
 PACKED_ROWS = 512
 # Heads with fewer labels gain nothing.
 LEAST_WIDTH = 16
+# Layers whose weights their parents read, to multiply them or to ask for their dtype.
+READ_BY_PARENTS, READ_NAMES = ("WavLMAttention",), ("wo",)
 # How oneDNN calls the two forms of the GELU, by the activation of a feed-forward layer.
 GELUS: dict[type[Any], str] = {GELUActivation: "none", NewGELUActivation: "tanh"}
-# What transformers calls a linear layer and the activation that only it goes through.
+# What transformers calls a linear layer, and the activation that all it gives goes through.
 FEED_FORWARDS = {
     "intermediate_dense": "intermediate_act_fn",
     "dense": "intermediate_act_fn",
@@ -110,21 +112,25 @@ def _multiply(
 def pack_linear_layers(network: Any) -> None:
     """Replace the linear layers of a network that is ready for inference on a CPU.
 
-    Their weights are let go. A processor that cannot multiply packed weights keeps the layers.
+    Their weights are let go, but for those that embeddings share. A processor that cannot multiply
+    packed weights keeps the layers.
     """
-    for parent, name, layer in list(_linear_layers(network)):
+    for parent, name in list(_linear_layers(network)):
+        layer = getattr(parent, name)
         if min(layer.weight.shape) >= LEAST_WIDTH and can_pack(layer.weight.dtype):
             setattr(parent, name, PackedLinear(layer.weight, layer.bias))
     for parent in network.modules():
         _take_gelu(parent)
 
 
-def _linear_layers(network: Any) -> Iterator[tuple[Any, str, torch.nn.Linear]]:
+def _linear_layers(network: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the parent and the name of each layer, and keep none of them alive."""
     for parent in network.modules():
         for name, layer in parent.named_children():
+            read = type(parent).__name__ in READ_BY_PARENTS or name in READ_NAMES
             # Subclasses compute something else with the weight.
-            if type(layer) is torch.nn.Linear:
-                yield parent, name, layer
+            if type(layer) is torch.nn.Linear and not read:
+                yield parent, name
 
 
 def _take_gelu(parent: torch.nn.Module) -> None:

@@ -80,7 +80,7 @@ class _Layer(torch.nn.Module):
         bias = (self.norm.bias - scale * (weight @ mean)).to(windows.dtype)
         weight = (weight * scale[:, None]).to(windows.dtype)
         approximate = GELUS.get(type(self.activation))
-        if approximate is None or _needs_gradient(windows):
+        if approximate is None or torch.is_grad_enabled():
             activated: torch.Tensor = self.activation(linear(windows, weight, bias))
             return activated
         return _in_blocks(PackedLinear(weight, bias, approximate), windows, self.channels)
@@ -88,16 +88,13 @@ class _Layer(torch.nn.Module):
 
 def _in_blocks(step: Step, rows: torch.Tensor, width: int) -> torch.Tensor:
     """Return what a step makes of rows, shape (rows, width), so many of them at a time."""
-    if _needs_gradient(rows):
+    # Blocks that are put together by hand have no gradients.
+    if torch.is_grad_enabled():
         return step(rows)
     made = rows.new_empty(len(rows), width)
     for own, block in zip(made.split(BLOCK_FRAMES), rows.split(BLOCK_FRAMES), strict=True):
         own.copy_(step(block))
     return made
-
-
-def _needs_gradient(rows: torch.Tensor) -> bool:
-    return torch.is_grad_enabled() and rows.requires_grad
 
 
 def speed_up_front_end(network: Any) -> None:

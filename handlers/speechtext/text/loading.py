@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from speechtext.checkpoints import check_complete, leave_file, load_checkpoint, load_script
 from speechtext.cpu.networks import speed_up_network
+from speechtext.cpu.packed import can_pack
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.labels import load_labels
 from speechtext.settings import STRICT
@@ -154,9 +155,16 @@ def load_network(
         model.config.pad_token_id = tokenizer.pad_token_id
     model = model if settings.model_parallel else model.to(device)
     if device.type == "cpu":
-        leave_file(model)
+        if can_pack(model.dtype):
+            leave_file(model)
         use_linear_layers(model)
     return model.eval()
+
+
+def load_exact(folder: Path, tokenizer: Any, settings: TextSettings, device: torch.device) -> Any:
+    """Return the archive's model in float32, as this device is fastest."""
+    network = load_network(folder, tokenizer, settings, device, "float32")
+    return speed_up(network, CompileSettings(), device)
 
 
 def _choose_options(settings: TextSettings) -> dict[str, str]:

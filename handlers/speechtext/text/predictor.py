@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from speechtext.text.explanation.explanation import Explanation
 from speechtext.text.loading import (
     MODEL_FILE,
     CompileSettings,
-    load_network,
+    load_exact,
     load_text_model,
     speed_up,
 )
@@ -60,12 +61,8 @@ class TextPredictor:
         task.costs = try_task(task)
         if not settings.captum_explanation:
             return cls(task, None)
-
-        def load_exact() -> Any:
-            exact = load_network(folder, loaded.tokenizer, settings, device, "float32")
-            return speed_up(exact, CompileSettings(), device)
-
-        explained = choose_network(task, loaded.network, settings, load_exact)
+        exact = partial(load_exact, folder, loaded.tokenizer, settings, device)
+        explained = choose_network(task, loaded.network, settings, exact)
         explainer = Explainer(task, explained, settings)
         explainer.step_s = try_explainer(task, explainer)
         return cls(task, explainer)

@@ -42,9 +42,10 @@ class PackedProduct(torch.nn.Module):
     @torch.jit.export
     def pack(self, rows: int) -> None:
         """Lay the weight out for products of about so many rows, on this CPU, in its dtype."""
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
-        self.weight = self.weight[:0].clone()
-        self.is_packed = True
+        if not self.is_packed:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+            self.weight = self.weight[:0].clone()
+            self.is_packed = True
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return shape (..., out) for rows of shape (..., in)."""
@@ -64,7 +65,7 @@ class FeedForward(torch.nn.Module):
         super().__init__()
         norm, first, activation, _dropout, second, _dropout = block
         self.norm = norm
-        with_gelu = isinstance(activation, torch.nn.GELU)
+        with_gelu = isinstance(activation, torch.nn.GELU) and activation.approximate == "none"
         self.first = PackedProduct(first, with_gelu)
         self.activation = torch.nn.Identity() if with_gelu else activation
         self.second = PackedProduct(second)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 import torchaudio
 
+from speechtext.checkpoints import name_products
 from speechtext.speech.rnnt.features import LogMelFeatures
 from speechtext.speech.rnnt.torchscript.decoders import Decoder
 from speechtext.speech.rnnt.torchscript.encoder import SegmentEncoder
@@ -33,5 +34,6 @@ class EmformerRecognizer(torch.nn.Module):
 
 def save_recognizer(model: torchaudio.models.RNNT, front_end: LogMelFeatures, path: Path) -> None:
     """Write the TorchScript file of a model; raises `ValueError` where it has a memory bank."""
+    name_products()
     recognizer = EmformerRecognizer(model, front_end).eval().requires_grad_(False)
     torch.jit.script(recognizer).save(str(path))
