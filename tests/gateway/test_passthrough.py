@@ -115,7 +115,8 @@ def test_stream_arrives_in_its_parts(gateway_url: str) -> None:
     ) as response:
         parts = list(response.iter_raw())
     assert len(events(b"".join(parts).decode())) == 8
-    assert len(parts) >= 8
+    # A part that was waited for is not held back; those that come together are read together.
+    assert len(parts) > 1
 
 
 def test_body_of_unknown_length_is_passed_on_as_it_comes(gateway_url: str) -> None:

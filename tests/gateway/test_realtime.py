@@ -498,7 +498,9 @@ def test_engine_that_is_full_or_dies(
         receive_until(connection, ".delta")
         with connect(narrow_gateway.url) as one_more:
             receive(one_more)
-            append(one_more, pcm)
+            # The refusal may come before all is sent.
+            with suppress(ConnectionClosed):
+                append(one_more, pcm)
             assert receive(one_more)["error"]["code"] == "too_many_sessions"
             assert closed(one_more) == 1013
         narrow_server.workers()[LIVE_MODEL].kill()
