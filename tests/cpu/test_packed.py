@@ -207,9 +207,9 @@ def test_positions_of_speech_count_as_before(family: str, sizes: dict[str, Any])
 
 @torch.inference_mode()
 def test_biases_of_t5_count_as_before() -> None:
-    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    config = T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
     torch.manual_seed(0)
-    plain = T5EncoderModel(T5Config(vocab_size=99, **sizes)).eval()
+    plain = T5EncoderModel(config).eval()
     ours = copy.deepcopy(plain)
     speed_up_network(ours)
     ours.set_attn_implementation(NAME)
