@@ -62,15 +62,6 @@ def load_checkpoint(model_class: Any, folder: Path, **options: Any) -> Any:
         ) from error
 
 
-def leave_file(network: torch.nn.Module) -> None:
-    """Copy a network's weights out of the file that they are mapped from.
-
-    What is let go of one of them later gives its memory back; of a mapped file, nothing does.
-    """
-    for weight in (*network.parameters(), *network.buffers()):
-        weight.data = weight.data.clone()
-
-
 @contextmanager
 def without_reports() -> Iterator[None]:
     """Keep transformers from printing tables of weights: `check_complete` says what matters."""

@@ -24,6 +24,7 @@ class TaskForm {
   constructor(form, task) {
     this.#form = form;
     this.task = task;
+    form.append(document.querySelector("#form-places").content.cloneNode(true));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#answer();

@@ -9,8 +9,8 @@ from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 from transformers import AutoFeatureExtractor, AutoModelForCTC
 
-from speechtext.checkpoints import check_complete, leave_file, load_checkpoint
-from speechtext.cpu.packed import can_pack
+from speechtext.checkpoints import check_complete, load_checkpoint
+from speechtext.cpu.networks import leave_file
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.settings import STRICT
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Windows
@@ -52,9 +52,9 @@ def load_network(
     options = {"attn_implementation": settings.attn_implementation, "dtype": dtype}
     network, report = load_checkpoint(auto_class, folder, output_loading_info=True, **options)
     check_complete(report, settings.mode)
-    if device.type == "cpu" and can_pack(dtype):
-        leave_file(network)
-    return network.to(device, dtype).eval()
+    network = network.to(device, dtype).eval()
+    leave_file(network)
+    return network
 
 
 def check_family(folder: Path, auto_class: Any) -> None:

@@ -11,9 +11,8 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoConfig, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from speechtext.checkpoints import check_complete, leave_file, load_checkpoint, load_script
-from speechtext.cpu.networks import speed_up_network
-from speechtext.cpu.packed import can_pack
+from speechtext.checkpoints import check_complete, load_checkpoint, load_script
+from speechtext.cpu.networks import leave_file, speed_up_network
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.labels import load_labels
 from speechtext.settings import STRICT
@@ -155,8 +154,7 @@ def load_network(
         model.config.pad_token_id = tokenizer.pad_token_id
     model = model if settings.model_parallel else model.to(device)
     if device.type == "cpu":
-        if can_pack(model.dtype):
-            leave_file(model)
+        leave_file(model)
         use_linear_layers(model)
     return model.eval()
 
