@@ -124,6 +124,13 @@ def read_answers(message: bytes) -> Iterator[tuple[str, WorkerAnswer]]:
         yield name, WorkerAnswer(status, list(headers.items()), body, more, refusal)
 
 
+def read_failure(message: bytes) -> WorkerAnswer | None:
+    """Return what a worker's message says of a whole batch that failed, None where it did not."""
+    stream = BytesIO(message)
+    code, said = _number(stream), _text(stream)
+    return None if code == 200 else WorkerAnswer(code, (), b"", refusal=said)
+
+
 def _headers(stream: BinaryIO) -> Iterator[tuple[str, str]]:
     for _ in range(_number(stream)):
         yield _text(stream), _text(stream)

@@ -1,9 +1,10 @@
 """A model that is served: requests that come together are answered together, in batches."""
 
 import asyncio
+import itertools
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,7 +34,11 @@ class _Waiting:
 
 
 class ServedModel:
-    """A worker, and the requests that wait for it; of one event loop."""
+    """A worker, and the requests that wait for it; of one event loop.
+
+    The worker is called with a batch until all of it is answered; where its archive batches
+    continuously, others join the batch between two calls.
+    """
 
     def __init__(
         self,
@@ -46,6 +51,8 @@ class ServedModel:
         self._measure = measure
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._next: _Waiting | None = None
+        self._open: dict[int, _Waiting] = {}
+        self._numbers = itertools.count()
         # Handlers are called from one thread, as in a worker.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._batches: asyncio.Task[None] | None = None
@@ -93,38 +100,46 @@ class ServedModel:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            batch = [each for each in await self._gather() if not each.left]
-            if batch:
-                await loop.run_in_executor(self._thread, self._run, batch, loop)
+            await self._let_in()
+            self._open = {number: each for number, each in self._open.items() if not each.left}
+            if self._open:
+                await loop.run_in_executor(self._thread, self._advance, loop)
 
-    def _run(self, batch: Sequence[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
-        """Answer a batch, in the worker's thread."""
+    def _advance(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Call the worker once with what is open, in its thread."""
 
         def tell(number: int, answer: WorkerAnswer) -> None:
-            loop.call_soon_threadsafe(batch[number].answers.put_nowait, answer)
+            waiting = self._open[number] if answer.more else self._open.pop(number)
+            loop.call_soon_threadsafe(waiting.answers.put_nowait, answer)
 
         try:
-            self._worker.answer([each.request for each in batch], tell)
+            self._worker.advance(
+                {number: each.request for number, each in self._open.items()}, tell
+            )
         except Exception:
             logger.exception("A worker failed outside its handler.")
-            for number in range(len(batch)):
+            for number in list(self._open):
                 tell(number, FAILED)
 
-    async def _gather(self) -> list[_Waiting]:
-        """Return the requests of the next batch, at least one."""
-        first = self._next or await self._queue.get()
-        self._next = None
-        batch, work = [first], first.work
+    async def _let_in(self) -> None:
+        """Open requests up to the size of a batch; wait for the first, and no longer for others."""
+        delay_s = 0.0
+        if not self._open:
+            self._add(self._next or await self._queue.get())
+            delay_s = self.limits.delay_s
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.limits.delay_s):
-                while len(batch) < self.limits.size:
-                    found = await self._take()
+            async with asyncio.timeout(delay_s):
+                while len(self._open) < self.limits.size:
+                    found = self._next or await self._take()
+                    work = sum(each.work for each in self._open.values())
                     if work + found.work > self.limits.most_work:
                         self._next = found
                         break
-                    batch.append(found)
-                    work += found.work
-        return batch
+                    self._add(found)
+
+    def _add(self, waiting: _Waiting) -> None:
+        self._next = None
+        self._open[next(self._numbers)] = waiting
 
     async def _take(self) -> _Waiting:
         """Return a request that waits, without a turn of the event loop where there is one."""

@@ -10,7 +10,7 @@ from ts.model_loader import TsModelLoader
 from ts.service import Service
 
 from cluster.archives import Archive
-from cluster.requests import WorkerAnswer, WorkerRequest, as_message, read_answers
+from cluster.requests import WorkerAnswer, WorkerRequest, as_message, read_answers, read_failure
 
 # Tells of the answer to a request, by its number, or of a part of it.
 Tell = Callable[[int, WorkerAnswer], None]
@@ -40,12 +40,29 @@ class ArchiveWorker:
 
     def answer(self, requests: Sequence[WorkerRequest], tell: Tell) -> None:
         """Answer a batch; `tell` hears of each answer, and of its parts before it."""
+        open_ = dict(enumerate(requests))
+
+        def hear(number: int, answer: WorkerAnswer) -> None:
+            if not answer.more:
+                del open_[number]
+            tell(number, answer)
+
+        while open_:
+            self.advance(dict(open_), hear)
+
+    def advance(self, requests: Mapping[int, WorkerRequest], tell: Tell) -> None:
+        """Call the handler once with all requests that are open, each under its number.
+
+        One whose answer is not whole then is open still, as in TorchServe's continuous batching.
+        """
+        silent = set(requests)
 
         def hear(message: bytes) -> None:
             for name, answer in read_answers(message):
+                silent.discard(int(name))
                 tell(int(name), answer)
 
-        messages = [as_message(request, str(number)) for number, request in enumerate(requests)]
+        messages = [as_message(request, str(number)) for number, request in requests.items()]
         self._service.set_cl_socket(_Ear(hear))
         with self._around():
             self._begun_s = time.monotonic()
@@ -54,6 +71,10 @@ class ArchiveWorker:
             finally:
                 self._begun_s = None
             hear(answers)
+        # A worker that failed has failed all, also those that it would have told nothing yet.
+        if failure := read_failure(answers):
+            for number in silent:
+                tell(number, failure)
 
 
 class _Ear:
@@ -94,7 +115,7 @@ def load_service(archive: Archive, gpu_id: int | None = None, metrics: Any = Non
 
     Raises what the handler's `initialize` raises.
     """
-    return TsModelLoader().load(
+    service = TsModelLoader().load(
         archive.name,
         str(archive.folder),
         handler=archive.handler,
@@ -102,3 +123,6 @@ def load_service(archive: Archive, gpu_id: int | None = None, metrics: Any = Non
         batch_size=archive.batch_limits.size,
         metrics_cache=metrics,
     )
+    # How `ArchiveWorker` calls a handler, whatever TorchServe would do with the same archive.
+    service.context.model_yaml_config["continuousBatching"] = True
+    return service

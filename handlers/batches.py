@@ -73,10 +73,14 @@ class Answer(NamedTuple):
         return f"{named}; charset=utf-8" if named == PLAIN else named
 
 
+class Pending:
+    """Stands for an answer that is being made."""
+
+
 class Parts:
     """The parts of a request's answer that are sent before the rest of it, each once.
 
-    What cannot be sent, as nobody listens, is kept for the end.
+    What cannot be sent, as nobody listens, is kept until it is taken.
     """
 
     def __init__(self, context: Any, index: int, media_type: str) -> None:
@@ -97,15 +101,20 @@ class Parts:
             self._kept[number] = part
             return
         self._sent = number
-        _set_headers(self._context, self._index, self._media_type)
+        set_headers(self._context, self._index, self._media_type)
         ids = {self._index: self._context.request_ids[self._index]}
         send_intermediate_predict_response(
             {self._index: part}, ids, "Part", HTTPStatus.OK.value, self._context
         )
 
-    def rest(self) -> str:
-        """Return the parts that were kept, the end of the answer."""
-        return "".join(self._kept[number] for number in sorted(self._kept))
+    def keep(self) -> None:
+        """Keep the parts from now on, for whoever takes them."""
+        self._context = None
+
+    def take(self) -> str:
+        """Return the parts that were kept, and forget them."""
+        kept, self._kept = self._kept, {}
+        return "".join(kept[number] for number in sorted(kept))
 
 
 def answer_requests(
@@ -121,31 +130,45 @@ def answer_requests(
     `RequestError`; `run(requests)` answers all good ones together, one answer each. `description`
     is what a row gets that asks what the model is.
     """
+    rows, joined = open_envelopes(given)
+    owners = [owner for owner, _ in rows]
+    timed = allow(response_timeout_s(context))
+    with timed, pass_gate() as open_, measure_batch(max(owners, default=-1) + 1) as measurements:
+        read = describe_or(parse, context, description)
+        outcomes = answer_all(rows, read, run) if open_ else [stopping()] * len(rows)
+        give_memory_back()
+    if context is not None and context.request_ids:
+        report(measurements, _worst_statuses(owners, outcomes), context)
+    return [
+        write_outcome(outcome, owner, context, joined)
+        for owner, outcome in zip(owners, outcomes, strict=True)
+    ]
+
+
+def describe_or(
+    parse: Callable[[int, Row], Request], context: Any, description: Mapping[str, Any]
+) -> Callable[[int, Row], Request | Answer]:
+    """Return what reads a row: a description for one that asks what the model is."""
 
     def read(index: int, row: Row) -> Request | Answer:
         if wants_description(context, index):
             return Answer(description, JSON)
         return parse(index, row)
 
-    rows, joined = open_envelopes(given)
-    owners = [owner for owner, _ in rows]
-    timed = allow(response_timeout_s(context))
-    with timed, pass_gate() as open_, measure_batch(max(owners, default=-1) + 1) as measurements:
-        outcomes = _answer_all(rows, read, run) if open_ else [_stopping()] * len(rows)
-        _memory.give_back()
-    if context is not None and context.request_ids:
-        report(measurements, _worst_statuses(owners, outcomes), context)
-    return [
-        _write(outcome, owner, context, joined)
-        for owner, outcome in zip(owners, outcomes, strict=True)
-    ]
+    return read
 
 
-def _answer_all(
+def give_memory_back() -> None:
+    """Give back what batches have freed, now and then."""
+    _memory.give_back()
+
+
+def answer_all(
     rows: Sequence[tuple[int, Row]],
     read: Callable[[int, Row], Request | Answer],
     run: Callable[[Sequence[Request]], Sequence[Any]],
 ) -> list[Any]:
+    """Return the answer or the error of each row, in order, or what is pending."""
     with stage("parse"):
         outcomes: list[Any] = [_parse_row(read, owner, row) for owner, row in rows]
     good = [
@@ -154,13 +177,13 @@ def _answer_all(
         if not isinstance(outcome, RequestError | Answer)
     ]
     for index, answer in zip(good, run_isolated(run, [outcomes[i] for i in good]), strict=True):
-        outcomes[index] = _as_answer(answer)
+        outcomes[index] = as_answer(answer)
     return outcomes
 
 
-def _as_answer(given: Any) -> Answer | RequestError:
+def as_answer(given: Any) -> Answer | RequestError | Pending:
     """Return an answer that can be written, or the error of one that is no JSON."""
-    if isinstance(given, RequestError):
+    if isinstance(given, RequestError | Pending):
         return given
     answer = given if isinstance(given, Answer) else Answer(given)
     if not isinstance(answer.content, str | bytes):
@@ -189,7 +212,8 @@ def _worst_statuses(owners: Sequence[int], outcomes: Sequence[Any]) -> list[int]
     ]
 
 
-def _stopping() -> RequestError:
+def stopping() -> RequestError:
+    """Return why nothing is answered any more."""
     return UnavailableError(
         "ServerStopping",
         "Expected a server that goes on; this one is being stopped. Try again.",
@@ -216,7 +240,9 @@ def error_body(error: RequestError) -> dict[str, int | str]:
     return {"code": status_of(error).value, "type": error.kind, "message": error.message}
 
 
-def _write(outcome: Answer | RequestError, index: int, context: Any, joined: bool) -> Any:
+def write_outcome(
+    outcome: Answer | RequestError, index: int, context: Any, joined: bool = False
+) -> Any:
     """Return what TorchServe sends, and tell it how; `joined` answers become part of JSON."""
     served = context is not None and context.request_processor
     if served and context.request_ids and not came_by_prediction(context, index):
@@ -229,13 +255,14 @@ def _write(outcome: Answer | RequestError, index: int, context: Any, joined: boo
             context.set_response_status(status.value, status.phrase, index)
         outcome = Answer(error_body(outcome), JSON, _error_headers(outcome))
     if served:
-        _set_headers(context, index, JSON if joined else outcome.content_type, outcome.headers)
+        set_headers(context, index, JSON if joined else outcome.content_type, outcome.headers)
     return outcome.content
 
 
-def _set_headers(
+def set_headers(
     context: Any, index: int, content_type: str, others: Mapping[str, str] | None = None
 ) -> None:
+    """Tell TorchServe the headers of an answer."""
     context.set_response_content_type(index, content_type)
     for name, value in (SNIFFING, *(others or {}).items()):
         context.set_response_header(index, name, value)

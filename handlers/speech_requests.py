@@ -319,7 +319,7 @@ def write_recognition(request: SpeechRequest, recognition: Recognition) -> Answe
         return write_answer(request, recognition)
     transcript = recognition.transcript
     summary = {"text": transcript.text, "duration": round(transcript.duration_s, 3)}
-    return Answer(request.parts.rest() + write_line(summary), NDJSON)
+    return Answer(request.parts.take() + write_line(summary), NDJSON)
 
 
 def write_line(content: Any) -> str:

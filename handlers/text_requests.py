@@ -99,6 +99,19 @@ def read_request(
     )
 
 
+def answer_by_kind(
+    requests: Sequence[TextRequest],
+    predict: Callable[[Sequence[TextRequest]], list[Any]],
+    explain: Callable[[Sequence[TextRequest]], list[Any]],
+) -> list[Any]:
+    """Return the answers to requests, in order: predictions and explanations, each together."""
+    plain = [each for each in requests if not each.explain]
+    asked = [each for each in requests if each.explain]
+    predictions = iter(predict(plain) if plain else [])
+    explanations = iter(explain(asked) if asked else [])
+    return [next(explanations if each.explain else predictions) for each in requests]
+
+
 def send_token(requests: Sequence[TextRequest], number: int, event: TokenEvent) -> None:
     """Send a token of one of the requests; the last of all is kept for its answer's end."""
     parts = requests[number].parts
@@ -126,7 +139,7 @@ def write_answer(request: TextRequest, found: TextAnswer | RequestError) -> Answ
     if found.tokens_out:
         note_size(request.index, "tokens_out", found.tokens_out)
     if request.parts is not None:
-        return Answer(request.parts.rest(), EVENT_STREAM)
+        return Answer(request.parts.take(), EVENT_STREAM)
     dropped = found.dropped_tokens
     return Answer(found.content, headers={TRUNCATED_HEADER: str(dropped)} if dropped else {})
 

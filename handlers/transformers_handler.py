@@ -8,6 +8,7 @@ from typing import Any
 from ts.torch_handler.base_handler import BaseHandler
 
 from batches import answer_requests
+from continuous_batching import goes_on, make_continuous_batching
 from device_io import Row, prepare_worker
 from load_errors import check_files_and_explain
 from speechtext.errors import RequestError
@@ -21,6 +22,7 @@ from text_requests import (
     EncodedPair,
     Pair,
     TextRequest,
+    answer_by_kind,
     describe_predictor,
     read_request,
     send_token,
@@ -56,18 +58,19 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         loaded = self.predictor.task.model
         self.model, self.tokenizer, self.mapping = loaded.network, loaded.tokenizer, loaded.labels
         self._description = describe_predictor(self.predictor, settings)
+        self._continuous = make_continuous_batching(self.predictor, self._explain, config or {})
         keep_loaded()
         self.initialized = True
 
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
-        """Return one answer for each row of the batch, in order, predictions and explanations."""
-        return answer_requests(
-            data,
-            context,
-            lambda index, row: read_request(self.predictor, row, context, index),
-            self._answer,
-            self._description,
-        )
+        """Return the answer to each row, in order, or what is sent of it now."""
+
+        def parse(index: int, row: Row) -> TextRequest:
+            return read_request(self.predictor, row, context, index)
+
+        if self._continuous and goes_on(context):
+            return self._continuous.answer(data, context, parse, self._description)
+        return answer_requests(data, context, parse, self._answer, self._description)
 
     def preprocess(self, requests: Sequence[Row]) -> Pair:
         """Return `(input_ids, attention_mask)` of the rows, each of shape (windows, tokens).
@@ -110,20 +113,13 @@ class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
         return batch.batch if isinstance(batch, EncodedPair) else self.predictor.task.adopt(*batch)
 
     def _answer(self, requests: Sequence[TextRequest]) -> list[Any]:
-        plain = [each for each in requests if not each.explain]
-        asked = [each for each in requests if each.explain]
-        predictions, explanations = iter(self._predict(plain)), iter(self._explain(asked))
-        return [next(explanations if each.explain else predictions) for each in requests]
+        return answer_by_kind(requests, self._predict, self._explain)
 
     def _predict(self, requests: Sequence[TextRequest]) -> list[Any]:
-        if not requests:
-            return []
         examples = [request.example for request in requests]
         found = self.predictor.answer(examples, partial(send_token, requests))
         return self.postprocess(list(map(write_answer, requests, found)))
 
     def _explain(self, requests: Sequence[TextRequest]) -> list[Any]:
-        if not requests:
-            return []
         found = self.predictor.explain([request.example for request in requests])
         return list(map(write_explanation, requests, found))

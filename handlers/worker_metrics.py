@@ -29,15 +29,17 @@ BYTES_PER_MEGABYTE = 2**20
 HARMLESS_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-def report(measurements: BatchMeasurements, statuses: Sequence[int], context: Any) -> None:
+def report(measurements: BatchMeasurements, statuses: Sequence[int | None], context: Any) -> None:
     """Emit a batch's metrics, those that the server's metrics.yaml names, and a line per request.
 
-    `statuses` are the HTTP statuses of its answers.
+    `statuses` are the HTTP statuses of its answers, None for one that is being made.
     """
     if context.metrics is not None:
         _emit(measurements, statuses, context)
     shared = {stage: round(spent, 3) for stage, spent in measurements.stages_ms.items()}
     for index, (status, sizes) in enumerate(zip(statuses, measurements.requests, strict=True)):
+        if status is None:
+            continue
         line = {
             "request_id": context.get_request_id(index),
             **_given_id(context, index),
@@ -56,7 +58,7 @@ def _given_id(context: Any, index: int) -> dict[str, str]:
     return {"x_request_id": given} if given and HARMLESS_ID.fullmatch(given) else {}
 
 
-def _emit(measurements: BatchMeasurements, statuses: Sequence[int], context: Any) -> None:
+def _emit(measurements: BatchMeasurements, statuses: Sequence[int | None], context: Any) -> None:
     cache = context.metrics.cache
     known = {name: metric for metrics in cache.values() for name, metric in metrics.items()}
 
@@ -64,7 +66,7 @@ def _emit(measurements: BatchMeasurements, statuses: Sequence[int], context: Any
         if name in known:
             known[name].add_or_update(round(value, 6), [context.model_name, *dimensions])
 
-    for status, count in Counter(statuses).items():
+    for status, count in Counter(filter(None, statuses)).items():
         emit("Answers", count, str(status))
     for stage_name, spent_ms in measurements.stages_ms.items():
         emit(f"{stage_name.capitalize()}Milliseconds", spent_ms)

@@ -89,6 +89,9 @@ class TorchServeCatalogue(KeptCatalogue):
     async def _describe(self, name: str, version: str, state: Mapping[str, Any]) -> Description:
         """Return what a model is; its handler is asked once for each life of its workers."""
         key = (name, version)
+        if state.get("continuousBatching") and not state.get("stateful"):
+            # TorchServe 0.12 would put the question to such a model again and again, for ever.
+            return self._known(name, version)
         ready = [each for each in state["workers"] if each["status"] == "READY"]
         workers = [(each["id"], each["startTime"]) for each in ready]
         known = self._described.get(key)

@@ -87,16 +87,34 @@ def spend(cost_s: float) -> bool:
     return affordable
 
 
+def reserve(cost_s: float) -> None:
+    """Take the seconds of work that was admitted before, as it goes on beside the batch's own."""
+    allowance = _allowance.get()
+    if allowance is not None:
+        allowance.left_s -= cost_s
+
+
 def check_time() -> None:
     """Raise `DeadlineError` where the batch has taken too long."""
     allowance = _allowance.get()
     if allowance is not None and time.monotonic() > allowance.deadline_s:
-        raise DeadlineError(
-            "TookTooLong",
-            "Expected requests that this worker answers in time; those that came together took "
-            "longer. Send a smaller one, or try again.",
-            retry_after_s=math.ceil(allowance.most_s),
-        )
+        raise took_too_long(allowance.most_s)
+
+
+def find_deadline_s() -> float:
+    """Return when the batch must have ended, by `time.monotonic`; infinity without an allowance."""
+    allowance = _allowance.get()
+    return math.inf if allowance is None else allowance.deadline_s
+
+
+def took_too_long(most_s: float) -> DeadlineError:
+    """Return the error of requests that took longer than there was time for."""
+    return DeadlineError(
+        "TookTooLong",
+        "Expected requests that this worker answers in time; those that came together took "
+        "longer. Send a smaller one, or try again.",
+        retry_after_s=math.ceil(most_s),
+    )
 
 
 def run_admitted(

@@ -1,6 +1,6 @@
 """The archives that the YAML files of a folder describe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ def read_config(path: Path) -> ArchiveConfig:
     missing = {"source", "handler", "example"} - set(archive or ())
     if not isinstance(archive, dict) or missing:
         raise BuildError(f"{path}: expected archive: with {', '.join(sorted(missing))}.")
+    _check_workers(path, content)
     return ArchiveConfig(
         name=path.stem,
         path=path,
@@ -48,6 +49,19 @@ def read_config(path: Path) -> ArchiveConfig:
         example_headers=archive.get("example_headers") or {},
         handler_settings=content.get("handler") or {},
     )
+
+
+def _check_workers(path: Path, content: Mapping[str, Any]) -> None:
+    """Raise `BuildError` where TorchServe 0.12 would let requests wait for the next one to come.
+
+    Of several workers, the one that waits for a request keeps those that have some from going on.
+    """
+    workers = int(content.get("maxWorkers") or 1)
+    if content.get("continuousBatching") and not content.get("sequenceBatching") and workers > 1:
+        raise BuildError(
+            f"{path}: expected maxWorkers: 1 with continuousBatching: true, as requests hang in "
+            f"TorchServe otherwise; got {workers}."
+        )
 
 
 def known_configs(folder: Path = CONFIG_FOLDER) -> dict[str, ArchiveConfig]:

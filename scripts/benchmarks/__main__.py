@@ -9,6 +9,7 @@ from benchmarks.cluster import benchmark_cluster
 from benchmarks.emformer import benchmark_emformer
 from benchmarks.gateway import benchmark_gateway
 from benchmarks.growth import benchmark_growth
+from benchmarks.joining import benchmark_joining
 from benchmarks.live import benchmark_live
 from benchmarks.peers import benchmark_peers
 from benchmarks.speakers import benchmark_speakers
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "speakers": benchmark_speakers,
     "emformer": benchmark_emformer,
     "text": benchmark_text,
+    "joining": benchmark_joining,
     "peers": benchmark_peers,
     "gateway": benchmark_gateway,
     "cluster": benchmark_cluster,

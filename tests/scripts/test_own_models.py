@@ -159,6 +159,16 @@ def test_name_of_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert list(read_configs(tmp_path)) == ["mine"]
 
 
+def test_workers_that_would_hang_are_refused(tmp_path: Path) -> None:
+    yaml_ = "archive: {source: a, handler: b, example: c}\ncontinuousBatching: true\nmaxWorkers: "
+    (tmp_path / "mine.yaml").write_text(yaml_ + "2\n")
+    with pytest.raises(BuildError, match=r"expected maxWorkers: 1 with .*; got 2"):
+        read_configs(tmp_path)
+    for rest in ("1\n", "2\nsequenceBatching: true\n"):
+        (tmp_path / "mine.yaml").write_text(yaml_ + rest)
+        assert read_configs(tmp_path)["mine"].source == "a"
+
+
 def test_yaml_without_an_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("handler: {}\n")
     with pytest.raises(BuildError, match=r"mine.yaml: expected archive: with example, handler"):

@@ -12,9 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from benchmarks.random_text_models import write_random_model
 from demo_models.catalogue import TEXT_MODELS
-from repository import ROOT
 from serving.local import LocalModel
-from speechtext.text.sampling import Continuation, GenerationParameters, PerRowSampler
 from support.common import LoadModel, answers, lines, load_text_model, pipeline_rows
 
 ARCHIVE = "gpt2_text_generation"
@@ -278,17 +276,3 @@ def test_alternatives_that_cannot_be_drawn_are_not_told(
     ((answer,),) = answers(model, [row])
     assert [len(top) for top in answer["details"]["top_tokens"]] == [2] * 4
     assert model.answer([ask("kalo", top_n_tokens=6)])[0].status == 422
-
-
-def test_padding_is_not_a_rows_own_and_is_not_penalised() -> None:
-    """A row with padding in front weighs its next token as it does alone."""
-    parameters = GenerationParameters(repetition_penalty=3.0)
-    tokenizer: Any = AutoTokenizer.from_pretrained(ROOT / "demo_models" / ARCHIVE)
-    rows = [Continuation(ids, parameters, tokenizer, [], None) for ids in ([5, 6, 7], [8])]
-    pad = 0
-    input_ids = torch.tensor([[5, 6, 7], [pad, pad, 8]])
-    scores = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
-    together = PerRowSampler(rows, [0, 2])(input_ids, scores)
-    alone = PerRowSampler(rows[1:], [0])(torch.tensor([[8]]), scores[1:])
-    assert torch.equal(together[1:], alone)
-    assert together[1, pad] == scores[1, pad] != together[1, 8]

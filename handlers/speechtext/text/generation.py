@@ -6,45 +6,32 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    LogitsProcessorList,
-    StoppingCriteriaList,
-)
+from transformers import AutoModelForCausalLM
 
 from speechtext.allowance import Work
-from speechtext.batching import plan_groups
 from speechtext.errors import RequestError
-from speechtext.measurements import note_padding, stage
+from speechtext.measurements import stage
 from speechtext.parameters import impossible
 from speechtext.text.base import (
     Answer,
-    LoadedModel,
     TextTask,
     TokenListener,
     own_tokens,
     write_words,
 )
+from speechtext.text.decoding import Decoder
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Example, unknown_target
 from speechtext.text.sampling import (
     Continuation,
     GenerationParameters,
-    PerRowSampler,
-    PerRowStop,
     TokenEvent,
 )
-from speechtext.text.settings import TextSettings
 from speechtext.text.tokens import Tokens, Window
 from speechtext.text.windows import EncodedBatch
 
 # What asks for sampling where a request says neither that nor the contrary.
 SAMPLING = ("temperature", "top_k", "top_p")
-# Tokens of prompts and of their continuations that are in memory together, at most, and what a call
-# costs beside them, counted in tokens: it has a step for each new one.
-MOST_TOKENS, CALL_TOKENS = 32_768, 4096
 # Tokens that a model adds when it is tried.
 SAMPLE_TOKENS = 8
 
@@ -57,15 +44,6 @@ class TextGeneration(TextTask):
     # The new tokens follow the prompt, so its padding goes in front; it loses its beginning.
     padding_side = "left"
     as_matrix = True
-
-    def __init__(self, model: LoadedModel, settings: TextSettings) -> None:
-        super().__init__(model, settings)
-        # What a checkpoint has for defaults, the YAML decides here; its special tokens stay.
-        given = model.network.generation_config
-        names = ("bos_token_id", "eos_token_id", "pad_token_id")
-        model.network.generation_config = GenerationConfig(
-            **{name: getattr(given, name) for name in names}
-        )
 
     def read_target(self, target: Any) -> Any:
         """Return the target, but for a number: it never meant anything of a continuation."""
@@ -114,36 +92,49 @@ class TextGeneration(TextTask):
     def answer(self, batch: EncodedBatch, on_token: TokenListener | None = None) -> list[Answer]:
         """Return each prompt with what the model adds to it."""
         found = self._continue_all(batch.windows, batch.examples, on_token)
-        with stage("decode"):
-            return [
-                Answer(
-                    self._write(example, each), len(window), len(each.ids), window.dropped_tokens
-                )
-                for window, example, each in zip(batch.windows, batch.examples, found, strict=True)
-            ]
+        return list(map(self.finish, batch.windows, batch.examples, found))
 
-    @torch.inference_mode()
+    def finish(self, window: Window, example: Example, row: Continuation) -> Answer:
+        """Return the answer to an example whose continuation has ended."""
+        with stage("decode"):
+            written = self._write(example, row)
+        return Answer(written, len(window), len(row.ids), window.dropped_tokens)
+
     def _continue_all(
         self,
         prompts: Sequence[Window],
         examples: Sequence[Example],
         on_token: TokenListener | None = None,
     ) -> list[Continuation]:
-        """Return the continuation of each prompt, those of like length made together."""
-        continuations = [
+        """Return the continuation of each prompt, ended; raises the error of the first that fails.
+
+        Raises `DeadlineError`, too.
+        """
+        rows = self.begin(prompts, examples, on_token)
+        decoder = self.make_decoder()
+        decoder.add(rows)
+        decoder.run()
+        for row in rows:
+            if row.error is not None:
+                raise row.error
+        return rows
+
+    def make_decoder(self) -> Decoder:
+        """Return what continues prompts together."""
+        most_tokens = self.settings.max_batch_tokens
+        return Decoder(self.model.network, self.tokenizer.pad_token_id, most_tokens)
+
+    def begin(
+        self,
+        prompts: Sequence[Window],
+        examples: Sequence[Example],
+        on_token: TokenListener | None = None,
+    ) -> list[Continuation]:
+        """Return the continuation of each prompt, of which there is nothing yet."""
+        return [
             self._begin(prompt, example, on_token and partial(on_token, index))
             for index, (prompt, example) in enumerate(zip(prompts, examples, strict=True))
         ]
-        new_tokens = [example.parameters.max_new_tokens for example in examples]
-        lengths = [len(prompt) + new for prompt, new in zip(prompts, new_tokens, strict=True)]
-        most = self.settings.max_batch_tokens or MOST_TOKENS
-        for group in plan_groups(lengths, most, CALL_TOKENS):
-            self._generate(
-                self.pad([prompts[index] for index in group], []),
-                [continuations[index] for index in group],
-                max(new_tokens[index] for index in group),
-            )
-        return continuations
 
     def _begin(
         self, prompt: Window, example: Example, on_token: Callable[[TokenEvent], None] | None
@@ -152,25 +143,6 @@ class TextGeneration(TextTask):
         end_ids = [] if end is None else end if isinstance(end, list) else [end]
         ids = prompt.pick(prompt.tokens.ids)
         return Continuation(ids, example.parameters, self.tokenizer, end_ids, on_token)
-
-    def _generate(
-        self, batch: EncodedBatch, continuations: Sequence[Continuation], new_tokens: int
-    ) -> None:
-        """Add up to `new_tokens` to the prompts of a batch, each until its continuation ends."""
-        width = batch.input_ids.shape[1]
-        starts = [width - len(prompt) for prompt in batch.windows]
-        note_padding(width * len(starts), sum(map(len, batch.windows)))
-        config = GenerationConfig(
-            max_new_tokens=new_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
-        )
-        sampler = PerRowSampler(continuations, starts)
-        with stage("model"):
-            self.model.network.generate(
-                **batch.inputs(["input_ids", "attention_mask"], self.model.device),
-                generation_config=config,
-                logits_processor=LogitsProcessorList([sampler]),
-                stopping_criteria=StoppingCriteriaList([PerRowStop(continuations, sampler)]),
-            )
 
     def _write(self, example: Example, found: Continuation) -> Any:
         before = example.text if example.parameters.return_full_text else ""

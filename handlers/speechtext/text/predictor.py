@@ -92,11 +92,11 @@ class TextPredictor:
 
             return self.task.answer(batch, tell)
 
-        return self._run(examples, answer)
+        return self.run(examples, answer)
 
     def explain(self, examples: Sequence[Example]) -> list[Explanation | RequestError]:
         """Return the explanation of each example, or why there is none."""
-        return self._run(examples, lambda batch, _: self.explain_batch(batch))
+        return self.run(examples, lambda batch, _: self.explain_batch(batch))
 
     def explain_batch(self, batch: EncodedBatch) -> list[Explanation | RequestError]:
         """Return the explanation of each example of a batch, or why there is none."""
@@ -104,8 +104,11 @@ class TextPredictor:
             raise ValueError("Expected captum_explanation: true in the settings of the model.")
         return self._explainer.explain(batch)
 
-    def _run(self, examples: Sequence[Example], run: Runner) -> list[Any]:
-        """Encode examples and run those that have windows and are not too much work."""
+    def run(self, examples: Sequence[Example], run: Runner) -> list[Any]:
+        """Return what `run` makes of the examples, or why there is nothing.
+
+        It gets those that have windows and are not too much work.
+        """
         task = self.task
         found = run_admitted(task.cut_all, examples, list(map(task.measure_reading, examples)))
         kept = [i for i, each in enumerate(found) if not isinstance(each, RequestError)]

@@ -11,14 +11,12 @@ from pydantic.dataclasses import dataclass as settings_dataclass
 from transformers import (
     LogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
-    StoppingCriteria,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from speechtext.allowance import check_time
-from speechtext.finite import find_finite, not_finite
+from speechtext.errors import RequestError
 from speechtext.ranges import (
     Count,
     PositiveCount,
@@ -34,6 +32,8 @@ from speechtext.settings import STRICT
 PROMPT_TAIL = 16
 # What a tokenizer writes for bytes that do not make up a character yet.
 UNFINISHED = "\ufffd"
+# Why a continuation ended of which nobody is told.
+FAILED, CANCELLED = "failed", "cancelled"
 
 StopText = Annotated[str, KeyOptions(min_length=1, max_length=100)]
 
@@ -122,9 +122,10 @@ class Continuation:
         self.tokens: list[GeneratedToken] = []
         self.top_tokens: list[list[GeneratedToken]] = []
         self.finish_reason: str | None = None
+        self.error: RequestError | None = None
+        self._prompt = list(prompt)
         self._text = ""
         self._parameters = parameters
-        self._prompt_tokens = len(prompt)
         self._prompt_tail = list(prompt[-PROMPT_TAIL:])
         self._tokenizer = tokenizer
         self._end_ids = end_ids
@@ -137,20 +138,35 @@ class Continuation:
         self._log_probability = 0.0
         self._top: list[tuple[int, float]] = []
 
+    def __len__(self) -> int:
+        """Return how many tokens the prompt and what was added have."""
+        return len(self._prompt) + len(self.ids)
+
+    @property
+    def all_ids(self) -> list[int]:
+        """Return the tokens of the prompt and those that were added."""
+        return [*self._prompt, *self.ids]
+
+    @property
+    def most_tokens(self) -> int:
+        """Return how many tokens there may be at the end."""
+        return len(self._prompt) + self._parameters.max_new_tokens
+
     @property
     def plain(self) -> bool:
         """Tell whether the next token is simply the most probable one."""
         return not (self._processors or self._parameters.do_sample or self._parameters.watched)
 
-    def weigh(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Return numbers whose largest is that of the next token.
+    def weigh(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return numbers whose largest is that of the next token, like `logits` (1, vocabulary).
 
-        `ids` of shape (1, tokens) are the prompt and what was added to it, `logits` have the shape
-        (1, tokens). A sample is the largest of logarithms with Gumbel noise added: Maddison et al.
-        2014, "A* Sampling". The noise is this prompt's own, whatever else is in its batch.
+        A sample is the largest of logarithms with Gumbel noise added: Maddison et al. 2014, "A*
+        Sampling". The noise is this prompt's own, whatever else is in its batch.
         """
-        for process in self._processors:
-            logits = process(ids, logits)
+        if self._processors:
+            ids = torch.tensor([self.all_ids], device=logits.device)
+            for process in self._processors:
+                logits = process(ids, logits)
         if not self._parameters.do_sample:
             weights = logits
         else:
@@ -181,6 +197,15 @@ class Continuation:
             self._note(token_id, text)
         if self._parameters.stream and self._on_token:
             self._on_token(self._event())
+
+    def fail(self, error: RequestError) -> None:
+        """End without an answer."""
+        if not self.finish_reason:
+            self.finish_reason, self.error = FAILED, error
+
+    def cancel(self) -> None:
+        """End, as nobody waits for the answer."""
+        self.finish_reason = self.finish_reason or CANCELLED
 
     def _find_end(self, token_id: int, text: str) -> str | None:
         if token_id in self._end_ids:
@@ -225,49 +250,4 @@ class Continuation:
 
     def ending(self) -> Ending:
         """Return why the continuation ended."""
-        return Ending(self.finish_reason, len(self.ids), self._parameters.seed, self._prompt_tokens)
-
-
-class PerRowSampler(LogitsProcessor):
-    """Lets each row of a batch weigh its own next token."""
-
-    def __init__(self, rows: Sequence[Continuation], starts: Sequence[int]) -> None:
-        self._rows = rows
-        self._starts = starts
-        # Which rows have numbers as logits, shape (rows,), fetched with the tokens chosen.
-        self.finite = torch.ones(len(rows), dtype=torch.bool)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the weights of all rows, shape (rows, tokens); a row's padding is not its own."""
-        self.finite = find_finite(scores)
-        if all(row.plain for row in self._rows):
-            return scores
-        weights = scores.clone()
-        for index, (row, start) in enumerate(zip(self._rows, self._starts, strict=True)):
-            if not row.plain and row.finish_reason is None:
-                own = slice(index, index + 1)
-                weights[own] = row.weigh(input_ids[own, start:], scores[own])
-        return weights
-
-
-class PerRowStop(StoppingCriteria):
-    """Gives each row its new token, and tells which rows are done."""
-
-    def __init__(self, rows: Sequence[Continuation], sampler: PerRowSampler) -> None:
-        self._rows = rows
-        self._sampler = sampler
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """Return which rows are done, shape (rows,).
-
-        Raises `NonFiniteOutputError` and `DeadlineError`.
-        """
-        check_time()
-        # In one copy: a GPU is waited for once a step.
-        chosen = torch.stack([input_ids[:, -1], self._sampler.finite.to(input_ids)], dim=1)
-        for row, (token_id, finite) in zip(self._rows, chosen.tolist(), strict=True):
-            if not finite and row.finish_reason is None:
-                raise not_finite()
-            row.take(token_id)
-        done = [row.finish_reason is not None for row in self._rows]
-        return torch.tensor(done, device=input_ids.device)
+        return Ending(self.finish_reason, len(self.ids), self._parameters.seed, len(self._prompt))

@@ -1,0 +1,243 @@
+"""Prompts that are continued together, each to its own end; others may join at any token.
+
+Continuous batching: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based
+Generative Models".
+"""
+
+import gc
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from speechtext.allowance import check_time
+from speechtext.batching import as_request_error, plan_groups
+from speechtext.errors import DeadlineError
+from speechtext.finite import find_finite, not_finite
+from speechtext.measurements import note_padding, stage
+from speechtext.text.key_value_cache import has_rows, make_cache
+from speechtext.text.sampling import Continuation
+from speechtext.text.windows import pad_rows
+
+# Tokens of prompts and of their continuations that are in memory together, at most, and what a call
+# costs beside them, counted in tokens: it has a step for each new one.
+MOST_TOKENS, CALL_TOKENS = 32_768, 4096
+
+
+class Decoder:
+    """Adds a token at a time to each of the rows that are open.
+
+    A row is added to the others' cache when it comes, and removed when it ends; where a network's
+    cache has no rows, those that come together stay by themselves. A failure is that of the rows
+    that have it alone.
+    """
+
+    def __init__(self, network: Any, pad_id: int, most_tokens: int | None = None) -> None:
+        self._network = network
+        self._pad_id = pad_id
+        self._most_tokens = most_tokens or MOST_TOKENS
+        self._waiting: list[Continuation] = []
+        self._groups: list[_Group] = []
+
+    @property
+    def rows(self) -> list[Continuation]:
+        """Return the rows that have no end yet."""
+        return [row for group in self._groups for row in group.open_rows] + self._waiting
+
+    def add(self, rows: Sequence[Continuation]) -> None:
+        """Continue further rows from the next step on, as soon as there is memory for them."""
+        self._waiting += rows
+
+    def run(self) -> None:
+        """Continue all rows to their ends; raises `DeadlineError`."""
+        while self.rows:
+            check_time()
+            self.step()
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Add a token to each row."""
+        self._begin_waiting()
+        for group in list(self._groups):
+            self._try(group)
+        self._tidy()
+
+    def remove(self, row: Continuation) -> None:
+        """Forget a row that nobody waits for any more."""
+        row.cancel()
+        self._waiting = [each for each in self._waiting if each is not row]
+        self._tidy()
+
+    def _begin_waiting(self) -> None:
+        """Begin rows that wait, in their order, while there is room for them."""
+        open_ = [row.most_tokens for group in self._groups for row in group.open_rows]
+        count = 0
+        for row in self._waiting:
+            open_.append(row.most_tokens)
+            if len(open_) > 1 and len(open_) * max(open_) > self._most_tokens:
+                break
+            count += 1
+        rows, self._waiting = self._waiting[:count], self._waiting[count:]
+        for group in plan_groups([len(row) for row in rows], self._most_tokens, CALL_TOKENS):
+            chosen = [rows[index] for index in group]
+            self._groups.append(_Group(self._network, chosen, self._pad_id))
+
+    def _try(self, group: "_Group") -> None:
+        try:
+            group.step()
+            return
+        except DeadlineError:
+            raise
+        except Exception as error:
+            if len(group.rows) == 1:
+                group.rows[0].fail(as_request_error(error))
+                return
+        # Outside the except block: the traceback would keep the failed step's tensors alive.
+        rows = group.open_rows
+        place = self._groups.index(group)
+        alone = [_Group(self._network, [row], self._pad_id, apart=True) for row in rows]
+        self._groups[place : place + 1] = alone
+        del group
+        gc.collect()
+        torch.cuda.empty_cache()
+        for each in alone:
+            self._try(each)
+
+    def _tidy(self) -> None:
+        """Remove what has ended, and join what can be."""
+        kept: list[_Group] = []
+        for group in self._groups:
+            if not group.open_rows:
+                continue
+            group.remove_ended()
+            first = next((each for each in kept if each.joins(group)), None)
+            if first is None:
+                kept.append(group)
+            else:
+                first.join(group)
+        self._groups = kept
+
+
+class _Group:
+    """Rows that go through the network together; `apart` from others, as they failed with some."""
+
+    def __init__(
+        self, network: Any, rows: Sequence[Continuation], pad_id: int, apart: bool = False
+    ) -> None:
+        self.rows = list(rows)
+        self._network = network
+        self._apart = apart
+        self._begun = False
+        device = network.device
+        self._ids = pad_rows([row.all_ids for row in rows], pad_id, "left").to(device)
+        # Tensors of the shape (rows, tokens), and the cache.
+        self._state = _begin(network, pad_rows([[1] * len(row) for row in rows], 0, "left"))
+
+    @property
+    def open_rows(self) -> list[Continuation]:
+        """Return the rows that have no end yet."""
+        return [row for row in self.rows if row.finish_reason is None]
+
+    def step(self) -> None:
+        """Add a token to each row."""
+        if not self._begun:
+            note_padding(self._ids.numel(), sum(map(len, self.rows)))
+        with stage("model"):
+            logits = self._run()
+            chosen = choose_tokens(self.rows, logits)
+        for row, token_id in zip(self.rows, chosen, strict=True):
+            if token_id is None:
+                row.fail(as_request_error(not_finite()))
+            else:
+                row.take(token_id)
+        self._ids = torch.tensor([[token_id or 0] for token_id in chosen], device=self._ids.device)
+
+    def _run(self) -> torch.Tensor:
+        """Return the logits of the next tokens, float32, shape (rows, vocabulary)."""
+        network, state = self._network, self._state
+        inputs = network.prepare_inputs_for_generation(
+            self._ids,
+            next_sequence_length=1 if self._begun else None,
+            is_first_iteration=not self._begun,
+            **state,
+        )
+        output = network(**inputs, return_dict=True)
+        self._state = network._update_model_kwargs_for_generation(output, state)
+        self._begun = True
+        return output.logits[:, -1].float()  # type: ignore[no-any-return]
+
+    def joins(self, other: "_Group") -> bool:
+        """Tell whether the rows of another group can be added."""
+        groups = (self, other)
+        return all(each._begun and not each._apart and each._has_rows for each in groups)
+
+    @property
+    def _has_rows(self) -> bool:
+        return has_rows(self._state.get("past_key_values"))
+
+    def join(self, other: "_Group") -> None:
+        """Add the rows of another group."""
+        for name in self._tensors:
+            self._state[name] = _join_rows(self._state[name], other._state[name])
+        caches = [each._state["past_key_values"] for each in (self, other)]
+        positions = max(cache.get_seq_length() for cache in caches)
+        for mine, others in zip(*(cache.layers for cache in caches), strict=True):
+            mine.add_rows(others, positions)
+        self._ids = torch.cat([self._ids, other._ids])
+        self.rows += other.rows
+
+    def remove_ended(self) -> None:
+        """Forget the rows that have ended, where the cache has rows, and padding that all have."""
+        kept = [index for index, row in enumerate(self.rows) if row.finish_reason is None]
+        if len(kept) == len(self.rows) or not (self._begun and self._has_rows):
+            return
+        mask = self._state["attention_mask"]
+        first = mask.shape[1] - int(mask[kept].sum(dim=1).max())
+        for name in self._tensors:
+            self._state[name] = self._state[name][kept, first:]
+        for layer in self._state["past_key_values"].layers:
+            layer.keep_rows(kept, first)
+        self._ids = self._ids[kept]
+        self.rows = [self.rows[index] for index in kept]
+
+    @property
+    def _tensors(self) -> list[str]:
+        return [name for name, value in self._state.items() if isinstance(value, torch.Tensor)]
+
+
+def choose_tokens(rows: Sequence[Continuation], logits: torch.Tensor) -> list[int | None]:
+    """Return the next token of each row, None where the logits, (rows, vocabulary), are none."""
+    finite = find_finite(logits)
+    weights = logits
+    if not all(row.plain for row in rows):
+        weights = logits.clone()
+        for index, row in enumerate(rows):
+            if not row.plain and row.finish_reason is None:
+                weights[index] = row.weigh(logits[index : index + 1])[0]
+    # In one copy: a GPU is waited for once a step.
+    chosen = torch.stack([weights.argmax(dim=-1), finite.long()], dim=1).tolist()
+    return [token_id if is_finite else None for token_id, is_finite in chosen]
+
+
+def _begin(network: Any, attention_mask: torch.Tensor) -> dict[str, Any]:
+    """Return what a network is given beside ids, as transformers' `generate` begins it."""
+    mask = attention_mask.to(network.device)
+    state: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
+    taken = inspect.signature(network.forward).parameters
+    if "position_ids" in taken:
+        state["position_ids"] = network._prepare_position_ids_for_generation(mask, state)
+    if "logits_to_keep" in taken:
+        state["logits_to_keep"] = 1
+    cache = make_cache(network)
+    if cache is not None:
+        # Recurrent networks have another name for it.
+        state["past_key_values" if "past_key_values" in taken else "cache_params"] = cache
+    return state
+
+
+def _join_rows(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the rows of both, shape (rows, tokens), the shorter ones with zeros in front."""
+    width = max(one.shape[1], other.shape[1])
+    return torch.cat([pad(each, (width - each.shape[1], 0)) for each in (one, other)])
