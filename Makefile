@@ -40,7 +40,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lm telemetry model-parallel serve stop cluster transcribe annotate archive test lint types demo-models demo-scores \
-	benchmark doctor fuzz chaos soak front-door bulk-trial cluster-trial docs lock clean
+	benchmark doctor fuzz chaos soak front-door bulk-trial cluster-trial sbom audit docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,8 +112,12 @@ benchmark: $(READY) $(if $(filter peers,$(or $(MODEL),peers)),$(VENV)/.group-pee
 doctor: $(READY)  ## say what this machine and its server are like, and what looks wrong
 	@$(BIN)/python scripts/doctor.py
 
-fuzz: $(READY)  ## send broken requests beside good ones; REQUESTS=5500, SEED=1
+fuzz: $(READY) $(if $(DEEP),$(VENV)/.group-fuzz)  ## send broken requests beside good ones; REQUESTS=5500, SEED=1; DEEP=1 searches for an hour, MINUTES=60
+ifdef DEEP
+	@$(BIN)/python -m trials.deep_fuzz $(if $(MINUTES),--minutes $(MINUTES))
+else
 	@$(BIN)/python -m trials.fuzz $(if $(REQUESTS),--requests $(REQUESTS)) $(if $(SEED),--seed $(SEED))
+endif
 
 chaos: $(READY)  ## break a server under load, and say what its clients saw
 	@$(BIN)/python -m trials.chaos
@@ -133,6 +137,12 @@ cluster-trial: $(VENV)/.extra-cluster  ## load a Ray of three nodes while replic
 	@$(BIN)/python scripts/build_archives.py bert_seq_classification \
 		bert_token_classification emformer_asr_live
 	@$(BIN)/python -m trials.ray_nodes
+
+sbom: $(READY)  ## list the licences of all dependencies, and write a CycloneDX bill of materials
+	@$(BIN)/python scripts/sbom.py
+
+audit: $(READY)  ## look up the known vulnerabilities of all dependencies (network needed)
+	@.build/uv/bin/uv audit --frozen
 
 docs: $(VENV)/.group-docs  ## build the documentation as a site in .build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

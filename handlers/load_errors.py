@@ -1,6 +1,7 @@
 """Mistakes in an archive: each stops the load with one sentence that says what to change."""
 
 import functools
+import hashlib
 import json
 import pickle
 import zipfile
@@ -18,6 +19,8 @@ Initialize = Callable[[Any, Any], None]
 # A library's message may be a report of many lines.
 MOST_CHARACTERS = 500
 TOKENIZER_FILE = "tokenizer.json"
+# What make archive writes down of the files of an archive.
+PROVENANCE_FILE = "provenance.json"
 # What the handlers read of JSON, by name; an archive may hold other JSON for its owner.
 OBJECTS = {
     "config.json",
@@ -49,6 +52,8 @@ def check_files_and_explain(*required: str) -> Callable[[Initialize], Initialize
                 serialized = context.manifest["model"].get("serializedFile")
                 check_files(folder, [*required, *([serialized] if serialized else [])])
                 initialize(self, context)
+                # Last: whatever else is wrong with a file says more.
+                check_digests(folder)
             except Exception as error:
                 if isinstance(error, LoadError):
                     raise
@@ -69,6 +74,24 @@ def check_files(folder: Path, required: Sequence[str]) -> None:
         check = CHECKS.get(path.suffix)
         if check and (path.suffix != ".bin" or path.name.startswith(PICKLED)):
             check(path)
+
+
+def check_digests(folder: Path) -> None:
+    """Raise `LoadError` where a file is not the one that was put into the archive.
+
+    An archive that was made by other means has no file that says so.
+    """
+    path = folder / PROVENANCE_FILE
+    recorded = json.loads(path.read_text(encoding="utf-8"))["sha256"] if path.exists() else {}
+    require_files(folder, [name for name in recorded if "/" not in name])
+    for name, expected in recorded.items():
+        with (folder / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise LoadError(
+                f"{name}: expected the file that was archived, of SHA-256 {expected[:12]}, got "
+                f"another, {found[:12]}; build the archive again."
+            )
 
 
 def require_files(folder: Path, required: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from archives.disk_space import check_disk_space
 from archives.errors import BuildError, SourceError
 from archives.fingerprint import fingerprint
 from archives.packaging import FORMATS, FormatName, Staging, archive_path, package
+from archives.provenance import write_provenance
 from records import EXACT, DamagedRecordError, read_record, write_record
 from repository import HANDLER_FOLDER, MODEL_STORE
 
@@ -84,6 +85,7 @@ def _stage_and_package(
             stage_voices(config.handler_settings, staging.model)
         except (SourceError, ValueError) as error:
             raise BuildError(f"{config.name}: {error}") from error
+        write_provenance(source, staging.model, staging.handlers)
         with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as exported:
             built = package(config, staging, weights, archive_format, Path(exported))
             _remove_previous(config, model_store)

@@ -25,9 +25,9 @@ from websockets.sync.client import connect
 from serving.errors import ServerError
 from trials.chaos import FAULTS, Result, measure
 from trials.chaos import show as show_faults
-from trials.fuzz import settled_bytes
+from trials.fuzz import USUAL, Memory, settled_bytes
 from trials.fuzz import show as show_broken
-from trials.fuzzing import FuzzReport, fuzz, learn_answers
+from trials.fuzzing import FuzzReport, fuzz, learn_answers, measure_usual
 from trials.gateways import RunningGateway, run_gateway
 from trials.good_traffic import LIVE_MODEL, SPEECH, TIMEOUT_S, pictures
 from trials.http_client import send_alone
@@ -79,8 +79,8 @@ def open_front_door() -> Iterator[FrontDoor]:
 
 def fuzz_requests(
     door: FrontDoor, requests: int, seed: int
-) -> tuple[FuzzReport, Mapping[str, int], Mapping[str, int]]:
-    """Return what came of broken requests, and the memory of all processes before and after."""
+) -> tuple[FuzzReport, Memory, Mapping[str, float]]:
+    """Return what came of broken requests, the memory of all processes, and usual times."""
     learned = learn_answers(door.address)
     report(f"Warming up with {WARM_UP} broken requests ...")
     fuzz(door, list(make_cases(WARM_UP, WARM_UP_SEED)), learned, report)
@@ -88,9 +88,10 @@ def fuzz_requests(
         send_alone(door.address, request, TIMEOUT_S)
     fuzz_frames(door.gateway, FRAMES_EACH, WARM_UP_SEED, FuzzReport())
     before = settled_bytes(door, learned)
+    usual_s = measure_usual(door, learned, USUAL)
     results = fuzz(door, list(make_cases(requests, seed)), learned, report)
     fuzz_frames(door.gateway, requests // (5 * FRAMES_EACH), seed, results)
-    return results, before, settled_bytes(door, learned)
+    return results, Memory(before, settled_bytes(door, learned)), usual_s
 
 
 def fuzz_frames(gateway: RunningGateway, sessions: int, seed: int, results: FuzzReport) -> None:

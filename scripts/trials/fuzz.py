@@ -1,21 +1,27 @@
 """Send thousands of broken requests to a server, each beside a good one, and say what came of it.
 
-Fails where a worker dies, our code answers 5xx, a good request gets another answer than alone, an
-error does not say what was expected, or a worker's memory grows.
+Fails where a worker dies, our code answers 5xx, a good request gets another answer than alone or
+waits for twice its usual time, an answer is not what it says that it is, an error does not say what
+was expected, an answer comes later than its server allows, or a worker's memory grows.
 """
 
 import argparse
 import functools
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
 
 from archives.building import build_archive
-from archives.configs import known_configs
+from archives.configs import ArchiveConfig, known_configs
 from serving.errors import ServerError
 from tables import print_table
 from trials.corpus import make_cases
-from trials.fuzzing import FuzzReport, fuzz, fuzz_grpc, learn_answers
+from trials.fuzzing import FuzzReport, fuzz, fuzz_grpc, learn_answers, measure_usual
 from trials.good_traffic import TIMEOUT_S, Script, pictures
 from trials.http_client import send_alone
 from trials.servers import TrialServer, run_server
@@ -25,14 +31,27 @@ WARM_UP, WARM_UP_SEED = 1100, 99
 # One in so many of the requests goes to the gRPC door.
 GRPC_SHARE = 20
 MOST_GROWTH = 0.02
+# Of what a worker has at rest: what a request may take for a while.
+MOST_PEAK = 2.0
+# Good requests that show how long each takes where none is broken, and how much longer it may take.
+USUAL, MOST_DELAY = 640, 2.0
 # Workers give memory back a few seconds after the last time, with their next answer.
 SETTLE_S = 6.0
 MOST_SHOWN = 20
 report = functools.partial(print, flush=True)
 
 
-def run(requests: int, seed: int) -> tuple[FuzzReport, Mapping[str, int], Mapping[str, int]]:
-    """Return what came of the requests, and each worker's memory before and after."""
+@dataclass(frozen=True)
+class Memory:
+    """The bytes of each process before the broken requests, after them, and of workers at most."""
+
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+    most: Mapping[str, int] = field(default_factory=dict)
+
+
+def run(requests: int, seed: int) -> tuple[FuzzReport, Memory, Mapping[str, float]]:
+    """Return what came of the requests, each worker's memory, and the usual time of good ones."""
     archives = [build_archive(config) for config in known_configs().values()]
     with run_server(report, archives) as server:
         learned = learn_answers(server.address)
@@ -42,6 +61,7 @@ def run(requests: int, seed: int) -> tuple[FuzzReport, Mapping[str, int], Mappin
             send_alone(server.address, request, TIMEOUT_S)
         pids = {name: worker.pid for name, worker in server.workers().items()}
         before = settled_bytes(server, learned)
+        usual_s = measure_usual(server, learned, USUAL)
         by_grpc = requests // GRPC_SHARE
         results = fuzz(server, list(make_cases(requests - by_grpc, seed)), learned, report)
         fuzz_grpc(server, by_grpc, seed, results)
@@ -49,7 +69,17 @@ def run(requests: int, seed: int) -> tuple[FuzzReport, Mapping[str, int], Mappin
             if worker.pid != pids.get(name):
                 results.faults.append(f"the worker of {name} died")
         results.faults += [f"{name} has no worker" for name in pids if name not in server.workers()]
-        return results, before, settled_bytes(server, learned)
+        most = {name: peak_bytes(worker.pid) for name, worker in server.workers().items()}
+        return results, Memory(before, settled_bytes(server, learned), most), usual_s
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most resident memory that a process ever had; 0 where the system does not say."""
+    status = Path("/proc", str(pid), "status")
+    if not status.exists():
+        return 0
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1024
 
 
 def settled_bytes(server: TrialServer, learned: Script) -> Mapping[str, int]:
@@ -62,16 +92,12 @@ def settled_bytes(server: TrialServer, learned: Script) -> Mapping[str, int]:
     return server.resident_bytes()
 
 
-def show(results: FuzzReport, before: Mapping[str, int], after: Mapping[str, int]) -> int:
+def show(results: FuzzReport, memory: Memory, usual_s: Mapping[str, float]) -> int:
     """Print the tables; return how many things went wrong."""
     faults = list(results.faults)
     wrong = sum(fault.startswith("good") for fault in faults)
     _show_answers(results)
-    growth = {name: after[name] / before[name] - 1 for name in before if name in after}
-    _show_growth(growth, before, after)
-    faults += [
-        f"{name} grew by {grown:.1%}" for name, grown in growth.items() if grown > MOST_GROWTH
-    ]
+    faults += [*_show_times(results, usual_s), *_show_slowest(results), *_show_memory(memory)]
     report(
         f"\n{results.sent} broken requests, beside them {results.good} good ones: {wrong} wrong."
     )
@@ -91,16 +117,52 @@ def _show_answers(results: FuzzReport) -> None:
     print_table(("broken requests", "sent", "answers"), rows)
 
 
-def _show_growth(
-    growth: Mapping[str, float], before: Mapping[str, int], after: Mapping[str, int]
-) -> None:
-    """Print what each worker's memory was and is."""
-    rows = [
-        (name, f"{before[name] / 1e6:.0f}", f"{after[name] / 1e6:.0f}", f"{grown:+.1%}")
-        for name, grown in growth.items()
-    ]
+def _show_times(results: FuzzReport, usual_s: Mapping[str, float]) -> list[str]:
+    """Print what good requests take, usually and beside broken ones; return those held up."""
+    rows, faults = [], []
+    for target, usual in sorted(usual_s.items()):
+        found = statistics.median(results.good_s[target])
+        rows.append((target, f"{usual * 1000:.0f}", f"{found * 1000:.0f}", f"{found / usual:.2f}"))
+        if found > MOST_DELAY * usual:
+            faults.append(f"{target} took {found / usual:.1f} times its usual time")
     report()
-    print_table(("worker", "MB before", "MB after", "growth"), rows)
+    print_table(("good requests", "ms usually", "ms beside broken ones", "ratio"), rows)
+    return faults
+
+
+def _show_slowest(results: FuzzReport) -> list[str]:
+    """Print the slowest answer of each model; return those that came too late for its server."""
+    timeouts = {name: response_timeout_s(config) for name, config in known_configs().items()}
+    slowest = {name: spent for name, spent in results.slowest_s.items() if name in timeouts}
+    report()
+    print_table(
+        ("model", "slowest answer, s", "responseTimeout, s"),
+        [(name, f"{slowest[name]:.1f}", f"{timeouts[name]:.0f}") for name in sorted(slowest)],
+    )
+    late = [name for name, spent in slowest.items() if spent > timeouts[name]]
+    return [f"{name} answered after {slowest[name]:.0f} s" for name in late]
+
+
+def response_timeout_s(config: ArchiveConfig) -> float:
+    """Return after how many seconds TorchServe ends a worker of an archive."""
+    return float(yaml.safe_load(config.path.read_text(encoding="utf-8"))["responseTimeout"])
+
+
+def _show_memory(memory: Memory) -> list[str]:
+    """Print what each worker's memory was and is; return those that grew, or had too much."""
+    rows, faults = [], []
+    for name in memory.before.keys() & memory.after.keys():
+        before, after, most = memory.before[name], memory.after[name], memory.most.get(name, 0)
+        growth = after / before - 1
+        figures = [f"{each / 1e6:.0f}" if each else "" for each in (before, after, most)]
+        rows.append((name, *figures, f"{growth:+.1%}"))
+        if growth > MOST_GROWTH:
+            faults.append(f"{name} grew by {growth:.1%}")
+        if most > MOST_PEAK * before:
+            faults.append(f"{name} had {most / 1e6:.0f} MB once")
+    report()
+    print_table(("worker", "MB before", "MB after", "MB at most", "growth"), sorted(rows))
+    return faults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

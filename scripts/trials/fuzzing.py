@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import statistics
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import count
 
+from trials.answer_forms import find_false_form
 from trials.corpus import SPEECH_MODELS, TEXT_MODELS, Case, make_cases
 from trials.good_traffic import (
     TIMEOUT_S,
@@ -36,6 +38,8 @@ FRONT_END_FAULTS = (
     "StringIndexOutOfBoundsException",
     "ArrayIndexOutOfBoundsException",
 )
+# Addresses of models.
+MODELS = ("/predictions/", "/explanations/")
 # Behind the name of a field it is no first word, and pydantic has words of its own.
 EXPECTED = re.compile(r"(^E|: [eE])xpected |: (input|string) should ")
 
@@ -49,6 +53,9 @@ class FuzzReport:
     statuses: Counter[str] = field(default_factory=Counter)
     by_family: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     faults: list[str] = field(default_factory=list)
+    # Seconds of the good requests by their targets, and of the slowest that a model answered.
+    good_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    slowest_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, family: str, status: str, faults: Iterable[str]) -> None:
@@ -65,6 +72,15 @@ class FuzzReport:
             self.good += 1
             self.faults += [fault] if fault else []
 
+    def note_time(self, target: str, outcome: Outcome, good: bool) -> None:
+        """Add how long an answer took."""
+        with self._lock:
+            if good:
+                self.good_s[target].append(outcome.duration_s)
+            if outcome.status == HTTPStatus.OK and target.startswith(MODELS):
+                model = target.split("/")[2]
+                self.slowest_s[model] = max(self.slowest_s[model], outcome.duration_s)
+
 
 def learn_answers(address: tuple[str, int]) -> Script:
     """Return good requests, and what each is answered alone."""
@@ -77,8 +93,10 @@ def find_faults(case: Case, outcome: Outcome) -> list[str]:
         # A message that is not HTTP may go without an answer.
         whole = case.request.raw is None and outcome.failure == LOST
         return [f"no answer to {case.request.target}"] if whole else []
-    if outcome.status < HTTPStatus.BAD_REQUEST or case.request.method == "HEAD":
+    if case.request.method == "HEAD":
         return []
+    if outcome.status < HTTPStatus.BAD_REQUEST:
+        return _judge_answer(case, outcome)
     try:
         kind, said = read_error(outcome.body)
     except (ValueError, TypeError, KeyError):
@@ -86,6 +104,14 @@ def find_faults(case: Case, outcome: Outcome) -> list[str]:
         told = outcome.body and case.request.raw is None
         return [f"{outcome.status} without an error's body"] if told else []
     return _judge_error(outcome.status, kind, said)
+
+
+def _judge_answer(case: Case, outcome: Outcome) -> list[str]:
+    """Return what is wrong with an answer of a model; other addresses have forms of their own."""
+    if not case.request.target.startswith(MODELS):
+        return []
+    fault = find_false_form(outcome.content_type, outcome.body)
+    return [f"{case.request.target} gave {fault}"] if fault else []
 
 
 def read_error(body: bytes) -> tuple[str, str]:
@@ -122,9 +148,11 @@ def fuzz(
         outcome = send_alone(server.address, case.request, timeout_s)
         status = str(outcome.status or outcome.failure)
         results.note(case.family, status, find_faults(case, outcome))
+        results.note_time(case.request.target, outcome, good=False)
         number = next(numbers)
         request, expected = learned[number % len(learned)]
         good = send_alone(server.address, request, TIMEOUT_S)
+        results.note_time(request.target, good, good=True)
         wrong = f"good request {request.target} got {good.status or good.failure}: "
         results.note_good(None if is_right(good, expected) else wrong + repr(good.body[:200]))
         if (number + 1) % REPORT_EVERY == 0:
@@ -133,6 +161,20 @@ def fuzz(
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         list(pool.map(send, cases))
     return results
+
+
+def measure_usual(server: TrialServer, learned: Script, sent: int) -> dict[str, float]:
+    """Return the median seconds of good requests, by target, from as many connections alone."""
+    results = FuzzReport()
+
+    def send(number: int) -> None:
+        request, _ = learned[number % len(learned)]
+        answer = send_alone(server.address, request, TIMEOUT_S)
+        results.note_time(request.target, answer, good=True)
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        list(pool.map(send, range(sent)))
+    return {target: statistics.median(found) for target, found in results.good_s.items()}
 
 
 def fuzz_grpc(server: TrialServer, sent: int, seed: int, results: FuzzReport) -> None:

@@ -1,5 +1,6 @@
 """Archives: from every source, complete, reproducible, and built only when something changed."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -100,6 +101,21 @@ def test_weights_are_safetensors_or_torchscript(model_store: Path) -> None:
         names = member_bytes(model_store / f"{name}.mar").keys()
         assert not [member for member in names if member.endswith((".bin", ".pkl", ".pth"))]
         assert {"model.safetensors", "model.pt"} & set(names)
+
+
+def test_archive_says_what_it_was_made_of(model_store: Path) -> None:
+    for path in model_store.glob("*.mar"):
+        with zipfile.ZipFile(path) as archive:
+            said = json.loads(archive.read("provenance.json"))
+            names = set(archive.namelist())
+            digests = {
+                name: hashlib.sha256(archive.read(name)).hexdigest() for name in said["sha256"]
+            }
+        assert said["source"] == f"demo_models/{path.stem}" or "emformer" in path.stem
+        assert said["built_with"]["torch"] == importlib.metadata.version("torch")
+        assert digests == said["sha256"]
+        others = {f"{path.stem}.yaml", "provenance.json", "MAR-INF/MANIFEST.json"}
+        assert {each for each in names - others if not each.endswith("/")} == set(digests)
 
 
 def test_only_what_changed_is_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,17 @@ def pickled(damage: Damage) -> Damage:
     return change
 
 
+def bit(name: str) -> Damage:
+    """Return what changes the last bit of a file."""
+
+    def flip(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[-1] ^= 1
+        (folder / name).write_bytes(content)
+
+    return flip
+
+
 def made_up_tokenizer(folder: Path) -> None:
     """Replace a tokenizer by what transformers makes up where there is none."""
     (folder / "tokenizer.json").unlink()
@@ -307,6 +318,18 @@ def own_names(content: Mapping[str, Any]) -> Damage:
             own_names({"0": "no", "1": "yes", "2": "perhaps"}),
             "config.json: expected the sizes of the weights beside it, got other ones.",
         ),
+        (
+            TEXT,
+            bit("model.safetensors"),
+            "model.safetensors: expected the file that was archived, of SHA-256 [0-9a-f]{12}, got "
+            "another, [0-9a-f]{12}; build the archive again.",
+        ),
+        (
+            WAV2VEC2,
+            written("speechtext/finite.py", b"# Nothing.\n"),
+            "speechtext/finite.py: expected the file that was archived, .*",
+        ),
+        (TEXT, without("batches.py"), "batches.py: expected in the archive, got no file."),
         (EMFORMER, empty_zip("model.pt"), "model.pt: expected TorchScript, got a damaged file."),
         (EMFORMER, other_script, "model.pt: expected an Emformer RNN-T, got a Linear."),
         (LIVE, other_script, "model.pt: expected an Emformer RNN-T, got a Linear."),
@@ -365,6 +388,8 @@ def test_names_of_torchserves_examples_are_taken(
     folder = tmp_path / TEXT
     shutil.copytree(unpacked(TEXT), folder)
     names(content)(folder)
+    # As archives are that were packaged by hand.
+    (folder / "provenance.json").unlink()
     replies = load_archive(folder).answer([{"body": text} for text in ("Terrible!", "Great!")])
     assert [(each.status, each.answer) for each in replies] == [(200, "no"), (200, "yes")]
 
