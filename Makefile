@@ -40,7 +40,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lm telemetry model-parallel serve stop cluster transcribe annotate archive test lint types demo-models demo-scores \
-	benchmark doctor fuzz chaos soak front-door bulk-trial cluster-trial sbom audit docs lock clean
+	benchmark doctor fuzz mutants chaos soak front-door bulk-trial cluster-trial sbom audit docs lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,6 +118,9 @@ ifdef DEEP
 else
 	@$(BIN)/python -m trials.fuzz $(if $(REQUESTS),--requests $(REQUESTS)) $(if $(SEED),--seed $(SEED))
 endif
+
+mutants: $(VENV)/.group-mutants  ## break the library in thousands of ways, and count what its tests notice; MODULES="text/windows.py"
+	@$(BIN)/python -m trials.mutants $(MODULES)
 
 chaos: $(READY)  ## break a server under load, and say what its clients saw
 	@$(BIN)/python -m trials.chaos

@@ -35,6 +35,7 @@ def test_every_context_has_a_distribution(sentences: list[list[str]]) -> None:
         assert 0.3 < total <= 1 + 1e-9
 
 
+@settings(deadline=None)
 @given(SENTENCES)
 def test_words_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, sentences: list[list[str]]

@@ -2,9 +2,8 @@
 
 import base64
 import io
-import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +63,9 @@ def telling(text: str) -> Iterator[Request]:
     yield post(f"/predictions/{MODEL}", form, "multipart/form-data; boundary=b")
 
 
-def telling_elsewhere(text: str) -> Iterator[Request]:
+def telling_elsewhere(text: str, models: Sequence[str] = TEXT_MODELS) -> Iterator[Request]:
     """Yield requests that hold `text` in pictures, literals, and what comes beside a body."""
-    for model in TEXT_MODELS:
+    for model in models:
         both = {"question": f"Who is {text}?", "context": f"{text} works.", "text": text}
         few = {"parameters": {"max_new_tokens": 2} if "gpt2" in model else {"n_steps": 2}}
         for accept in ("image/png", "text/html"):
@@ -99,7 +98,9 @@ def test_no_log_tells_what_was_said(model_store: Path, tmp_path: Path) -> None:
         client = Client(running.address, TIMEOUT_S)
         latin, *others = SCRIPTS.values()
         asked = [*telling(latin), *telling_elsewhere(latin)]
-        asked += itertools.chain.from_iterable(map(telling_elsewhere, others))
+        # All models draw and read alike; each script has its own way through fonts and parsers.
+        for number, text in enumerate(others):
+            asked += telling_elsewhere(text, [TEXT_MODELS[number % len(TEXT_MODELS)]])
         statuses = [client.send(request).status for request in asked]
         client.close()
         grpc = GrpcClient(int(running.properties["grpc_inference_port"]), TIMEOUT_S)
