@@ -157,7 +157,7 @@ def _time_live(threads: int) -> None:
     with ExitStack() as stack:
         workspace = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         source = ROOT / "demo_models" / "emformer_asr"
-        url = stack.enter_context(live_server(source, workspace, "float32", threads))
+        url = stack.enter_context(live_server(source, workspace, {}, threads=threads))
         address, _, name = url.rpartition("/predictions/")
         properties = {"inference_address": address, "disable_token_authorization": "true"}
         settings = {

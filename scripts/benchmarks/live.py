@@ -5,7 +5,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -30,25 +30,21 @@ SPEECH_S = 20
 MOST_SESSIONS = 64
 DEMO_SESSIONS = (1, 4, 8)
 FULL_SIZE_SESSIONS = (1, 4, 8, 16, 24, 32, 48)
-# Random weights emit in bursts, as speech does not; so, a token for each two or three frames.
-MOST_TOKENS_PER_FRAME = 1
+# Not as shipped: room for so many, and a token for each frame at most, as random weights emit in
+# bursts, which speech does not; a token for each two or three frames is left.
+FULL_SIZE_KEYS = {"batchSize": MOST_SESSIONS}
+FULL_SIZE_SETTINGS = {"max_sessions": MOST_SESSIONS, "step_max_tokens": 1}
 # A session keeps up if nearly each piece is understood before the next one is spoken.
 KEEPING_UP_S = PIECE_S
 
 
 @contextmanager
-def live_server(source: Path, workspace: Path, dtype: str, threads: int) -> Iterator[str]:
-    """Serve the live archive of a model; yield its address."""
-    settings = {
-        "dtype": dtype,
-        "threads": threads,
-        "max_sessions": MOST_SESSIONS,
-        "step_max_tokens": MOST_TOKENS_PER_FRAME,
-    }
+def live_server(
+    source: Path, workspace: Path, keys: Mapping[str, Any], **settings: Any
+) -> Iterator[str]:
+    """Serve the live archive of a model, with keys and settings of its YAML; yield its address."""
     config = read_configs()["emformer_asr_live"]
-    archive = build_with_settings(
-        config, source, workspace, {"batchSize": MOST_SESSIONS}, **settings
-    )
+    archive = build_with_settings(config, source, workspace, keys, **settings)
     report = partial(print, file=sys.stderr, flush=True)
     with run_server(report, [archive], archive.parent) as server:
         yield f"{server.properties['inference_address']}/predictions/{config.name}"
@@ -124,21 +120,16 @@ def benchmark_live(threads: int, _long: bool) -> None:
 def measure_models(threads: int) -> list[tuple[str, ...]]:
     """Return the delays with the demo model and with the full-size model of random weights."""
     rows: list[tuple[str, ...]] = []
+    demo = ROOT / "demo_models" / "emformer_asr"
     with tempfile.TemporaryDirectory() as name:
         workspace = Path(name)
         bundle = workspace / "bundle"
         bundle.mkdir()
         write_bundle(bundle)
-        models = {
-            "demo model, float32": (
-                ROOT / "demo_models" / "emformer_asr",
-                "float32",
-                DEMO_SESSIONS,
-            ),
-            "full size, float32": (bundle, "float32", FULL_SIZE_SESSIONS),
-            "full size, auto": (bundle, "auto", FULL_SIZE_SESSIONS),
-        }
-        for label, (source, dtype, counts) in models.items():
-            with live_server(source, workspace, dtype, threads) as url:
-                rows += measure_all(url, counts, label)
+        with live_server(demo, workspace, {}, threads=threads) as url:
+            rows += measure_all(url, DEMO_SESSIONS, "demo model, as shipped")
+        for dtype in ("float32", "auto"):
+            given = {**FULL_SIZE_SETTINGS, "dtype": dtype, "threads": threads}
+            with live_server(bundle, workspace, FULL_SIZE_KEYS, **given) as url:
+                rows += measure_all(url, FULL_SIZE_SESSIONS, f"full size, {dtype}")
     return rows

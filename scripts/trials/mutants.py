@@ -35,6 +35,8 @@ TESTS = (
     ),
 )
 LEFT_BEHIND = (".git", ".venv", ".build", ".hypothesis", ".*_cache", "__pycache__", "model_store")
+# Of the copy: mutmut copies tests by itself.
+NOT_COPIED = ("handlers", "mutants", "tests")
 # mutmut's exit codes of mutants that no test runs, and of those that all tests pass with.
 UNTESTED, SURVIVED = (5, 33), (0,)
 BAR = 0.85
@@ -71,9 +73,12 @@ def prepare(modules: Sequence[str], tests: Sequence[str]) -> None:
     shutil.rmtree(COPY, ignore_errors=True)
     shutil.copytree(ROOT, COPY, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
     (COPY / "handlers").rename(COPY / "src")
-    (COPY / "handlers").symlink_to("src")
+    for folder in (COPY, COPY / "mutants"):
+        # Archives that tests build have the mutants, too.
+        folder.mkdir(exist_ok=True)
+        (folder / "handlers").symlink_to("src")
     (COPY / "model_store").mkdir()
-    also = sorted(path.name for path in COPY.iterdir() if path.name not in ("handlers", "tests"))
+    also = sorted(path.name for path in COPY.iterdir() if path.name not in NOT_COPIED)
     keys = {
         "source_paths": ["src/speechtext"],
         "only_mutate": [f"src/speechtext/{module}" for module in modules],
