@@ -26,6 +26,9 @@ BULK = --in "$(IN)" --out "$(OUT)" $(if $(MODEL),--archive "model_store/$(MODEL)
 REQUESTS ?=
 SEED ?=
 MINUTES ?=
+DEEP ?=
+# Which of the library make mutants breaks.
+MODULES ?=
 
 VENV := .venv
 BIN := $(VENV)/bin

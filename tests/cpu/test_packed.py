@@ -10,7 +10,7 @@ from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 from transformers import AutoModelForCTC, T5Config, T5EncoderModel
 
 from benchmarks.random_text_models import KINDS, write_random_model
-from speechtext.cpu.attention import NAME, attend_by_heads
+from speechtext.cpu.attention import NAME, attend_by_heads, attend_once
 from speechtext.cpu.networks import speed_up_network
 from speechtext.cpu.packed import PackedLinear, can_pack, pack_linear_layers
 from speechtext.speech.cpu_front_end import CpuFrontEnd
@@ -106,6 +106,32 @@ def test_attention_by_heads_is_that_of_pytorch(rows: int, threads: int) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["none", "bool", "added"])
+def test_one_query_sees_what_pytorch_says(kind: str, threads: int) -> None:
+    """Of each row, over keys that lie apart, as in a cache with room for more."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(3)
+    with torch.inference_mode():
+        for keys in (*range(1, 40), 440, 1025):
+            query = torch.randn(3, 12, 1, 16, generator=generator)
+            key, value = (
+                torch.randn(3, 12, keys + 9, 16, generator=generator)[:, :, :keys] for _ in range(2)
+            )
+            seen = torch.rand(3, 1, 1, keys, generator=generator) < 0.7
+            seen[..., -1] = True
+            mask = {
+                "none": None,
+                "bool": seen,
+                "added": torch.zeros(3, 1, 1, keys).masked_fill(~seen, -1e9),
+            }[kind]
+            expected = scaled_dot_product_attention(query, key, value, mask)
+            torch.testing.assert_close(
+                attend_once(query / 4, key, value, mask), expected, atol=1e-5, rtol=0
+            )
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "gpt2", "qwen2"])
 def test_networks_attend_as_before(family: str, tmp_path: Path) -> None:
     """In float32, where nothing is rounded away: alone, under a mask, and causally."""

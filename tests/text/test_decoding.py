@@ -1,5 +1,6 @@
 """Prompts continued together: each as transformers continues it alone, whoever comes and goes."""
 
+import copy
 import random
 from collections.abc import Sequence
 from functools import cache
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from repository import ROOT
+from speechtext.cpu.attention import NAME
 from speechtext.errors import NonFiniteOutputError, OutOfMemoryError
 from speechtext.text.decoding import Decoder
 from speechtext.text.sampling import Continuation, GenerationParameters
@@ -118,6 +120,15 @@ def test_who_joins_and_leaves_changes_no_row(family: str) -> None:
         largest = max(largest, len(decoder.rows))
     assert [row.ids for row in given] == alone
     assert largest > 3
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama", "gpt_neox", "falcon", "mistral"])
+def test_attention_of_a_cpu_finds_the_same_tokens(family: str) -> None:
+    """In float32, where nothing is rounded away; with padding, and with fewer heads of keys."""
+    expected = finish(Decoder(network(family), pad_id=0), rows(12))
+    ours = copy.deepcopy(network(family))
+    ours.set_attn_implementation(NAME)
+    assert finish(Decoder(ours, pad_id=0), rows(12)) == expected
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mistral"])
