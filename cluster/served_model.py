@@ -1,7 +1,6 @@
 """A model that is served: requests that come together are answered together, in batches."""
 
 import asyncio
-import itertools
 import json
 import logging
 from collections.abc import AsyncGenerator, Callable
@@ -52,7 +51,6 @@ class ServedModel:
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._next: _Waiting | None = None
         self._open: dict[int, _Waiting] = {}
-        self._numbers = itertools.count()
         # Handlers are called from one thread, as in a worker.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="worker")
         self._batches: asyncio.Task[None] | None = None
@@ -139,7 +137,7 @@ class ServedModel:
 
     def _add(self, waiting: _Waiting) -> None:
         self._next = None
-        self._open[next(self._numbers)] = waiting
+        self._open[next(self._worker.numbers)] = waiting
 
     async def _take(self) -> _Waiting:
         """Return a request that waits, without a turn of the event loop where there is one."""

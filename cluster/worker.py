@@ -1,5 +1,6 @@
 """A TorchServe worker in this process: an archive's handler within TorchServe's own Python code."""
 
+import itertools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ class ArchiveWorker:
         self._service = service
         self._around = around
         self._begun_s: float | None = None
+        # Of requests, each for one alone: a handler may still know those of a call that failed.
+        self.numbers = itertools.count()
 
     @property
     def busy_s(self) -> float:
@@ -40,18 +43,19 @@ class ArchiveWorker:
 
     def answer(self, requests: Sequence[WorkerRequest], tell: Tell) -> None:
         """Answer a batch; `tell` hears of each answer, and of its parts before it."""
-        open_ = dict(enumerate(requests))
+        open_ = {next(self.numbers): request for request in requests}
+        places = {number: place for place, number in enumerate(open_)}
 
         def hear(number: int, answer: WorkerAnswer) -> None:
             if not answer.more:
                 del open_[number]
-            tell(number, answer)
+            tell(places[number], answer)
 
         while open_:
             self.advance(dict(open_), hear)
 
     def advance(self, requests: Mapping[int, WorkerRequest], tell: Tell) -> None:
-        """Call the handler once with all requests that are open, each under its number.
+        """Call the handler once with all requests that are open, each under one of `numbers`.
 
         One whose answer is not whole then is open still, as in TorchServe's continuous batching.
         """

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from cluster.archives import BatchLimits
+from cluster.local import load_worker
 from cluster.requests import WorkerAnswer, WorkerRequest
 from cluster.served_model import ServedModel
 from cluster.worker import ArchiveWorker
-from support.archives import load_small
+from support.archives import load_small, write_archive
 
 Act = Callable[[ServedModel], Awaitable[Any]]
 
@@ -159,3 +160,69 @@ def test_it_is_known_for_how_long_a_batch_runs(worker: ArchiveWorker) -> None:
     before, during, after = act(worker, BatchLimits(), ask)
     assert before == after == 0
     assert 0.05 < during < 0.35
+
+
+# Answers a request in the call of the number that it says, and tells how many came with it.
+CONTINUOUS = """
+class Handler:
+    def initialize(self, context):
+        self.calls = {}
+
+    def handle(self, data, context):
+        ids = dict(context.request_ids)
+        self.calls = {name: self.calls.get(name, 0) + 1 for name in ids.values()}
+        context.stopping_criteria = {}
+        answers = [""] * len(data)
+        for index, name in ids.items():
+            if self.calls[name] < int(bytes(data[index]["body"])):
+                del context.request_ids[index]
+            elif len(ids) == 5:
+                raise RuntimeError("a mistake")
+            else:
+                context.stopping_criteria[index] = lambda _: True
+                answers[index] = f"{self.calls.pop(name)} of {len(ids)}"
+        return answers
+"""
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> ArchiveWorker:
+    """Return the worker of an archive that takes several calls for an answer."""
+    folder = tmp_path_factory.mktemp("patient") / "archive"
+    return load_worker(write_archive(folder, CONTINUOUS))
+
+
+def test_request_joins_those_that_go_on(patient: ArchiveWorker) -> None:
+    async def ask(served: ServedModel) -> tuple[str, str]:
+        long = asyncio.create_task(served.answer(saying("3000")))
+        await asyncio.sleep(0.05)
+        short = (await served.answer(saying("3"))).body.decode()
+        assert not long.done()
+        return short, (await long).body.decode()
+
+    assert act(patient, BatchLimits(8), ask) == ("3 of 2", "3000 of 1")
+
+
+def test_no_more_go_on_than_a_batch_has(patient: ArchiveWorker) -> None:
+    async def ask(served: ServedModel) -> list[str]:
+        return await ask_all(served, "5", "2", "1", "3")
+
+    assert act(patient, BatchLimits(2, 0.05), ask) == ["5 of 2", "2 of 2", "1 of 2", "3 of 1"]
+
+
+def test_request_that_goes_on_is_taken_back(patient: ArchiveWorker) -> None:
+    async def ask(served: ServedModel) -> str:
+        gone = asyncio.create_task(served.answer(saying("100000000")))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.sleep(0.05)
+        return (await served.answer(saying("2"))).body.decode()
+
+    assert act(patient, BatchLimits(1), ask) == "2 of 1"
+
+
+def test_failure_is_that_of_all_that_go_on(patient: ArchiveWorker) -> None:
+    async def ask(served: ServedModel) -> list[str]:
+        return await ask_all(served, "9", "8", "7", "6", "2")
+
+    assert act(patient, BatchLimits(5, 0.05), ask) == ["Prediction failed"] * 5
