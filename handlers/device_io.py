@@ -12,6 +12,7 @@ from werkzeug.http import parse_accept_header
 
 from speechtext.devices import choose_device, limit_threads
 from speechtext.errors import MalformedRequestError, UnsupportedMediaError, explanation_unsupported
+from speechtext.host_memory import limit_products
 
 Row = Mapping[str, Any]
 
@@ -26,12 +27,13 @@ HUB_CLIENT = "hf_hub/"
 
 
 def prepare_worker(context: Any, threads: int | None) -> tuple[Path, torch.device]:
-    """Return the folder of a worker's archive and its device, and set its threads.
+    """Return the folder of a worker's archive and its device; limit its threads and memory.
 
     By default the workers of a model share the machine's cores.
     """
     workers = int((context.model_yaml_config or {}).get("maxWorkers") or 1)
     limit_threads(threads, workers)
+    limit_products()
     properties = context.system_properties
     return Path(properties["model_dir"]), choose_device(properties.get("gpu_id"))
 

@@ -1,6 +1,8 @@
 """Freed memory goes back to the machine."""
 
 import gc
+import os
+import subprocess
 import sys
 import weakref
 
@@ -80,3 +82,41 @@ def test_names_that_were_looked_up_are_given_back() -> None:
     now_s = 10.0
     memory.give_back()
     assert sys.getrefcount(name) == used
+
+
+PRODUCTS = """
+import sys
+import psutil
+import torch
+from speechtext.cpu.packed import PackedLinear
+from speechtext.host_memory import find_trim, limit_products
+
+if sys.argv[1] == "limited":
+    limit_products()
+torch.set_num_threads(1)
+layers = [PackedLinear(torch.randn(64 + 16 * each, 48), None) for each in range(4)]
+process = psutil.Process()
+with torch.inference_mode():
+    layers[0](torch.randn(700, 48))
+    before = process.memory_info().rss
+    for rows in range(1, 300):
+        for layer in layers:
+            layer(torch.randn(rows, 48))
+if trim := find_trim():
+    trim(0)
+print(process.memory_info().rss - before)
+"""
+
+
+def test_code_for_products_of_many_shapes_is_limited() -> None:
+    """Of 1,196 shapes, less is kept."""
+
+    def grown(how: str) -> int:
+        path = os.pathsep.join((str(ROOT / "handlers"), str(ROOT)))
+        environment = {**os.environ, "PYTHONPATH": path}
+        command = [sys.executable, "-W", "ignore", "-c", PRODUCTS, how]
+        return int(subprocess.check_output(command, env=environment))
+
+    free, limited = grown("free"), grown("limited")
+    assert free > 10 * 2**20
+    assert limited < 0.8 * free

@@ -9,13 +9,25 @@ Each keeps the megabyte that it lies in: eight batches of long texts left 14 MB,
 
 import ctypes
 import gc
+import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+# How many products oneDNN keeps code for, a piece for each shape: a hundredth of a second of it is
+# made again where a recording has a new length, and 1,024, its own number, take 125 MB of a worker.
+KEPT_PRODUCTS = 256
 # Giving back takes up to two milliseconds; what is needed again costs more.
 LEAST_INTERVAL_S = 5.0
+
+
+def limit_products() -> None:
+    """Let oneDNN keep code for fewer products; called before the first of them.
+
+    See https://uxlfoundation.github.io/oneDNN/dev_guide_primitive_cache.html.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_PRODUCTS))
 
 
 def keep_loaded() -> None:
