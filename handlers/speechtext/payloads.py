@@ -57,7 +57,8 @@ def _parse_object(text: str, declared_json: bool) -> Any:
     with suppress(ValueError, RecursionError, MemoryError):
         return json.loads(text.strip())
     if len(text) <= LONGEST_LITERAL:
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        # What cannot be in a set, as in {{}}, ends it in a TypeError.
+        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return ast.literal_eval(text.strip())
     elif LITERAL.match(text):
         raise MalformedRequestError(

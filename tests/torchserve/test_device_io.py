@@ -198,6 +198,14 @@ def test_nesting_that_no_parser_survives_is_refused() -> None:
         as_fields(b"{'a': " * 100_000, True)
 
 
+@pytest.mark.parametrize("payload", [b"{{}}", b"{[1]}", b"{{1}, 2}"])
+def test_literal_that_python_cannot_make_is_no_object(payload: bytes) -> None:
+    assert as_fields(payload, False) == payload.decode()
+    with pytest.raises(RequestError) as refused:
+        as_fields(payload, True)
+    assert refused.value.kind == "MalformedJson"
+
+
 def test_text_that_torchserve_read_out_of_json_is_text() -> None:
     assert as_fields("The waiter was rude.", True) == "The waiter was rude."
 
