@@ -1,10 +1,10 @@
 """TorchServe's continuous batching: requests come again, call by call, until they are answered.
 
 With `continuousBatching: true` TorchServe 0.12 sends all open requests in each call, and those that
-came since; it leaves out one whose client has gone. It keeps a request open until it is
-told `ts_stream_next: false`. Told so at first, it would send an answer without its head, and it
-closes a connection after the head of an error: an answer is sent in one message and ended in the
-next, and an error is sent whole. A request that is told nothing in a call goes on as well.
+came since; it leaves out a stream whose reader has gone. It keeps a request open until it is told
+`ts_stream_next: false`. Told so at first, it would send an answer without its head, and it closes a
+connection after the head of an error: an answer is sent in one message and ended in the next, and
+an error is sent whole. A request that is told nothing in a call goes on as well.
 """
 
 import logging
@@ -83,6 +83,9 @@ def make_continuous_batching(
     Raises `ValueError` where `config`, the model's YAML, asks for it all the same.
     """
     if isinstance(predictor.task, TextGeneration):
+        if config.get(KEY):
+            # TorchServe writes a line for each call, which would be one for each token.
+            logging.getLogger().addFilter(lambda record: record.module != "otf_message_handler")
         return ContinuousBatching(OpenTexts(predictor, predictor.task), explain)
     if config.get(KEY):
         raise ValueError(
@@ -109,8 +112,6 @@ class ContinuousBatching:
         self._explain = explain
         self._open: dict[str, _Open] = {}
         self._gate: ExitStack | None = None
-        # TorchServe's own line for each call.
-        logging.getLogger().addFilter(lambda record: record.module != "otf_message_handler")
 
     def answer(
         self,
