@@ -25,7 +25,7 @@ LEAST_INTERVAL_S = 5.0
 def limit_products() -> None:
     """Let oneDNN keep code for fewer products; called before the first of them.
 
-    See https://uxlfoundation.github.io/oneDNN/dev_guide_primitive_cache.html.
+    See "Primitive Cache" of its developer guide.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_PRODUCTS))
 
