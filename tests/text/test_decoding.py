@@ -169,6 +169,23 @@ def test_rows_that_join_share_a_call(family: str) -> None:
     assert calls == (2 if family in ROWLESS else 1)
 
 
+def test_rows_that_end_leave_the_others_call() -> None:
+    sizes: list[int] = []
+
+    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
+        sizes.append(len(given["input_ids"]))
+
+    hook = network("llama").register_forward_pre_hook(note, with_kwargs=True)
+    given = rows(12)
+    try:
+        finish(Decoder(network("llama"), pad_id=0), given)
+    finally:
+        hook.remove()
+    lengths = [len(row.ids) for row in given]
+    assert sizes == [sum(length > step for length in lengths) for step in range(max(lengths))]
+    assert len(set(sizes)) == 6
+
+
 def test_row_is_removed_at_any_token() -> None:
     expected = finish(Decoder(network("llama"), pad_id=0), rows(6))
     decoder, given = Decoder(network("llama"), pad_id=0), rows(6)

@@ -166,8 +166,15 @@ def test_text_nobody_waits_for_is_forgotten(worker: ArchiveWorker) -> None:
     texts = prompts(3)
     open_, heard = dict(enumerate(texts)), defaultdict[int, list[WorkerAnswer]](list)
     call(worker, open_, heard)
-    del open_[0]
+    open_.pop(0)
+    sizes: list[int] = []
+    model: Any = worker._service._entry_point.__self__.model
+    hook = model.register_forward_pre_hook(
+        lambda _, __, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+    )
     call(worker, open_, heard)
+    hook.remove()
+    assert set(sizes) <= {1, 2}
     open_[0] = texts[1]
     heard[0].clear()
     while open_:
