@@ -108,6 +108,16 @@ def bit(name: str) -> Damage:
     return flip
 
 
+def commented(name: str) -> Damage:
+    """Return what adds a comment to a module."""
+
+    def add(folder: Path) -> None:
+        with (folder / name).open("a") as file:
+            file.write("# Nothing.\n")
+
+    return add
+
+
 def made_up_tokenizer(folder: Path) -> None:
     """Replace a tokenizer by what transformers makes up where there is none."""
     (folder / "tokenizer.json").unlink()
@@ -326,10 +336,14 @@ def own_names(content: Mapping[str, Any]) -> Damage:
         ),
         (
             WAV2VEC2,
-            written("speechtext/finite.py", b"# Nothing.\n"),
+            commented("speechtext/finite.py"),
             "speechtext/finite.py: expected the file that was archived, .*",
         ),
-        (TEXT, without("batches.py"), "batches.py: expected in the archive, got no file."),
+        (
+            TEXT,
+            without("speechtext/speech/subtitles.py"),
+            "speechtext/speech/subtitles.py: expected in the archive, got no file.",
+        ),
         (EMFORMER, empty_zip("model.pt"), "model.pt: expected TorchScript, got a damaged file."),
         (EMFORMER, other_script, "model.pt: expected an Emformer RNN-T, got a Linear."),
         (LIVE, other_script, "model.pt: expected an Emformer RNN-T, got a Linear."),
