@@ -152,6 +152,8 @@ class ContinuousBatching:
     def _begin(
         self, rows: Sequence[tuple[int, Row]], context: Any, read: Callable[..., Any]
     ) -> None:
+        if not rows:
+            return
         with pass_gate() as open_:
             outcomes = answer_all(rows, read, self._run) if open_ else [stopping()] * len(rows)
         for (index, _), outcome in zip(rows, outcomes, strict=True):

@@ -17,7 +17,8 @@ from pathlib import Path
 import yaml
 
 from archives.building import build_archive
-from archives.configs import ArchiveConfig, known_configs
+from archives.configs import known_configs
+from cluster.archives import read_response_timeout_s
 from serving.errors import ServerError
 from tables import print_table
 from trials.corpus import make_cases
@@ -132,7 +133,10 @@ def _show_times(results: FuzzReport, usual_s: Mapping[str, float]) -> list[str]:
 
 def _show_slowest(results: FuzzReport) -> list[str]:
     """Print the slowest answer of each model; return those that came too late for its server."""
-    timeouts = {name: response_timeout_s(config) for name, config in known_configs().items()}
+    timeouts = {
+        name: read_response_timeout_s(yaml.safe_load(config.path.read_text(encoding="utf-8")))
+        for name, config in known_configs().items()
+    }
     slowest = {name: spent for name, spent in results.slowest_s.items() if name in timeouts}
     report()
     print_table(
@@ -141,11 +145,6 @@ def _show_slowest(results: FuzzReport) -> list[str]:
     )
     late = [name for name, spent in slowest.items() if spent > timeouts[name]]
     return [f"{name} answered after {slowest[name]:.0f} s" for name in late]
-
-
-def response_timeout_s(config: ArchiveConfig) -> float:
-    """Return after how many seconds TorchServe ends a worker of an archive."""
-    return float(yaml.safe_load(config.path.read_text(encoding="utf-8"))["responseTimeout"])
 
 
 def _show_memory(memory: Memory) -> list[str]:

@@ -72,6 +72,8 @@ class Decoder:
 
     def _begin_waiting(self) -> None:
         """Begin rows that wait, in their order, while there is room for them."""
+        if not self._waiting:
+            return
         open_ = [row.most_tokens for group in self._groups for row in group.open_rows]
         count = 0
         for row in self._waiting:

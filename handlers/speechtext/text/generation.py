@@ -91,7 +91,7 @@ class TextGeneration(TextTask):
 
     def answer(self, batch: EncodedBatch, on_token: TokenListener | None = None) -> list[Answer]:
         """Return each prompt with what the model adds to it."""
-        found = self._continue_all(batch.windows, batch.examples, on_token)
+        found = self._continue_all(batch, on_token)
         return list(map(self.finish, batch.windows, batch.examples, found))
 
     def finish(self, window: Window, example: Example, row: Continuation) -> Answer:
@@ -101,16 +101,13 @@ class TextGeneration(TextTask):
         return Answer(written, len(window), len(row.ids), window.dropped_tokens)
 
     def _continue_all(
-        self,
-        prompts: Sequence[Window],
-        examples: Sequence[Example],
-        on_token: TokenListener | None = None,
+        self, batch: EncodedBatch, on_token: TokenListener | None = None
     ) -> list[Continuation]:
         """Return the continuation of each prompt, ended; raises the error of the first that fails.
 
         Raises `DeadlineError`, too.
         """
-        rows = self.begin(prompts, examples, on_token)
+        rows = self.begin(batch, on_token)
         decoder = self.make_decoder()
         decoder.add(rows)
         decoder.run()
@@ -124,16 +121,12 @@ class TextGeneration(TextTask):
         most_tokens = self.settings.max_batch_tokens
         return Decoder(self.model.network, self.tokenizer.pad_token_id, most_tokens)
 
-    def begin(
-        self,
-        prompts: Sequence[Window],
-        examples: Sequence[Example],
-        on_token: TokenListener | None = None,
-    ) -> list[Continuation]:
-        """Return the continuation of each prompt, of which there is nothing yet."""
+    def begin(self, batch: EncodedBatch, on_token: TokenListener | None) -> list[Continuation]:
+        """Return the continuation of each prompt of a batch, of which there is nothing yet."""
+        prompts = zip(batch.windows, batch.examples, strict=True)
         return [
             self._begin(prompt, example, on_token and partial(on_token, index))
-            for index, (prompt, example) in enumerate(zip(prompts, examples, strict=True))
+            for index, (prompt, example) in enumerate(prompts)
         ]
 
     def _begin(
@@ -175,7 +168,10 @@ class TextGeneration(TextTask):
             for each in batch.examples
         ]
         found = zip(
-            batch.windows, examples, self._continue_all(batch.windows, examples), strict=True
+            batch.windows,
+            examples,
+            self._continue_all(replace(batch, examples=examples)),
+            strict=True,
         )
         return [
             self.try_targets(partial(self._choose_targets, prompt, example, each.ids))

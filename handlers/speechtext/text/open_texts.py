@@ -70,7 +70,7 @@ class OpenTexts:
 
     def _begin(self, batch: EncodedBatch, on_token: TokenListener) -> list[OpenText]:
         task = self._task
-        rows = task.begin(batch.windows, batch.examples, on_token)
+        rows = task.begin(batch, on_token)
         deadline_s = find_deadline_s()
         return [
             OpenText(example, window, row, task.measure_work(example, [window]).cost_s, deadline_s)

@@ -126,7 +126,7 @@ class Continuation:
         self._prompt = list(prompt)
         self._text = ""
         self._parameters = parameters
-        self._prompt_tail = list(prompt[-PROMPT_TAIL:])
+        self._prompt_tail = self._prompt[-PROMPT_TAIL:]
         self._tokenizer = tokenizer
         self._end_ids = end_ids
         self._on_token = on_token
