@@ -29,6 +29,14 @@ MINUTES ?=
 DEEP ?=
 # Which of the library make mutants breaks.
 MODULES ?=
+MOST ?=
+# Where and what make gpu runs, its interpreter where .venv cannot be made, and what is there.
+DEVICE ?=
+SECTIONS ?=
+RECORDINGS ?=
+GPU_PYTHON ?=
+WHEELS_PYTHON ?=
+HAVE ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,7 +50,7 @@ BOOTSTRAP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstra
 export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lm telemetry model-parallel serve stop cluster transcribe annotate archive test lint types demo-models demo-scores \
+.PHONY: help setup lm telemetry model-parallel gpu gpu-wheels serve stop cluster transcribe annotate archive test lint types demo-models demo-scores \
 	benchmark doctor fuzz mutants chaos soak front-door bulk-trial cluster-trial sbom audit docs lock clean
 
 help:  ## list the targets
@@ -122,8 +130,8 @@ else
 	@$(BIN)/python -m trials.fuzz $(if $(REQUESTS),--requests $(REQUESTS)) $(if $(SEED),--seed $(SEED))
 endif
 
-mutants: $(VENV)/.group-mutants  ## break the library in thousands of ways, and count what its tests notice; MODULES="text/windows.py"
-	@$(BIN)/python -m trials.mutants $(MODULES)
+mutants: $(VENV)/.group-mutants  ## break the library in thousands of ways, and count what its tests notice; MODULES="text/windows.py", MOST=40 of each
+	@$(BIN)/python -m trials.mutants $(MODULES) $(if $(MOST),--most $(MOST))
 
 chaos: $(READY)  ## break a server under load, and say what its clients saw
 	@$(BIN)/python -m trials.chaos
@@ -134,6 +142,14 @@ soak: $(READY)  ## keep a server busy for MINUTES=30, then ask too much of it
 front-door: $(READY)  ## break and load the gateway; REQUESTS=5000, SEED=1, MINUTES=10
 	@$(BIN)/python -m trials.front_door $(if $(REQUESTS),--requests $(REQUESTS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+gpu: $(if $(GPU_PYTHON),,$(READY))  ## prove on a GPU what was only ever run on CPUs; DEVICE=cpu for a little of it, SECTIONS="parity speech"
+	@$(or $(GPU_PYTHON),$(BIN)/python) -m gpu $(SECTIONS) $(if $(DEVICE),--device $(DEVICE)) \
+		$(if $(RECORDINGS),--recordings $(RECORDINGS)) $(if $(OUT),--out $(OUT))
+
+gpu-wheels:  ## download what make gpu needs where there is no network; OUT=wheels, WHEELS_PYTHON=3.12
+	@sh scripts/install_uv.sh .build/uv
+	@WHEELS_PYTHON=$(WHEELS_PYTHON) sh scripts/gpu/wheels.sh $(or $(OUT),wheels) $(HAVE)
 
 bulk-trial: $(VENV)/.extra-cluster  ## transcribe 5,000 recordings, killed twenty times on the way; SEED=1
 	@$(BIN)/python scripts/build_archives.py wav2vec2

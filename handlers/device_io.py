@@ -10,7 +10,7 @@ import torch
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from speechtext.devices import choose_device, limit_threads
+from speechtext.devices import choose_device, limit_threads, prepare_device
 from speechtext.errors import MalformedRequestError, UnsupportedMediaError, explanation_unsupported
 from speechtext.host_memory import limit_products
 
@@ -35,7 +35,9 @@ def prepare_worker(context: Any, threads: int | None) -> tuple[Path, torch.devic
     limit_threads(threads, workers)
     limit_products()
     properties = context.system_properties
-    return Path(properties["model_dir"]), choose_device(properties.get("gpu_id"))
+    device = choose_device(properties.get("gpu_id"))
+    prepare_device(device)
+    return Path(properties["model_dir"]), device
 
 
 def response_timeout_s(context: Any) -> float:

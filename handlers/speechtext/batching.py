@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from speechtext.devices import empty_cache, is_lost
 from speechtext.errors import (
     DeadlineError,
     InternalError,
@@ -20,8 +22,11 @@ from speechtext.errors import (
 logger = logging.getLogger(__name__)
 
 Request = TypeVar("Request")
+Answer = TypeVar("Answer")
 # A processor computes one waveform at a time fastest; a GPU is filled by about this much audio.
 GPU_BATCH_SAMPLES = 640 * 16_000
+# How a process ends whose GPU can only be used again by another.
+LOST_STATUS = 70
 # TorchScript's text of an exception: where it was raised, a mark, and then the exception's own.
 SCRIPTED = re.compile(r".*<--- HERE\n(?:[\w.]+: )?", re.DOTALL)
 # What PyTorch says of memory in an exception that has no class for it. Its allocators: c10/cuda,
@@ -59,9 +64,25 @@ def run_isolated(
             return [as_request_error(error)]
     # Outside the except block: the traceback would keep the failed batch's tensors alive.
     gc.collect()
-    torch.cuda.empty_cache()
+    empty_cache()
     half = len(requests) // 2
     return run_isolated(run, requests[:half]) + run_isolated(run, requests[half:])
+
+
+def run_smaller(run: Callable[[int], Answer], rows: int) -> Answer:
+    """Return what `run` gives with so many rows at once, or with as many as there is memory for.
+
+    What it raises when it has a single row, or for another reason, goes on.
+    """
+    while True:
+        try:
+            return run(rows)
+        except Exception as error:
+            if rows == 1 or not is_out_of_memory(error):
+                raise
+        gc.collect()
+        empty_cache()
+        rows //= 2
 
 
 def as_request_error(error: Exception) -> RequestError:
@@ -80,6 +101,10 @@ def as_request_error(error: Exception) -> RequestError:
     # The exception's own text may quote the payload, so the log gets its type and place only.
     places = "".join(traceback.format_tb(error.__traceback__))
     logger.error("Unexpected %s while answering a request:\n%s", type(error).__name__, places)
+    if isinstance(error, torch.AcceleratorError) and is_lost():
+        logger.error("The GPU answers nothing any more: this process ends, for another to start.")
+        logging.shutdown()
+        os._exit(LOST_STATUS)
     return InternalError(
         "InternalError", "The server failed to answer this request; its log says where."
     )

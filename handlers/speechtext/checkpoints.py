@@ -25,11 +25,28 @@ def load_script(path: Path, device: torch.device) -> Any:
     """Return a TorchScript file on its device; raises `ValueError` for a damaged one."""
     name_products()
     try:
-        return torch.jit.load(str(path), device).eval()
+        script = torch.jit.load(str(path), device).eval()
     except RuntimeError as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
             raise
         raise ValueError(f"{path.name}: expected TorchScript, got a damaged file.") from error
+    if device.type != "cpu":
+        # Compiling fused kernels for each new shape would hold up requests by a tenth of a second.
+        torch._C._jit_set_texpr_fuser_enabled(False)
+        move_constants(script, device)
+    return script
+
+
+def move_constants(script: Any, device: torch.device) -> None:
+    """Let a script make its tensors on a device: a trace names the one that it was made on.
+
+    Loading a script onto a device moves the tensors that it has, and nothing else.
+    """
+    for module in script.modules():
+        for name in module._c._method_names():
+            for node in module._c._get_method(name).graph.findAllNodes("prim::Constant"):
+                if node.output().type().kind() == "DeviceObjType":
+                    node.s_("value", str(device))
 
 
 @cache

@@ -23,6 +23,35 @@ def choose_device(gpu_id: int | None) -> torch.device:
     return torch.device("cpu")
 
 
+def prepare_device(device: torch.device) -> None:
+    """Let a GPU compute float32 as the CPU does, and be the one that this thread means.
+
+    cuDNN else multiplies float32 with 10 bits of mantissa, and what names no GPU is done on the
+    first.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.cuda.set_device(device)
+
+
+def empty_cache() -> None:
+    """Give back the memory of a GPU that PyTorch keeps for later; a CPU has no such cache."""
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+
+
+def is_lost() -> bool:
+    """Tell whether a GPU refuses whatever it is asked, as after an illegal access.
+
+    CUDA's documents say of such errors that the process must be ended and started again.
+    """
+    try:
+        torch.accelerator.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
 def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     """Return the model's dtype: `auto` is bfloat16 where the hardware multiplies it natively."""
     if name != "auto":

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from speechtext.devices import empty_cache
+
 # How many products oneDNN keeps code for, a piece for each shape: a hundredth of a second of it is
 # made again where a recording has a new length, and 1,024, its own number, take 125 MB of a worker.
 KEPT_PRODUCTS = 256
@@ -39,6 +41,8 @@ def keep_loaded() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+    # What loading took for a while is free for the other workers of a GPU.
+    empty_cache()
 
 
 class HostMemory:

@@ -29,10 +29,14 @@ PUBLISHED_NAMES = {
 BUNDLE_PIECES = 4096
 
 
-def write_base_960h(folder: Path) -> Wav2Vec2ForCTC:
-    """Write a model laid out as facebook/wav2vec2-base-960h on the hub, and return it."""
+def write_base_960h(folder: Path, **sizes: Any) -> Wav2Vec2ForCTC:
+    """Write a model laid out as facebook/wav2vec2-base-960h on the hub, and return it.
+
+    `sizes` are keys of its configuration, of a model of another size.
+    """
     torch.manual_seed(0)
-    model: Wav2Vec2ForCTC = Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=len(BASE_960H_LABELS))).eval()
+    config = Wav2Vec2Config(vocab_size=len(BASE_960H_LABELS), **sizes)
+    model: Wav2Vec2ForCTC = Wav2Vec2ForCTC(config).eval()
     model.config.architectures = ["Wav2Vec2ForCTC"]
     model.config.save_pretrained(folder)
     save_file(_published_weights(model), folder / "model.safetensors", {"format": "pt"})

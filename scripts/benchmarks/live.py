@@ -86,9 +86,8 @@ def _speak_over_http(url: str, pieces: Sequence[bytes], wait_s: float) -> list[f
         return speak(session, pieces, wait_s)
 
 
-def measure(url: str, sessions: int) -> tuple[float, float]:
+def measure(url: str, sessions: int, pieces: Sequence[bytes]) -> tuple[float, float]:
     """Return the median and the 95th percentile of the delays of so many sessions at once."""
-    pieces = speech()
     with ThreadPoolExecutor(sessions) as pool:
         # People do not begin in step.
         waits_s = [PIECE_S * each / sessions for each in range(sessions)]
@@ -99,10 +98,10 @@ def measure(url: str, sessions: int) -> tuple[float, float]:
 
 def measure_all(url: str, counts: Sequence[int], label: str) -> Iterator[tuple[str, ...]]:
     """Yield a row of the table for each number of sessions, up to the first that is too large."""
-    measure(url, 1)
+    measure(url, 1, speech())
     for sessions in counts:
         print(f"  {label}: {sessions} session(s) ...", file=sys.stderr, flush=True)
-        median_s, slow_s = measure(url, sessions)
+        median_s, slow_s = measure(url, sessions, speech())
         keeps_up = slow_s < KEEPING_UP_S
         delays = (f"{each * 1000:.0f}" for each in (median_s, slow_s))
         yield label, str(sessions), *delays, "yes" if keeps_up else "no"

@@ -21,11 +21,11 @@ LONG_S = {"2 min": 120, "60 min": 3600}
 GPU_BATCHES = (1, 8, 32)
 
 
-def noise(duration_s: int, seed: int) -> bytes:
+def noise(duration_s: float, seed: int) -> bytes:
     """Return a recording of noise as a 16-bit FLAC file."""
     generator = np.random.default_rng(seed)
     file = io.BytesIO()
-    samples = generator.normal(0, 0.1, duration_s * SAMPLE_RATE_HZ).astype(np.float32)
+    samples = generator.normal(0, 0.1, round(duration_s * SAMPLE_RATE_HZ)).astype(np.float32)
     soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return file.getvalue()
 

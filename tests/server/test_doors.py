@@ -8,6 +8,7 @@ import stat
 import subprocess
 import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -37,13 +38,13 @@ from serving.process import start_server, stop_server
 from serving.status import authorization, wait_until_ready
 from support.common import write_free_config, write_free_gateway
 from trials.good_traffic import TEXT
-from trials.servers import run_server
+from trials.servers import TrialServer, run_server
 
 MODEL = "bert_seq_classification"
 TIMEOUT_S = 60
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def archives(model_store: Path) -> list[Path]:
     return [model_store / f"{MODEL}.mar"]
 
@@ -150,35 +151,39 @@ def assert_half_written_tokens_are_waited_for(folder: Path) -> None:
     filling.join()
 
 
-def test_sizes_are_limited(archives: list[Path], model_store: Path) -> None:
-    limits = {"max_request_size": "1000", "max_response_size": "2000"}
+@pytest.fixture(scope="module")
+def limited(archives: list[Path], model_store: Path) -> Iterator[TrialServer]:
+    """Return a server of small sizes, whose models may come and go."""
+    limits = {"max_request_size": "1000", "max_response_size": "2000", "enable_model_api": "true"}
     with run_server(archives=archives, store=model_store, changes=limits) as server:
-        url = server.properties["inference_address"]
-        refused = httpx2.post(f"{url}/predictions/{MODEL}", content=b"x" * 1001, timeout=TIMEOUT_S)
-        assert refused.status_code == 413
-        assert ask(url).text == "Accepted"
-        long = {"text": "good " * 100}
-        explained = httpx2.post(f"{url}/explanations/{MODEL}", json=long, timeout=TIMEOUT_S)
-        assert explained.status_code >= 500
-        assert ask(url).text == "Accepted"
+        yield server
 
 
-def test_models_come_from_the_store_only(archives: list[Path], model_store: Path) -> None:
-    open_api = {"enable_model_api": "true"}
-    with run_server(archives=archives, store=model_store, changes=open_api) as server:
-        management = server.properties["management_address"]
-        elsewhere = Path(server.folder, "elsewhere.mar")
-        elsewhere.write_bytes(archives[0].read_bytes())
-        for url in (
-            "http://127.0.0.1:9/model.mar",
-            "https://example.com/model.mar",
-            f"file://{elsewhere}",
-            f"../{server.folder.name}/elsewhere.mar",
-            str(elsewhere),
-        ):
-            reply = httpx2.post(f"{management}/models?url={quote(url, safe='')}", timeout=TIMEOUT_S)
-            assert reply.status_code in (400, 404), url
-        assert len(httpx2.get(f"{management}/models").json()["models"]) == 1
+def test_sizes_are_limited(limited: TrialServer) -> None:
+    url = limited.properties["inference_address"]
+    refused = httpx2.post(f"{url}/predictions/{MODEL}", content=b"x" * 1001, timeout=TIMEOUT_S)
+    assert refused.status_code == 413
+    assert ask(url).text == "Accepted"
+    long = {"text": "good " * 100}
+    explained = httpx2.post(f"{url}/explanations/{MODEL}", json=long, timeout=TIMEOUT_S)
+    assert explained.status_code >= 500
+    assert ask(url).text == "Accepted"
+
+
+def test_models_come_from_the_store_only(limited: TrialServer, archives: list[Path]) -> None:
+    management = limited.properties["management_address"]
+    elsewhere = Path(limited.folder, "elsewhere.mar")
+    elsewhere.write_bytes(archives[0].read_bytes())
+    for url in (
+        "http://127.0.0.1:9/model.mar",
+        "https://example.com/model.mar",
+        f"file://{elsewhere}",
+        f"../{limited.folder.name}/elsewhere.mar",
+        str(elsewhere),
+    ):
+        reply = httpx2.post(f"{management}/models?url={quote(url, safe='')}", timeout=TIMEOUT_S)
+        assert reply.status_code in (400, 404), url
+    assert len(httpx2.get(f"{management}/models").json()["models"]) == 1
 
 
 OTHERS = ["0.0.0.0", "0", "::", "192.168.1.2", "example.com", "localhost.example.com", ""]  # noqa: S104
@@ -248,13 +253,10 @@ def test_damaged_record_of_a_server_says_what_to_do(
     assert record.exists()
 
 
-def test_server_of_a_damaged_record_is_found_as_it_says(
-    archives: list[Path], model_store: Path
-) -> None:
-    with run_server(archives=archives, store=model_store) as server:
-        config = str(server.folder / "config.properties")
-        listed = subprocess.run(["pgrep", "-f", config], capture_output=True, text=True).stdout
-        assert str(server.record.pid) in listed.split()
+def test_server_of_a_damaged_record_is_found_as_it_says(limited: TrialServer) -> None:
+    config = str(limited.folder / "config.properties")
+    listed = subprocess.run(["pgrep", "-f", config], capture_output=True, text=True).stdout
+    assert str(limited.record.pid) in listed.split()
 
 
 def test_archive_that_reaches_out_of_its_folder_is_refused(
@@ -271,7 +273,7 @@ def test_archive_that_reaches_out_of_its_folder_is_refused(
     record = start_server(folder, store, [hostile.name], free_properties())
     try:
         with pytest.raises(ServerError):
-            wait_until_ready(folder, ["hostile"], 20, print)
+            wait_until_ready(folder, ["hostile"], 10, print)
         reached = Path(record.temporary_folder)
         found = [path for each in (reached, tmp_path) for path in each.rglob("evil.txt")]
         assert found == []

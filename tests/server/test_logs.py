@@ -32,7 +32,8 @@ def telling(text: str) -> Iterator[Request]:
         for model in TEXT_MODELS:
             target = f"/{verb}/{model}"
             both = {"question": f"Who is {text}?", "context": f"{text} works.", "text": text}
-            for value in (text, both, {"inputs": both}, {"inputs": f"{text} is"}):
+            few = {"parameters": {"n_steps": 2} if verb == "explanations" else {}}
+            for value in (text, {**both, **few}, {"inputs": both, **few}, {"inputs": f"{text} is"}):
                 yield Request(target, json.dumps(value).encode(), (("Content-Type", JSON),))
             yield post(target, text, TEXT)
             yield post(target, f'{{"inputs": "{text}', JSON)

@@ -88,7 +88,7 @@ def test_encodings_equal_torchaudios(lengths: list[int], segments: int, seed: in
 @torch.inference_mode()
 def test_full_size_encodings_equal_torchaudios(full_size: Any) -> None:
     scripted = script(full_size)
-    for frames in (4, 7, 16, 21, 163, 1000, 6000):
+    for frames in (4, 7, 16, 21, 163, 1000, 3000):
         row = random_features(frames, seed=frames)
         expected, _ = full_size.transcribe(row[None], torch.tensor([len(row)]))
         torch.testing.assert_close(

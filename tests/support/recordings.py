@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from speechtext.errors import RequestError
+from speechtext.speech.audio import decode_audio
+from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
 from support.common import EXAMPLES
 
 RATE_HZ = 16_000
@@ -66,3 +69,20 @@ def add_noise(path: Path, level: float) -> bytes:
     samples = read_samples(path)
     noise = np.random.default_rng(1).normal(0, level, len(samples))
     return write_wav((samples + noise).clip(-32768, 32767).astype(np.int16))
+
+
+def transcribe_alone(model_folder: Path, recordings: Path) -> dict[str, str]:
+    """Return what the library alone hears in each WAV file of a folder, by its path there.
+
+    Files that are no recordings are left out.
+    """
+    recognizer = Wav2Vec2Recognizer.load(model_folder)
+    heard = {}
+    for path in sorted(recordings.rglob("*.wav")):
+        try:
+            waveform = decode_audio(path.read_bytes(), RATE_HZ, 3600)
+        except RequestError:
+            continue
+        (transcript,) = recognizer.transcribe([waveform])
+        heard[str(path.relative_to(recordings))] = transcript.text
+    return heard

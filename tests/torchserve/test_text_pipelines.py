@@ -69,7 +69,7 @@ def test_entities_of_the_demo_model_are_the_pipelines(
 def test_entities_of_a_full_size_model_are_the_pipelines(workspace: Path) -> None:
     folder = full_size(workspace, "token_classification")
     model = load_text_model(folder, workspace, mode="token_classification")
-    texts = lines(60, 5)
+    texts = lines(24, 5)
     reference: Any = pipeline("token-classification", str(folder))
     scored = []
     for text in texts:

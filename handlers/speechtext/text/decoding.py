@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from speechtext.allowance import check_time
 from speechtext.batching import as_request_error, plan_groups
+from speechtext.devices import empty_cache
 from speechtext.errors import DeadlineError
 from speechtext.finite import find_finite, not_finite
 from speechtext.measurements import note_padding, stage
@@ -101,9 +102,10 @@ class Decoder:
         place = self._groups.index(group)
         alone = [_Group(self._network, [row], self._pad_id, apart=True) for row in rows]
         self._groups[place : place + 1] = alone
-        del group
+        # Whoever called still has the group: its cache is what each row alone needs the room of.
+        group.forget()
         gc.collect()
-        torch.cuda.empty_cache()
+        empty_cache()
         for each in alone:
             self._try(each)
 
@@ -169,6 +171,10 @@ class _Group:
         self._state = network._update_model_kwargs_for_generation(output, state)
         self._begun = True
         return output.logits[:, -1].float()  # type: ignore[no-any-return]
+
+    def forget(self) -> None:
+        """Drop ids and cache; a group of which the rows go on elsewhere."""
+        self._state, self._ids = {}, self._ids[:0]
 
     def joins(self, other: "_Group") -> bool:
         """Tell whether the rows of another group can be added."""

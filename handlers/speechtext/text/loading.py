@@ -24,6 +24,9 @@ from speechtext.text.windows import find_input_names
 logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.pt"
+# Modes of `torch.compile` that record CUDA graphs, which belong to the thread that first imported
+# them: engines load a model in one thread and ask it in another.
+CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -223,6 +226,11 @@ def count_positions(network: Any, config: Any) -> int:
 
 def speed_up(model: Any, settings: CompileSettings, device: torch.device) -> Any:
     """Return the model, compiled where the YAML asks for it, else as this device is fastest."""
+    if device.type == "cuda" and settings.mode in CUDA_GRAPHS:
+        raise ValueError(
+            "pt2.compile.mode: expected one without CUDA graphs, such as "
+            f"max-autotune-no-cudagraphs, got {settings.mode!r}."
+        )
     if not settings.enable:
         if device.type == "cpu":
             speed_up_network(model)

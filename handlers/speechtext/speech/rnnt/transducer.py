@@ -135,9 +135,10 @@ class Transducer:
                 torch.cat([each.left for each in recordings], dim=1),
                 torch.tensor([each.frames for each in recordings], device=self._device),
             )
-        # Before it is decoded: of NaN, decoding makes as many tokens as it may.
-        own = [row[:count] for row, count in zip(encodings, counts, strict=True)]
-        check_finite(torch.cat(own).abs())
+            # Before it is decoded: of NaN, decoding makes as many tokens as it may. And here, as a
+            # GPU works on while this thread goes on.
+            own = [row[:count] for row, count in zip(encodings, counts, strict=True)]
+            check_finite(torch.cat(own).abs())
         with stage("decode"):
             found = self._decode(encodings, counts, recordings)
         check_finite(torch.tensor([each.scores[:1] for each in found]))

@@ -75,7 +75,8 @@ def value_of(model: Any, names: Sequence[str]) -> Value:
         for index, head in enumerate(heads_of(output)):
             own = heads == index
             if own.any():
-                picked = head.flatten(1)[own].gather(1, logit_indices[own, None])[:, 0]
+                # By position: a copy of the rows would be as large as all their logits.
+                picked = head.flatten(1)[own.nonzero()[:, 0], logit_indices[own]]
                 numbers = numbers.masked_scatter(own, picked.float())
         return numbers
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from speechtext.allowance import Work, admit, spend
-from speechtext.batching import plan_groups
+from speechtext.batching import plan_groups, run_smaller
 from speechtext.errors import RequestError
 from speechtext.finite import check_finite
 from speechtext.measurements import stage
@@ -164,8 +164,9 @@ class Explainer:
 
     def _run(self, method: str, question: Question, n_steps: int) -> Attribution:
         most_rows = max(1, self._most_tokens // question.input_ids.shape[1])
+        explain = partial(METHODS[method], self._value, self._embeddings, question, n_steps)
         with self._attention(), stage("attribution"):
-            return METHODS[method](self._value, self._embeddings, question, n_steps, most_rows)
+            return run_smaller(explain, most_rows)
 
     def _attention(self) -> AbstractContextManager[None]:
         """Return which attention to use: not the fused one in bfloat16 on a CPU.

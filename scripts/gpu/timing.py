@@ -1,0 +1,43 @@
+"""How long the device takes, and what it draws."""
+
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gpu.plan import Plan
+
+DTYPES = ("float32", "bfloat16")
+
+
+def seconds_of(plan: Plan, run: Callable[[], Any]) -> float:
+    """Return the median seconds of a call, until the device has done it, after one to warm up."""
+    spent: list[float] = []
+    for _ in range(1 + plan.amount(5, 1)):
+        plan.synchronize()
+        started_s = time.perf_counter()
+        run()
+        plan.synchronize()
+        spent.append(time.perf_counter() - started_s)
+    return statistics.median(spent[1:])
+
+
+@contextmanager
+def power(plan: Plan) -> Iterator[list[float]]:
+    """Yield a list that has the watts of the card afterwards, where its driver tells them."""
+    watts: list[float] = []
+    if plan.device.type != "cuda" or not shutil.which("nvidia-smi"):
+        yield watts
+        return
+    asked = ("--query-gpu=power.draw", "--format=csv,noheader,nounits", "--loop-ms=200")
+    command = ["nvidia-smi", f"--id={plan.gpu_id}", *asked]
+    with subprocess.Popen(  # noqa: S603 - the driver's own command
+        command, stdout=subprocess.PIPE, text=True
+    ) as told:
+        yield watts
+        told.terminate()
+        lines = told.stdout.read().splitlines() if told.stdout else []
+        watts += [float(line) for line in lines if line.replace(".", "").strip().isdigit()]
