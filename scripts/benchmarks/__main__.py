@@ -12,6 +12,7 @@ from benchmarks.growth import benchmark_growth
 from benchmarks.joining import benchmark_joining
 from benchmarks.live import benchmark_live
 from benchmarks.peers import benchmark_peers
+from benchmarks.proxies import benchmark_proxies
 from benchmarks.speakers import benchmark_speakers
 from benchmarks.text import benchmark_text
 from benchmarks.wav2vec2 import benchmark_wav2vec2
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "peers": benchmark_peers,
     "gateway": benchmark_gateway,
     "cluster": benchmark_cluster,
+    "proxies": benchmark_proxies,
     "growth": benchmark_growth,
 }
 

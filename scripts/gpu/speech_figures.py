@@ -1,7 +1,6 @@
 """How fast recognisers of full size are on the device, beside transformers' pipeline."""
 
 import io
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from archives.configs import read_configs
 from benchmarks.full_size_models import write_base_960h, write_bundle
 from benchmarks.recordings import SAMPLE_RATE_HZ, noise
 from gpu.plan import Plan, Result
-from gpu.timing import DTYPES, power, seconds_of
+from gpu.timing import DTYPES, costs, power, seconds_of
 from repository import ROOT
 from serving.local import LocalModel, build_with_settings, load_archive
 from trials.good_traffic import AUDIO, TIMEOUT_S, post
@@ -90,19 +89,10 @@ def _speech(
             yield Result(
                 f"{model}, {dtype}, in process: real-time factor", f"{total_s / spent_s:.0f}"
             )
-            yield from _costs(plan, f"{model}, {dtype}", watts, spent_s / (total_s / 3600))
+            hour_s = spent_s / total_s * 3600
+            yield from costs(plan, f"{model}, {dtype}", watts, hour_s, "an hour of audio")
             if dtype == DTYPES[-1] and plan.amount(True, model == "Emformer"):
                 yield _served(plan, model, built, waves, total_s)
-
-
-def _costs(plan: Plan, what: str, watts: Sequence[float], s_per_hour: float) -> Iterator[Result]:
-    """Yield memory, and the energy of an hour of audio, where the device tells them."""
-    peak_mb = plan.peak_mb()
-    if peak_mb is not None:
-        yield Result(f"{what}: MB at most", f"{peak_mb:.0f}")
-    if watts:
-        joules = statistics.fmean(watts) * s_per_hour
-        yield Result(f"{what}: joules for an hour of audio", f"{joules:.0f}")
 
 
 def _served(

@@ -13,7 +13,7 @@ from archives.configs import read_configs
 from benchmarks.random_text_models import write_random_model
 from benchmarks.text_models import texts_of
 from gpu.plan import Plan, Result
-from gpu.timing import DTYPES, seconds_of
+from gpu.timing import DTYPES, costs, power, seconds_of
 from serving.local import LocalModel, build_with_settings, load_archive
 
 CLASSIFIER, GENERATOR = "bert_seq_classification", "gpt2_text_generation"
@@ -66,10 +66,12 @@ def _classify(plan: Plan, folder: Path) -> Iterator[Result]:
         texts = texts_of(tokenizer, tokens, count)
         for dtype in DTYPES:
             model = _load(plan, CLASSIFIER, folder, dtype)
-            spent_s = seconds_of(plan, partial(model.answer, [{"body": each} for each in texts]))
-            yield Result(
-                f"BERT-base, {tokens} tokens, {dtype}: texts a second", f"{count / spent_s:.0f}"
-            )
+            with power(plan) as watts:
+                run = partial(model.answer, [{"body": each} for each in texts])
+                spent_s = seconds_of(plan, run)
+            what = f"BERT-base, {tokens} tokens, {dtype}"
+            yield Result(f"{what}: texts a second", f"{count / spent_s:.0f}")
+            yield from costs(plan, what, watts, spent_s / count * 1000, "1,000 texts")
         products_s = 2 * BERT_WEIGHTS * tokens * count / (SHARE * per_s)
         slower = spent_s / products_s
         held = None if plan.gpu_id is None else slower <= SLOWER
@@ -98,9 +100,12 @@ def _generate(plan: Plan, folder: Path) -> Iterator[Result]:
     rows = [{"body": {"text": each, "parameters": parameters}} for each in prompts]
     for dtype in DTYPES:
         model = _load(plan, GENERATOR, folder, dtype, do_sample=False)
-        spent_s = seconds_of(plan, partial(model.answer, rows))
-        what = f"GPT-2, {count} prompts, {dtype}: tokens a second"
-        yield Result(what, f"{tokens * count / spent_s:.0f}")
+        with power(plan) as watts:
+            spent_s = seconds_of(plan, partial(model.answer, rows))
+        what = f"GPT-2, {count} prompts, {dtype}"
+        yield Result(f"{what}: tokens a second", f"{tokens * count / spent_s:.0f}")
+        token_s = spent_s / (tokens * count)
+        yield from costs(plan, what, watts, token_s * 1000, "1,000 tokens")
     peer = _pipeline(plan, "text-generation", folder, tokenizer)
     asked = partial(peer, prompts, batch_size=count, max_new_tokens=tokens, do_sample=False)
     yield Result(

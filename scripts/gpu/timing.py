@@ -4,11 +4,11 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from gpu.plan import Plan
+from gpu.plan import Plan, Result
 
 DTYPES = ("float32", "bfloat16")
 
@@ -41,3 +41,14 @@ def power(plan: Plan) -> Iterator[list[float]]:
         told.terminate()
         lines = told.stdout.read().splitlines() if told.stdout else []
         watts += [float(line) for line in lines if line.replace(".", "").strip().isdigit()]
+
+
+def costs(
+    plan: Plan, what: str, watts: Sequence[float], seconds: float, work: str
+) -> Iterator[Result]:
+    """Yield the memory and the energy that some work took, where the device tells them."""
+    peak_mb = plan.peak_mb()
+    if peak_mb is not None:
+        yield Result(f"{what}: MB at most", f"{peak_mb:.0f}")
+    if watts:
+        yield Result(f"{what}: joules for {work}", f"{statistics.fmean(watts) * seconds:.2g}")
