@@ -6,6 +6,9 @@ neighbours never notice.
 """
 
 import json
+import logging
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +22,7 @@ from speechtext.allowance import allow
 from speechtext.batching import as_request_error, run_isolated
 from speechtext.errors import (
     DeadlineError,
+    DeviceLostError,
     ImpossibleRequestError,
     InternalError,
     MalformedRequestError,
@@ -35,6 +39,8 @@ from speechtext.host_memory import HostMemory
 from speechtext.measurements import measure_batch, stage
 from worker_metrics import report
 
+logger = logging.getLogger(__name__)
+
 Request = TypeVar("Request")
 _memory = HostMemory()
 STATUSES: dict[type[RequestError], HTTPStatus] = {
@@ -46,10 +52,13 @@ STATUSES: dict[type[RequestError], HTTPStatus] = {
     ImpossibleRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineError: HTTPStatus.SERVICE_UNAVAILABLE,
+    DeviceLostError: HTTPStatus.SERVICE_UNAVAILABLE,
     InternalError: HTTPStatus.SERVICE_UNAVAILABLE,
     NonFiniteOutputError: HTTPStatus.SERVICE_UNAVAILABLE,
     OutOfMemoryError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
+# How a process ends whose GPU only another can use, and how long after its last answers.
+LOST_STATUS, END_AFTER_S = 70, 1.0
 # How TorchServe is told that an answer, or the last part of one, is all.
 STREAM_HEADER = "ts_stream_next"
 # No browser guesses at what else an answer may be: WHATWG Fetch, section 3.6.
@@ -250,6 +259,8 @@ def write_outcome(
         # in TorchServe 0.12. An answer to HTTP with it would be the last part of a stream.
         context.set_response_header(index, STREAM_HEADER, "false")
     if isinstance(outcome, RequestError):
+        if isinstance(outcome, DeviceLostError):
+            end_worker_soon()
         if served:
             status = status_of(outcome)
             context.set_response_status(status.value, status.phrase, index)
@@ -257,6 +268,12 @@ def write_outcome(
     if served:
         set_headers(context, index, JSON if joined else outcome.content_type, outcome.headers)
     return outcome.content
+
+
+def end_worker_soon() -> None:
+    """End this process once its answers are sent; whoever started it starts another."""
+    logger.error("The GPU answers nothing any more: this worker ends, for another to begin.")
+    threading.Timer(END_AFTER_S, os._exit, (LOST_STATUS,)).start()
 
 
 def set_headers(

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from batches import LOST_STATUS
 from speechtext.allowance import measure_seconds
-from speechtext.batching import LOST_STATUS, run_smaller
+from speechtext.batching import run_smaller
 from speechtext.checkpoints import load_script, move_constants
 from speechtext.devices import prepare_device
 from speechtext.text.loading import CompileSettings, speed_up
@@ -19,13 +20,16 @@ META, GPU = torch.device("meta"), torch.device("cuda", 1)
 # What a worker does with an error of a GPU that can be used no more; where none is there, PyTorch
 # refuses what it is asked as well.
 LOST = """
-import torch
+import time, torch
+from batches import write_outcome
 from speechtext.batching import run_isolated
 
 def fail(requests):
     raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-run_isolated(fail, [1, 2])
+for error in run_isolated(fail, [1, 2]):
+    print(write_outcome(error, 0, None), flush=True)
+time.sleep(20)
 print("goes on")
 """
 
@@ -61,7 +65,10 @@ def test_trace_makes_its_tensors_where_it_is(tmp_path: Path) -> None:
 
 def test_process_whose_gpu_is_lost_ends() -> None:
     ended = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout) == (LOST_STATUS, "")
+    assert ended.returncode == LOST_STATUS
+    answers = ended.stdout.splitlines()
+    assert len(answers) == 2
+    assert all("'code': 503, 'type': 'DeviceLost'" in each for each in answers)
     assert "The GPU answers nothing any more" in ended.stderr
 
 

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import torch
 from speechtext.devices import empty_cache, is_lost
 from speechtext.errors import (
     DeadlineError,
+    DeviceLostError,
     InternalError,
     NonFiniteOutputError,
     OutOfMemoryError,
@@ -25,8 +25,8 @@ Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 # A processor computes one waveform at a time fastest; a GPU is filled by about this much audio.
 GPU_BATCH_SAMPLES = 640 * 16_000
-# How a process ends whose GPU can only be used again by another.
-LOST_STATUS = 70
+# After how many seconds another worker may be there.
+REPLACED_S = 10
 # TorchScript's text of an exception: where it was raised, a mark, and then the exception's own.
 SCRIPTED = re.compile(r".*<--- HERE\n(?:[\w.]+: )?", re.DOTALL)
 # What PyTorch says of memory in an exception that has no class for it. Its allocators: c10/cuda,
@@ -102,9 +102,12 @@ def as_request_error(error: Exception) -> RequestError:
     places = "".join(traceback.format_tb(error.__traceback__))
     logger.error("Unexpected %s while answering a request:\n%s", type(error).__name__, places)
     if isinstance(error, torch.AcceleratorError) and is_lost():
-        logger.error("The GPU answers nothing any more: this process ends, for another to start.")
-        logging.shutdown()
-        os._exit(LOST_STATUS)
+        return DeviceLostError(
+            "DeviceLost",
+            "Expected a GPU that works; that of this worker does not, and the worker is replaced. "
+            "Try again.",
+            retry_after_s=REPLACED_S,
+        )
     return InternalError(
         "InternalError", "The server failed to answer this request; its log says where."
     )

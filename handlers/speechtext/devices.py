@@ -1,6 +1,7 @@
 """Which device, dtype and threads a model gets."""
 
 import os
+from contextlib import suppress
 from typing import Literal
 
 import torch
@@ -35,9 +36,13 @@ def prepare_device(device: torch.device) -> None:
 
 
 def empty_cache() -> None:
-    """Give back the memory of a GPU that PyTorch keeps for later; a CPU has no such cache."""
+    """Give back the memory of a GPU that PyTorch keeps for later; a CPU has no such cache.
+
+    One that is lost has nothing to give, and says so when it is asked for something else.
+    """
     if torch.accelerator.is_available():
-        torch.accelerator.empty_cache()
+        with suppress(torch.AcceleratorError):
+            torch.accelerator.empty_cache()
 
 
 def is_lost() -> bool:

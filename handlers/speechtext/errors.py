@@ -53,6 +53,10 @@ class DeadlineError(UnavailableError):
     """A batch took longer than it may: none of its requests is answered."""
 
 
+class DeviceLostError(UnavailableError):
+    """The GPU refuses whatever this process asks of it: another process has to."""
+
+
 class SessionConflictError(RequestError):
     """A new session has the name of an open one."""
 

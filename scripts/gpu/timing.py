@@ -1,5 +1,6 @@
 """How long the device takes, and what it draws."""
 
+import re
 import shutil
 import statistics
 import subprocess
@@ -10,6 +11,8 @@ from typing import Any
 
 from gpu.plan import Plan, Result
 
+# Drivers that know no power say so in words.
+NUMBER = re.compile(r"\d+(\.\d+)?")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -37,10 +40,12 @@ def power(plan: Plan) -> Iterator[list[float]]:
     with subprocess.Popen(  # noqa: S603 - the driver's own command
         command, stdout=subprocess.PIPE, text=True
     ) as told:
-        yield watts
-        told.terminate()
-        lines = told.stdout.read().splitlines() if told.stdout else []
-        watts += [float(line) for line in lines if line.replace(".", "").strip().isdigit()]
+        try:
+            yield watts
+        finally:
+            told.terminate()
+            lines = told.stdout.read().splitlines() if told.stdout else []
+        watts += [float(line) for line in lines if NUMBER.fullmatch(line.strip())]
 
 
 def costs(

@@ -1,6 +1,8 @@
 """`make gpu DEVICE=cpu`: all that a GPU is asked to prove runs here, small, and notices faults."""
 
 import math
+import os
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from gpu import __main__ as command
 from gpu.__main__ import SECTIONS, main, run
 from gpu.parity import answers, decisions, distance
 from gpu.plan import Plan, Result
+from gpu.timing import power
 from support.common import LoadModel
 
 CPU = Plan(torch.device("cpu"))
@@ -64,6 +67,23 @@ def test_a_gpu_is_asked_for_where_there_is_none(capsys: pytest.CaptureFixture[st
 )
 def test_numbers_may_differ_and_nothing_else(one: object, other: object, expected: float) -> None:
     assert distance(one, other) == pytest.approx(expected)
+
+
+def test_power_is_what_the_driver_tells_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "nvidia-smi"
+    told.write_text("#!/bin/sh\necho 100.5; echo '[N/A]'; echo 300; exec sleep 60\n")
+    told.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with power(Plan(torch.device("cuda"))) as watts:
+        time.sleep(0.5)
+    assert watts == [100.5, 300.0]
+    with pytest.raises(ZeroDivisionError), power(Plan(torch.device("cuda"))):
+        _ = 1 / 0
+    with power(CPU) as watts:
+        pass
+    assert watts == []
 
 
 def test_decisions_are_all_but_numbers_with_a_point() -> None:
