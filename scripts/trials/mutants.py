@@ -69,11 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_mutmut(folder: Path, names: Sequence[str], children: int) -> None:
     """Run mutmut in a copy, on the mutants named or on all; what it has learned there it keeps."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-m", "mutmut", "run", f"--max-children={children}", *names],
         cwd=folder,
         check=False,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        # One thread for each: conftest.py takes two where it is alone.
+        env={**environment, "PYTEST_XDIST_WORKER": "gw0"},
     )
 
 

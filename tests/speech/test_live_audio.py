@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batches import status_of
-from speechtext.errors import RequestError
+from speechtext.errors import MalformedRequestError, RequestError, UnsupportedMediaError
 from speechtext.speech.audio import decode_audio
-from speechtext.speech.live_audio import MAX_HEADER_BYTES, LiveAudio
+from speechtext.speech.live_audio import MAX_HEADER_BYTES, LiveAudio, find_samples
 from speechtext.speech.pcm import PcmFormat, parse_pcm_format
 from trials.broken_audio import lying_header
 
@@ -168,3 +168,106 @@ def test_little_is_held_back(rate_hz: int) -> None:
         heard_s += len(audio.push(bytes(rate_hz // 50 * 2))) / RATE_HZ
         pushed_s += 0.02
         assert pushed_s - heard_s <= 0.0025
+
+
+BEGINNING = b"RIFF\xff\xff\xff\xffWAVE"
+
+
+def chunk(name: bytes, length: int) -> bytes:
+    """Return a chunk of a WAV file, padded to an even number of bytes."""
+    return name + struct.pack("<I", length) + bytes(length + length % 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "place"),
+    [
+        (b"", 20),
+        (chunk(b"fmt ", 16), 44),
+        (chunk(b"JUNK", 3), 32),
+        (chunk(b"JUNK", 4) + chunk(b"fmt ", 18) + chunk(b"data"[::-1], 1), 68),
+        (chunk(b"JUNK", MAX_HEADER_BYTES - 20), MAX_HEADER_BYTES + 8),
+    ],
+)
+def test_samples_begin_behind_the_chunks_before_them(before: bytes, place: int) -> None:
+    header = BEGINNING + before + b"data" + struct.pack("<I", 50)
+    assert find_samples(header) == find_samples(header + b"samples") == place
+    # The whole is a header for as long as that has not arrived.
+    assert {
+        find_samples(header[:stop]) for stop in (*range(41), len(header) - 1) if stop < place
+    } == {None}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"r",
+        b"RIFX",
+        b"RIFX\0\0\0\0WAVE",
+        b"RIFF\0\0\0\0AVI ",
+        b"RIFF\0\0\0\0WAX",
+        BEGINNING + chunk(b"JUNK", MAX_HEADER_BYTES - 18),
+        BEGINNING + b"JUNK\xff\xff\xff\xff",
+    ],
+)
+def test_no_header_is_refused_as_soon_as_that_is_sure(data: bytes) -> None:
+    with pytest.raises(UnsupportedMediaError) as refusal:
+        find_samples(data)
+    assert (refusal.value.kind, refusal.value.message) == (
+        "UnsupportedAudio",
+        "Expected the first piece of a session to begin with the header of a WAV file of 8 to 32 "
+        "bits PCM, or to have a Content-Type such as audio/L16; rate=16000.",
+    )
+
+
+def test_second_wav_is_told_by_its_kind() -> None:
+    first = LiveAudio(RATE_HZ, 60, None)
+    first.push(wav("PCM_16", RATE_HZ, 1))
+    with pytest.raises(MalformedRequestError) as refusal:
+        first.push(wav("PCM_16", RATE_HZ, 1))
+    assert (refusal.value.kind, refusal.value.message) == (
+        "DamagedAudio",
+        "Expected one recording in a session, got another WAV file behind the first.",
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 11, 12])
+def test_second_wav_is_refused_also_where_nothing_came_amid_its_header(cut: int) -> None:
+    first, second = wav("PCM_16", RATE_HZ, 1), wav("PCM_16", RATE_HZ, 1)
+    audio = LiveAudio(RATE_HZ, 60, None)
+    audio.push(first)
+    with pytest.raises(MalformedRequestError, match="got another WAV file"):
+        for piece in (second[:cut], b"", second[cut:]):
+            audio.push(piece)
+
+
+def test_recording_of_one_sample_ends_behind_it() -> None:
+    recording = wav("PCM_U8", RATE_HZ, 1, frames=1)
+    assert len(receive(recording + b"LIST", [3])) == 1
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 5_000])
+@pytest.mark.parametrize("quiet", [0, 1, 11, 12, 13, 4_000])
+def test_header_among_bare_samples_is_refused(quiet: int, pieces: int) -> None:
+    """Unless they begin with it, as a client may send a file and say what is in it."""
+    pcm = PcmFormat(RATE_HZ)
+    data = bytes(quiet) + wav("PCM_16", RATE_HZ, 1, frames=500)
+    cuts = list(range(0, len(data), -(-len(data) // pieces)))
+    if quiet:
+        with pytest.raises(MalformedRequestError, match="got another WAV file"):
+            receive(data, cuts, pcm)
+    else:
+        assert len(receive(data, cuts, pcm)) == len(data) // 2
+
+
+def test_duration_is_that_of_the_samples_that_arrived() -> None:
+    recording = wav("PCM_24", 44_100, 2, frames=4_410)
+    audio = LiveAudio(RATE_HZ, 60, None)
+    place = recording.index(b"data") + 8
+    audio.push(recording[:place])
+    assert audio.duration_s == 0.0
+    audio.push(recording[place : place + 6 * 441 + 5])
+    assert audio.duration_s == pytest.approx(0.01)
+    audio.push(recording[place + 6 * 441 + 5 :] + b"LIST")
+    assert audio.duration_s == pytest.approx(0.1)
+    assert len(audio.push(b"more")) == 0
+    assert audio.duration_s == pytest.approx(0.1)

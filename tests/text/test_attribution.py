@@ -7,7 +7,15 @@ import torch
 from captum.attr import FeatureAblation, LayerGradientXActivation, LayerIntegratedGradients
 from transformers import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
 
-from speechtext.text.explanation.attribution import METHODS, Question, find_embeddings, value_of
+from speechtext.allowance import allow
+from speechtext.errors import DeadlineError
+from speechtext.text.explanation.attribution import (
+    METHODS,
+    STEPS,
+    Question,
+    find_embeddings,
+    value_of,
+)
 
 PAD, CLS, SEP = 0, 1, 2
 LENGTH = 11
@@ -139,3 +147,196 @@ def test_unknown_embedding_name_tells_the_choices() -> None:
     model = small_bert(BertForSequenceClassification)
     with pytest.raises(ValueError, match="expected one of bert, dropout, classifier"):
         find_embeddings(model, "roberta")
+
+
+def test_module_without_embeddings_of_its_own_is_taken_itself() -> None:
+    model = BagOfWords(torch.zeros(4, 2))
+    assert find_embeddings(model, "embeddings") is model.embeddings
+    bert = small_bert(BertForSequenceClassification)
+    assert find_embeddings(bert, "") is bert.bert.embeddings.word_embeddings
+    # A name of something else than a submodule.
+    with pytest.raises(ValueError, match=r"^handler.embedding_name: expected .*, got 'config'\.$"):
+        find_embeddings(bert, "config")
+
+
+def test_rows_that_are_picked_keep_all_that_is_theirs() -> None:
+    numbers = torch.arange(12).view(3, 4)
+    others = {"attention_mask": numbers + 300, "token_type_ids": numbers + 400}
+    places = torch.tensor([7, 8, 9])
+    question = Question(numbers, numbers + 100, numbers + 200, others, places - 7, places)
+    found = question.pick([2, 0])
+    assert found.input_ids.tolist() == [[8, 9, 10, 11], [0, 1, 2, 3]]
+    assert found.baseline.tolist() == [[108, 109, 110, 111], [100, 101, 102, 103]]
+    assert found.words.tolist() == [[208, 209, 210, 211], [200, 201, 202, 203]]
+    assert list(found.others) == ["attention_mask", "token_type_ids"]
+    assert found.others["token_type_ids"].tolist() == [[408, 409, 410, 411], [400, 401, 402, 403]]
+    assert found.heads.tolist() == [2, 0]
+    assert found.logit_indices.tolist() == [9, 7]
+    masks, types, heads, logits = found.arguments()
+    assert masks is found.others["attention_mask"]
+    assert types is found.others["token_type_ids"]
+    assert heads is found.heads
+    assert logits is found.logit_indices
+
+
+class TwoHeads(torch.nn.Module):
+    """Heads of the shapes (rows, tokens, 3) and (rows, 2); the rows of each call are noted.
+
+    Of a token it tells a number of its place, its id and its `scale`; of a row the sum.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.embeddings = torch.nn.Embedding(20, 3)
+        self.rows: list[int] = []
+
+    def forward(
+        self, input_ids: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.rows.append(len(input_ids))
+        scaled = (input_ids * scale)[:, :, None]
+        first = (scaled + torch.tensor([0.0, 0.25, 0.5])).to(self.dtype)
+        return first, -scaled.sum(dim=1).expand(-1, 2).to(self.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_number_is_the_one_at_its_place_in_the_head_named(dtype: torch.dtype) -> None:
+    """Places count through all dimensions of a head; heads differ in size, and rows in head."""
+    model = TwoHeads(dtype)
+    input_ids = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    scale = torch.tensor([[1.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]])
+    found = value_of(model, ["scale"])(
+        input_ids, scale, torch.tensor([1, 0, 0]), torch.tensor([1, 4, 8])
+    )
+    assert found.dtype == torch.float32
+    assert found.tolist() == [-6.0, 10.25, 18.5]
+    # One after the other in each head, none of a head that no row asks for.
+    assert value_of(model, ["scale"])(
+        input_ids, scale, torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])
+    ).tolist() == [1.0, 4.25, 7.5]
+
+
+def test_further_inputs_have_to_be_those_named() -> None:
+    ids, places = torch.ones(1, 2, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    with pytest.raises(ValueError, match="zip"):
+        value_of(TwoHeads(), ["scale"])(ids, ids, ids, places, places)
+    with pytest.raises(ValueError, match="zip"):
+        value_of(TwoHeads(), ["scale", "mask"])(ids, ids, places, places)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_time_that_is_over_ends_an_explanation(method: str) -> None:
+    model = BagOfWords(torch.ones(10, 3))
+    question = ask(torch.tensor([[CLS, 5, SEP]]), [0], [0])
+    with allow(0.0), pytest.raises(DeadlineError):
+        METHODS[method](value_of(model, []), model.embeddings, question, 5, 8)
+
+
+@pytest.mark.parametrize(("most_rows", "largest"), [(1, 3), (5, 3), (6, 6), (100, 30)])
+def test_no_more_rows_are_in_the_model_than_there_may_be(most_rows: int, largest: int) -> None:
+    """Ten steps of three texts; all texts of a step go through it together."""
+    torch.manual_seed(0)
+    model = small_bert(BertForSequenceClassification)
+    sizes: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, __, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+    )
+    question = ask(random_rows(3), [0, 0, 0], [0, 1, 2])
+    try:
+        found = METHODS["layer_integrated_gradients"](
+            value_of(model, []), find_embeddings(model, None), question, 10, most_rows
+        )
+    finally:
+        hook.remove()
+    assert found.n_steps == 10
+    # Beside the steps there are the two ends of the change, and Captum's look at the shapes.
+    assert max(sizes) == largest
+
+
+def test_change_is_that_of_the_number_however_much_is_left_unexplained() -> None:
+    torch.manual_seed(0)
+    model = BagOfWords(torch.randn(10, 2))
+
+    def cubed(*given: torch.Tensor) -> torch.Tensor:
+        # A single step of an integral misses much of a cube.
+        number: torch.Tensor = value_of(model, [])(*given)
+        return number.pow(3)
+
+    question = ask(torch.tensor([[CLS, 5, 6, 7, SEP], [CLS, 3, 8, 9, SEP]]), [0, 0], [0, 1])
+    found = METHODS["layer_integrated_gradients"](cubed, model.embeddings, question, 1, 8)
+    sums = model.embeddings.weight[question.input_ids].sum(dim=1)[[0, 1], [0, 1]]
+    without = model.embeddings.weight[question.baseline].sum(dim=1)[[0, 1], [0, 1]]
+    change = sums.pow(3) - without.pow(3)
+    assert found.deltas.abs().min() > 0.1
+    torch.testing.assert_close(found.changes, change, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.deltas, found.importances.sum(1) - change, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("most_rows", "largest"), [(0, 1), (1, 1), (4, 4), (100, LENGTH)])
+def test_words_are_left_out_so_many_at_a_time(most_rows: int, largest: int) -> None:
+    torch.manual_seed(0)
+    model = small_bert(BertForSequenceClassification)
+    sizes: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, __, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+    )
+    question = ask(random_rows(1), [0], [1])
+    try:
+        found = METHODS["occlusion"](
+            value_of(model, []), find_embeddings(model, None), question, 7, most_rows
+        )
+    finally:
+        hook.remove()
+    assert max(sizes) == largest
+    assert found.n_steps == 1
+    expected = [
+        float((model(question.input_ids).logits - model(without).logits)[0, 1])
+        for without in (
+            question.input_ids.index_fill(
+                1, torch.tensor([place]), int(question.baseline[0, place])
+            )
+            for place in range(LENGTH)
+        )
+    ]
+    assert found.importances[0].tolist() == pytest.approx(expected, abs=1e-5)
+    change = float((model(question.input_ids).logits - model(question.baseline).logits)[0, 1])
+    assert float(found.changes) == pytest.approx(change, abs=1e-5)
+    assert float(found.deltas) == pytest.approx(sum(expected) - change, abs=1e-5)
+
+
+def test_gradient_at_the_text_has_one_step() -> None:
+    """What is left unexplained is the sum of the importances without the change."""
+    torch.manual_seed(0)
+    model = small_bert(BertForSequenceClassification)
+    question = ask(random_rows(2), [0, 0], [0, 2])
+    found = METHODS["layer_gradient_x_activation"](
+        value_of(model, []), find_embeddings(model, None), question, 9, 4
+    )
+    assert found.n_steps == 1
+    both = (model(question.input_ids).logits - model(question.baseline).logits)[[0, 1], [0, 2]]
+    torch.testing.assert_close(found.changes, both, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.deltas, found.importances.sum(1) - both, atol=1e-5, rtol=0)
+    assert not any(each.requires_grad for each in found[:3])
+
+
+def test_attributions_of_bfloat16_are_float32() -> None:
+    torch.manual_seed(0)
+    model = small_bert(BertForSequenceClassification).to(torch.bfloat16)
+    question = ask(random_rows(2), [0, 0], [0, 2])
+    for method in METHODS.values():
+        found = method(value_of(model, []), find_embeddings(model, None), question, 5, 4)
+        assert {each.dtype for each in found[:3]} == {torch.float32}
+        assert not any(each.requires_grad for each in found[:3])
+
+
+@pytest.mark.parametrize(
+    ("method", "runs"),
+    [
+        ("layer_integrated_gradients", 30),
+        ("layer_gradient_x_activation", 1),
+        ("occlusion", LENGTH),
+    ],
+)
+def test_steps_are_the_rows_that_a_method_runs(method: str, runs: int) -> None:
+    assert STEPS[method](30, LENGTH) == runs
