@@ -1,9 +1,12 @@
 """The time that a batch may take: shared out before work is begun, and over at its deadline."""
 
+import contextlib
+import math
 import time
 from collections.abc import Sequence
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,8 +16,13 @@ from speechtext.allowance import (
     admit,
     allow,
     check_time,
+    find_deadline_s,
+    measure_seconds,
+    plan_seconds,
+    reserve,
     run_admitted,
     spend,
+    took_too_long,
 )
 from speechtext.batching import run_isolated
 from speechtext.errors import DeadlineError, RequestTooLargeError, UnavailableError
@@ -97,3 +105,142 @@ def test_allowance_ends_with_its_batch() -> None:
     with pytest.raises(ZeroDivisionError), allow(0.0):
         _ = 1 / 0
     check_time()
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "refused"),
+    [(4.9, False), (5.0, False), (5.1, True)],
+)
+def test_request_may_take_half_of_the_timeout_alone(cost_s: float, refused: bool) -> None:
+    assert plan_seconds(10) == 5
+    with allow(10):
+        (refusal,) = admit([Work(7, "samples", cost_s)])
+    assert (refusal is not None) == refused
+
+
+def test_costliest_are_to_come_again_and_are_told_when() -> None:
+    with allow(20):
+        refusals = admit(works([6, 2.5, 8, 3]))
+    assert [refusal is None for refusal in refusals] == [False, True, False, True]
+    for refusal in (refusals[0], refusals[2]):
+        assert isinstance(refusal, UnavailableError)
+        assert refusal.kind == "WorkerBusy"
+        assert refusal.message == (
+            "Expected room in this batch; the requests that came with this one take the time that "
+            "there is. Try again."
+        )
+        # The others take 5.5 s.
+        assert refusal.retry_after_s == 6
+
+
+def test_nobody_comes_again_at_once() -> None:
+    with allow(2):
+        assert spend(0.2)
+        (refusal,) = admit(works([0.9]))
+    assert isinstance(refusal, UnavailableError)
+    assert refusal.retry_after_s == 1
+
+
+def test_refusal_of_too_much_work_is_a_sentence() -> None:
+    with allow(5):
+        (refusal,) = admit([Work(1_001, "tokens", 10.0)])
+    assert isinstance(refusal, RequestTooLargeError)
+    assert refusal.message == (
+        "Expected at most 250 tokens, which take this worker 2.5 s, got 1001."
+    )
+
+
+def test_what_goes_on_beside_a_batch_is_taken_from_it() -> None:
+    reserve(1e9)
+    with allow(100):
+        reserve(30)
+        assert not spend(20.5)
+        reserve(-10)
+        assert spend(20.5)
+        reserve(100)
+        assert not spend(0.1)
+    assert spend(1e9)
+
+
+def test_batch_ends_before_its_server_ends_the_worker() -> None:
+    assert find_deadline_s() == math.inf
+    before_s = time.monotonic()
+    with allow(100):
+        deadline_s = find_deadline_s()
+    assert 90 <= deadline_s - before_s < 90.5
+    assert find_deadline_s() == math.inf
+
+
+def test_inner_batch_leaves_the_outer_one_its_time() -> None:
+    with allow(100):
+        outer_s = find_deadline_s()
+        with contextlib.suppress(KeyError), allow(10):
+            assert find_deadline_s() < outer_s
+            assert not spend(6)
+            raise KeyError
+        assert find_deadline_s() == outer_s
+        assert spend(50)
+
+
+def test_error_of_a_deadline_says_when_to_come_again() -> None:
+    with allow(0.0), pytest.raises(DeadlineError) as raised:
+        time.sleep(0.001)
+        check_time()
+    assert raised.value.retry_after_s == 0
+    error = took_too_long(59.2)
+    assert isinstance(error, DeadlineError)
+    assert (error.kind, error.retry_after_s) == ("TookTooLong", 60)
+    assert error.message == (
+        "Expected requests that this worker answers in time; those that came together took "
+        "longer. Send a smaller one, or try again."
+    )
+
+
+def test_deadline_error_has_the_time_of_its_batch() -> None:
+    with allow(0.02), pytest.raises(DeadlineError) as raised:
+        check_time()
+        time.sleep(0.03)
+        check_time()
+    assert raised.value.retry_after_s == 1
+
+
+def test_requests_that_are_all_refused_are_not_run() -> None:
+    def run(requests: Sequence[str]) -> Sequence[str]:
+        raise AssertionError(f"{len(requests)} requests were run")
+
+    with allow(2):
+        found = run_admitted(run, "ab", works([5, 6]))
+    assert [type(each) for each in found] == [RequestTooLargeError] * 2
+    assert run_admitted(run, "", []) == []
+
+
+def test_requests_and_works_are_as_many() -> None:
+    with pytest.raises(ValueError, match="longer"):
+        run_admitted(list, "ab", works([1, 2, 3]))
+
+
+def test_seconds_are_those_of_the_work_alone() -> None:
+    """On a processor what a thread waits is no work; on a GPU it is waited for."""
+    waited_s = measure_seconds(lambda: time.sleep(0.05))
+    assert 0 <= waited_s < 0.04
+
+    runs: list[float] = []
+
+    def work() -> None:
+        runs.append(1)
+        until_s = time.thread_time() + 0.05
+        while time.thread_time() < until_s:
+            pass
+
+    assert 0.05 <= measure_seconds(work) < 0.08
+    # A processor has nothing to load.
+    assert len(runs) == 1
+    runs.clear()
+
+    def load() -> None:
+        time.sleep(0.02 if runs else 0.5)
+        runs.append(1)
+
+    # The first run, which loads, is not counted.
+    assert 0.02 <= measure_seconds(load, torch.device("cuda")) < 0.4
+    assert len(runs) == 2

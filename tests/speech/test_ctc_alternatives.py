@@ -76,6 +76,66 @@ def test_frame_of_the_delimiter_alone_leaves_alternatives() -> None:
     assert found == {"a": pytest.approx(0.5), "aa": pytest.approx(0.5)}
 
 
+def test_narrow_beam_keeps_the_best_only() -> None:
+    """By hand: of each frame as many labels, and behind it as many prefixes, as it is wide."""
+    probabilities = torch.tensor([[0.4, 0.6, 0.0], [0.7, 0.2, 0.1]], dtype=torch.float64)
+    (one,) = search_prefixes(probabilities, blank=0, beam_width=1)
+    assert one.labels == (1,)
+    assert math.exp(one.log_probability) == pytest.approx(0.6 * 0.7)
+    two = search_prefixes(probabilities, blank=0, beam_width=2)
+    assert [each.labels for each in two] == [(1,), ()]
+    chances = [math.exp(each.log_probability) for each in two]
+    assert chances == pytest.approx([0.6 * 0.9 + 0.4 * 0.2, 0.4 * 0.7])
+    three = search_prefixes(probabilities, blank=0, beam_width=3)
+    # Of the third label, behind the second and alone.
+    assert [each.labels for each in three] == [(1,), (), (1, 2)]
+    assert math.exp(three[-1].log_probability) == pytest.approx(0.6 * 0.1)
+
+
+def test_beam_is_sixteen_wide_unless_said_otherwise() -> None:
+    logits = torch.randn(6, 20, generator=torch.manual_seed(0), dtype=torch.float64)
+    probabilities = logits.softmax(dim=-1)
+    found = search_prefixes(probabilities, blank=0)
+    assert len(found) == 16
+    assert found == search_prefixes(probabilities, blank=0, beam_width=16)
+
+
+def test_impossible_frames_have_no_hypotheses() -> None:
+    assert search_prefixes(torch.tensor([[0.2, 0.8], [0.0, 0.0], [0.5, 0.5]]), blank=0) == []
+    assert search_prefixes(torch.zeros(0, 3), blank=0) == [((), 0.0)]
+    # What cannot be is no hypothesis.
+    (sure,) = search_prefixes(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), blank=0)
+    assert sure == ((1,), 0.0)
+
+
+def test_alternatives_are_the_five_likeliest() -> None:
+    labels = ["", *"abcdefg"]
+    frame = torch.tensor([[0.02, 0.3, 0.25, 0.2, 0.1, 0.06, 0.05, 0.02]])
+    found = find_alternatives(frame, labels, 0, None)
+    assert [word for word, _ in found] == ["a", "b", "c", "d", "e"]
+    # Their shares are those of all that was found.
+    assert [share for _, share in found] == pytest.approx([0.3, 0.25, 0.2, 0.1, 0.06])
+
+
+def test_word_has_no_delimiter() -> None:
+    frames = torch.tensor([[0.1, 0.3, 0.6], [0.0, 0.2, 0.8]])
+    before = frames.clone()
+    found = find_alternatives(frames, ["", "a", "|"], 0, 2)
+    assert [word for word, _ in found][:1] == ["a"]
+    assert all("|" not in word for word, _ in found)
+    assert torch.equal(frames, before)
+    # The first label may be one, too; without one all labels are letters.
+    assert find_alternatives(frames[:1], ["|", "a", ""], 2, 0)[0][0] == ""
+    likely = dict(find_alternatives(frames, ["", "a", "|"], 0, None))
+    assert likely["|"] == pytest.approx((0.1 + 0.6) * 0.8)
+
+
+def test_pieces_that_begin_words_are_words_of_their_own() -> None:
+    labels = ["", "\u2581turn", "ed", "\u2581on"]
+    frames = torch.eye(4)[[1, 2, 3]] * 0.9 + 0.025
+    assert find_alternatives(frames, labels, 0, None)[0][0] == "turned on"
+
+
 def test_explanation_is_an_alignment(load_model: LoadModel) -> None:
     model = load_model("wav2vec2")
     plain, explained = model.answer([{"body": SPEECH}] * 2, [{}, {"explain": "True"}])

@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio
+from transformers import Wav2Vec2CTCTokenizer
 
 from archives.configs import read_configs
 from archives.errors import BuildError
@@ -18,10 +21,17 @@ from demo_models.speech_corpus import word_error_rate
 from demo_models.word_model import write_demo_model
 from repository import ROOT
 from serving.local import build_with_settings, load_archive
-from speechtext.speech.ctc.beam import align, load_beam_decoder, load_biasing
+from speechtext.speech.ctc.beam import (
+    align,
+    load_beam_decoder,
+    load_biasing,
+    read_arpa_words,
+    spell,
+)
 from speechtext.speech.ctc.emissions import find_best_path
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.hotwords import HotwordParameters
+from speechtext.speech.transcripts import Token
 from support.common import EXAMPLES, LoadModel
 from support.speech import normalize
 
@@ -200,3 +210,310 @@ def test_language_model_that_the_source_lacks_is_named(tmp_path: Path) -> None:
     copy_demo(tmp_path / "source")
     with pytest.raises(BuildError, match=r"Expected lm.arpa, which the YAML names"):
         build_with_beam(tmp_path / "source", tmp_path, lm="lm.arpa")
+
+
+# A model whose labels have other names and places than those of the demo model.
+LABELS = ["A", "B", "<unk>", "X", "Y", "Ä", "#", "_", "<s>", "</s>"]
+DELIMITER, PAD = 6, 7
+# Of its words: BY is ten times as likely as AX, and ÄX a hundred times less.
+ARPA = """\\data\\
+ngram 1=7
+ngram 2=2
+
+\\1-grams:
+-3\t<unk>\t0
+-99\t<s>\t0
+-1\t</s>
+-2\tAX\t0
+-1\tBY\t0
+
+-4\tÄX\t0
+-1\tÖX\t0
+
+\\2-grams:
+-1\tAX BY
+-1\tBY AX
+
+\\end\\
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Wav2Vec2CTCTokenizer:
+    """Return a tokenizer of these labels, whose blank is a letter like any other to Python."""
+    path = tmp_path_factory.mktemp("labels") / "vocab.json"
+    path.write_text(json.dumps({label: place for place, label in enumerate(LABELS)}))
+    names = {"pad_token": "_", "word_delimiter_token": "#", "unk_token": "<unk>"}
+    return Wav2Vec2CTCTokenizer(str(path), **names)
+
+
+def emission(*frames: dict[str, float]) -> torch.Tensor:
+    """Return the probabilities of frames; labels that are not named have nearly none."""
+    probabilities = torch.full((len(frames), len(LABELS)), 1e-6)
+    for row, frame in zip(probabilities, frames, strict=True):
+        for label, probability in frame.items():
+            row[LABELS.index(label)] = probability
+    return probabilities
+
+
+def text_of(tokens: list[Token]) -> str:
+    return "".join(LABELS[token.label] for token in tokens).replace("#", " ").strip()
+
+
+def write_lexicon(folder: Path, *words: str) -> str:
+    lines = (f"{word} {' '.join(word)} #\n" for word in words)
+    (folder / "words.txt").write_text("".join(lines), encoding="utf-8")
+    return "words.txt"
+
+
+# flashlight's search, and that for hotwords where none of them is said.
+SEARCHES = pytest.mark.parametrize("hotwords", [None, ["YYY"]], ids=["flashlight", "hotwords"])
+
+
+def find_text(
+    folder: Path,
+    tokenizer: Wav2Vec2CTCTokenizer,
+    probabilities: torch.Tensor,
+    hotwords: list[str] | None,
+    **keys: Any,
+) -> str:
+    chosen = Wav2Vec2Settings(decoder="beam", hotwords=hotwords, **keys)
+    decode = load_beam_decoder(chosen, tokenizer, folder)
+    scores = load_biasing(chosen, tokenizer).choose(HotwordParameters())
+    return text_of(decode(probabilities, scores))
+
+
+def one_word(log_ratio: float) -> torch.Tensor:
+    """Return an emission of AX or BY, the first likelier by a logarithm."""
+    first = math.exp(log_ratio) / (1 + math.exp(log_ratio))
+    return emission({"A": first, "B": 1 - first}, {"X": 0.5, "Y": 0.5}, {"#": 0.9})
+
+
+@SEARCHES
+@pytest.mark.parametrize(
+    ("stored", "keys", "weight"),
+    [
+        ({}, {"lm": "lm.arpa"}, 1.0),
+        ({}, {"lm": "lm.arpa", "lm_weight": 2.0}, 2.0),
+        ({"lm": "lm.arpa", "lm_weight": 3.0}, {}, 3.0),
+        ({"lm": "lm.arpa", "lm_weight": 3.0}, {"lm_weight": 0.0}, 0.0),
+        ({"lm": "other.arpa", "lm_weight": 3.0}, {"lm": "lm.arpa"}, 3.0),
+    ],
+)
+def test_language_model_has_its_weight(
+    stored: dict[str, Any],
+    keys: dict[str, Any],
+    weight: float,
+    hotwords: list[str] | None,
+    tokenizer: Wav2Vec2CTCTokenizer,
+    tmp_path: Path,
+) -> None:
+    """KenLM's scores are decimal logarithms, of which BY has one more than AX."""
+    (tmp_path / "lm.arpa").write_text(ARPA, encoding="utf-8")
+    if stored:
+        (tmp_path / "language_model.json").write_text(json.dumps(stored), encoding="utf-8")
+    for log_ratio, word in [(weight - 0.05, "BY"), (weight + 0.05, "AX")]:
+        found = find_text(tmp_path, tokenizer, one_word(log_ratio), hotwords, **keys)
+        assert found == word, log_ratio
+
+
+@SEARCHES
+@pytest.mark.parametrize(
+    ("stored", "keys", "score"),
+    [
+        ({}, {"lexicon": "words.txt"}, 0.0),
+        ({}, {"lexicon": "words.txt", "word_score": -0.4}, -0.4),
+        ({"lexicon": "words.txt", "word_score": 0.7}, {}, 0.7),
+        ({"lexicon": "words.txt", "word_score": 0.7}, {"word_score": 0.3}, 0.3),
+    ],
+)
+def test_each_word_has_its_score(
+    stored: dict[str, Any],
+    keys: dict[str, Any],
+    score: float,
+    hotwords: list[str] | None,
+    tokenizer: Wav2Vec2CTCTokenizer,
+    tmp_path: Path,
+) -> None:
+    write_lexicon(tmp_path, "AX", "A", "X")
+    if stored:
+        (tmp_path / "language_model.json").write_text(json.dumps(stored), encoding="utf-8")
+    for log_ratio, text in [(score - 0.05, "A X"), (score + 0.05, "AX")]:
+        silent = math.exp(log_ratio) / (1 + math.exp(log_ratio))
+        between = {"_": silent, "#": 1 - silent}
+        probabilities = emission({"A": 0.9}, between, {"X": 0.9}, {"#": 0.9})
+        assert find_text(tmp_path, tokenizer, probabilities, hotwords, **keys) == text, log_ratio
+
+
+@SEARCHES
+def test_width_of_the_beam_is_that_of_the_settings(
+    hotwords: list[str] | None, tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path
+) -> None:
+    lexicon = write_lexicon(tmp_path, "AX", "BY")
+    # What begins best ends worst.
+    probabilities = emission({"A": 0.6, "B": 0.4}, {"X": 0.01, "Y": 0.9}, {"#": 0.9})
+    found = [
+        find_text(tmp_path, tokenizer, probabilities, hotwords, lexicon=lexicon, beam_width=width)
+        for width in (1, 10)
+    ]
+    assert found == ["AX", "BY"]
+
+
+@SEARCHES
+def test_words_of_a_language_model_are_spelled_in_labels(
+    hotwords: list[str] | None, tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path
+) -> None:
+    (tmp_path / "lm.arpa").write_text(ARPA, encoding="utf-8")
+    # AY would fit as well, and is no word.
+    probabilities = emission({"Ä": 0.9}, {"X": 0.4, "Y": 0.5}, {"#": 0.9})
+    assert find_text(tmp_path, tokenizer, probabilities, hotwords, lm="lm.arpa") == "ÄX"
+
+
+@SEARCHES
+def test_lexicon_has_other_words_than_the_language_model(
+    hotwords: list[str] | None, tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path
+) -> None:
+    (tmp_path / "lm.arpa").write_text(ARPA, encoding="utf-8")
+    lexicon = write_lexicon(tmp_path, "AX", "BX")
+    probabilities = emission({"A": 0.01, "B": 0.9}, {"X": 0.4, "Y": 0.5}, {"#": 0.9})
+    keys = {"lm": "lm.arpa", "lexicon": lexicon}
+    assert find_text(tmp_path, tokenizer, probabilities, hotwords, **keys) == "BX"
+
+
+@pytest.mark.parametrize("words", [["AX"], []])
+def test_hotword_that_no_lexicon_has_is_found(
+    words: list[str], tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path
+) -> None:
+    """Without a lexicon, too, where every label may follow another."""
+    keys = {"lexicon": write_lexicon(tmp_path, *words)} if words else {}
+    assert find_text(tmp_path, tokenizer, one_word(1.0), ["by"], **keys) == "BY"
+    assert find_text(tmp_path, tokenizer, one_word(1.0), None, **keys)[:1] == "A"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tokens_are_where_the_labels_are_heard(
+    dtype: torch.dtype, tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path
+) -> None:
+    """What is sure to be silence or a label has no probability of anything else."""
+    decode = load_beam_decoder(Wav2Vec2Settings(decoder="beam"), tokenizer, tmp_path)
+    path = torch.tensor([PAD, 0, 0, PAD, 0, DELIMITER, 3, 3, 3, PAD])
+    sure = torch.nn.functional.one_hot(path, len(LABELS)).to(dtype)
+    sure[7, 3], sure[7, 4] = 0.75, 0.25
+    tokens = decode(sure)
+    spoken = [token for token in tokens if token.label != DELIMITER]
+    assert [token[:3] for token in spoken] == [(0, 1, 3), (0, 4, 5), (3, 6, 9)]
+    confidences = [token.confidence for token in spoken]
+    assert confidences == pytest.approx([1, 1, 2.75 / 3], rel=1e-3)
+    hotwords = load_biasing(Wav2Vec2Settings(), tokenizer).probe()
+    found = decode(sure, hotwords)
+    assert [token[:3] for token in found] == [
+        *[(0, 1, 3), (0, 4, 5), (DELIMITER, 5, 6), (3, 6, 9)],
+    ]
+
+
+def test_text_that_fills_its_frames_keeps_its_ends(
+    tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path
+) -> None:
+    """A frame for each label: none is left for the delimiters that the search adds."""
+    decode = load_beam_decoder(Wav2Vec2Settings(decoder="beam"), tokenizer, tmp_path)
+    tokens = decode(emission({"A": 0.9}, {"X": 0.9}, {"B": 0.9}))
+    assert [token[:3] for token in tokens] == [(0, 0, 1), (3, 1, 2), (1, 2, 3)]
+
+
+@pytest.mark.parametrize("count", [199, 200, 201, 400, 401, 450])
+def test_parts_of_a_long_text_follow_one_another(count: int) -> None:
+    """Three frames a label, of which the last is blank; the labels are all alike in turn."""
+    labels = [1 + place % 3 for place in range(count)]
+    path = [each for label in labels for each in (label, label, 0)]
+    probabilities = torch.nn.functional.one_hot(torch.tensor(path), 4) * 0.9 + 0.025
+    spoken = [(label, 3 * place) for place, label in enumerate(labels)]
+    tokens = align(probabilities.log(), spoken, blank=0)
+    expected = [(label, 3 * place, 3 * place + 2) for place, label in enumerate(labels)]
+    assert [token[:3] for token in tokens] == expected
+    assert [token.confidence for token in tokens] == pytest.approx([0.925] * count)
+
+
+def test_long_text_is_cut_where_the_search_heard_it() -> None:
+    """More than fits is cut at the frame of the first label behind it, right or wrong."""
+    labels = [1 + place % 2 for place in range(202)]
+    probabilities = torch.full((1_000, 3), 0.3)
+    probabilities[:, 0] = 0.4
+    spoken = [(label, place) for place, label in enumerate(labels[:200])]
+    spoken += [(labels[200], 700), (labels[201], 701)]
+    tokens = align(probabilities.log(), spoken, blank=0)
+    assert [token.label for token in tokens] == labels
+    assert all(token.stop <= 700 for token in tokens[:200])
+    assert all(token.start >= 700 for token in tokens[200:])
+
+
+def test_blank_may_be_any_label() -> None:
+    path = torch.tensor([2, 0, 2, 2, 1, 1])
+    probabilities = torch.nn.functional.one_hot(path, 3) * 0.7 + 0.1
+    tokens = align(probabilities.log(), [(0, 1), (1, 4)], blank=2)
+    assert [token[:3] for token in tokens] == [(0, 1, 2), (1, 4, 6)]
+
+
+def test_unigrams_are_the_words_of_a_language_model(tmp_path: Path) -> None:
+    (tmp_path / "lm.arpa").write_text(ARPA, encoding="utf-8")
+    words = read_arpa_words(tmp_path / "lm.arpa")
+    assert words == ["AX", "BY", "ÄX", "ÖX"]
+    vocabulary = {label: place for place, label in enumerate(LABELS)}
+    assert spell(words, vocabulary, "#") == ["AX A X #\n", "BY B Y #\n", "ÄX Ä X #\n"]
+
+
+@pytest.mark.parametrize(
+    ("hotwords", "said", "letters"),
+    [
+        (["ax by"], "AX#BY", 4),
+        (["ax by"], "AX#B", 0),
+        # Behind the beginning of another word it is no word.
+        (["by"], "AX#ABY", 0),
+        (["BY", "AX"], "AX#BY", 4),
+        (["ä"], "Ä", 1),
+        # A word of all letters that there are.
+        (["ABXYÄ"], "ABXYÄ", 5),
+    ],
+)
+def test_hotwords_are_spelled_in_labels(
+    hotwords: list[str], said: str, letters: int, tokenizer: Wav2Vec2CTCTokenizer
+) -> None:
+    labels = [LABELS.index(letter) for letter in said]
+    settings = Wav2Vec2Settings(decoder="beam", hotwords=hotwords, hotword_boost=2.5)
+    biasing = load_biasing(settings, tokenizer)
+    (own, asked) = (
+        biasing.choose(each)
+        for each in (HotwordParameters(), HotwordParameters(hotwords, hotword_boost=0.5))
+    )
+    assert own is not None
+    assert asked is not None
+    assert own.score(labels) == pytest.approx(2.5 * letters)
+    assert asked.score(labels) == pytest.approx(0.5 * letters)
+
+
+@pytest.mark.parametrize("hotword", ["A#", "A_", "AQ", "<s>"])
+def test_hotword_has_letters_only(hotword: str, tokenizer: Wav2Vec2CTCTokenizer) -> None:
+    """Neither the blank nor what is between words is a letter."""
+    settings = Wav2Vec2Settings(decoder="beam", hotwords=["AX", hotword])
+    with pytest.raises(ValueError, match=r"^handler.hotwords: Expected hotwords .* hotwords.1 has"):
+        load_biasing(settings, tokenizer)
+    assert load_biasing(Wav2Vec2Settings(), tokenizer).choose(HotwordParameters()) is None
+
+
+def test_what_the_search_lacks_is_named(
+    tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lm.bin").write_bytes(b"no language model")
+    settings = Wav2Vec2Settings(
+        decoder="beam", lm="lm.bin", lexicon=write_lexicon(tmp_path, "AX", "BY")
+    )
+    needs = (
+        r"(?s)^handler.decoder: beam needs the packages flashlight-text and kenlm, which make lm "
+        r"installs \(.+\)\.$"
+    )
+    with pytest.raises(ValueError, match=needs) as refused:
+        load_beam_decoder(settings, tokenizer, tmp_path)
+    assert isinstance(refused.value.__cause__, RuntimeError)
+    monkeypatch.setitem(sys.modules, "torchaudio.models.decoder", None)
+    with pytest.raises(ValueError, match=needs) as refused:
+        load_beam_decoder(Wav2Vec2Settings(decoder="beam"), tokenizer, tmp_path)
+    assert isinstance(refused.value.__cause__, ImportError)

@@ -1,8 +1,10 @@
 """Who says which word: stretches of words, groups of voices, and their names."""
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repository import ROOT
+from speechtext.errors import ImpossibleRequestError, RequestError
 from speechtext.speech import diarization
 from speechtext.speech.chunks import SAMPLE_RATE_HZ
+from speechtext.speech.costs import SpeechCost
 from speechtext.speech.diarization import (
     Diarizer,
     LiveSpeakers,
+    Stretch,
     cut_stretches,
     cut_voice,
     find_centres,
     group_voices,
 )
+from speechtext.speech.heads.speaker_embedding import SpeakerEmbedding, SpeakerEmbeddingSettings
 from speechtext.speech.transcripts import Transcript, Word
 from support.recordings import read_turns
 
@@ -225,3 +231,298 @@ def test_folder_without_a_model_of_voices_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="model_type"):
         Diarizer.load(tmp_path, 0.5)
+
+
+class Pitches(SpeakerEmbedding):
+    """Voices that are told by hand: of a waveform's middle sample, as an angle in degrees.
+
+    Where that is zero, there is no voice.
+    """
+
+    def __init__(self) -> None:
+        self.settings = SpeakerEmbeddingSettings(mode="speaker_embedding")
+        self.cost = SpeechCost(1.0, 2)
+
+    def compute(
+        self, waveforms: Sequence[torch.Tensor], parameters: Sequence[Any]
+    ) -> list[torch.Tensor | RequestError]:
+        """Return a vector of length 1 in a plane for each waveform."""
+        assert len(waveforms) == len(parameters)
+        angles = [float(each[len(each) // 2]) if len(each) else 0.0 for each in waveforms]
+        return [self._speak(each) for each in angles]
+
+    def _speak(self, degrees: float) -> torch.Tensor | RequestError:
+        if degrees == 0:
+            return ImpossibleRequestError("TooShort", "Expected a voice.")
+        return voice_at(degrees)
+
+
+def voice_at(degrees: float) -> torch.Tensor:
+    return torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+
+
+# Of two voices with less than 60 degrees between them the cosine is more than a half.
+def told_by_hand(threshold: float = 0.5) -> Diarizer:
+    return Diarizer(Pitches(), threshold)
+
+
+def utter(*degrees: float, length_s: float = 1.0) -> tuple[list[Word], torch.Tensor]:
+    """Return a word in every two seconds, and a waveform with the angle of each throughout them."""
+    words = words_at(*((2 * n + 0.5, 2 * n + 0.5 + length_s) for n in range(len(degrees))))
+    waveform = torch.tensor(degrees, dtype=torch.float32).repeat_interleave(2 * SAMPLE_RATE_HZ)
+    return words, waveform
+
+
+def names_in(
+    degrees: Sequence[float],
+    num_speakers: int | None = None,
+    known: Mapping[str, torch.Tensor] | None = None,
+    threshold: float = 0.5,
+) -> list[str | None]:
+    words, waveform = utter(*degrees)
+    transcript = Transcript("said", 2.0 * len(degrees), words)
+    found = told_by_hand(threshold).name_words(transcript, waveform, num_speakers, known)
+    assert (found.text, found.duration_s) == ("said", 2.0 * len(degrees))
+    assert [word._replace(speaker=None) for word in found.words] == words
+    return [word.speaker for word in found.words]
+
+
+def test_speakers_are_counted_as_they_are_heard() -> None:
+    assert names_in([100, 10, 110, 5]) == ["Speaker 1", "Speaker 2", "Speaker 1", "Speaker 2"]
+    assert names_in([10, 50, 200]) == ["Speaker 1", "Speaker 1", "Speaker 2"]
+    assert names_in([10, 50, 200], num_speakers=1) == ["Speaker 1"] * 3
+    assert names_in([10, 50, 200], num_speakers=3) == ["Speaker 1", "Speaker 2", "Speaker 3"]
+    assert names_in([10, 50, 200], threshold=0.9) == ["Speaker 1", "Speaker 2", "Speaker 3"]
+
+
+def test_word_without_a_voice_has_the_speaker_before_it() -> None:
+    one, two = "Speaker 1", "Speaker 2"
+    assert names_in([10, 0, 200, 0, 0, 10]) == [one, one, two, two, two, one]
+    # At the beginning, that of the first who is heard.
+    assert names_in([0, 0, 200, 10]) == [one, one, one, two]
+    assert names_in([0, 0]) == [None, None]
+
+
+def test_people_are_known_by_the_likest_of_their_voices() -> None:
+    ann, ben, eve = voice_at(20), voice_at(190), voice_at(300)
+    assert names_in([10, 200, 100], known={"Ann": ann}) == ["Ann", "Speaker 1", "Speaker 2"]
+    assert names_in([10, 200], known={"Ben": ben, "Ann": ann}) == ["Ann", "Ben"]
+    # More people than speakers, and one who is like nobody.
+    assert names_in([200], known={"Eve": eve, "Ann": ann, "Ben": ben}) == ["Ben"]
+    assert names_in([10, 100], known={"Ben": ben}) == ["Speaker 1", "Speaker 2"]
+    assert names_in([10, 100], known={}) == ["Speaker 1", "Speaker 2"]
+    # Both speakers are like Ann, who is the likest of the second alone.
+    assert names_in([50, 10], 2, {"Ann": voice_at(12)}) == ["Speaker 1", "Ann"]
+
+
+@pytest.mark.parametrize(("threshold", "name"), [(1.0, "Ann"), (1.001, "Speaker 1")])
+def test_threshold_is_enough_to_be_known(threshold: float, name: str) -> None:
+    """A cosine of exactly one: of a voice along the first axis."""
+    words, waveform = utter(360)
+    transcript = Transcript("", 2.0, words)
+    found = told_by_hand(threshold).name_words(
+        transcript, waveform, None, {"Ann": torch.tensor([1.0, 0.0])}
+    )
+    assert [word.speaker for word in found.words] == [name]
+
+
+def test_diariser_costs_what_its_voices_cost() -> None:
+    assert told_by_hand().cost == SpeechCost(1.0, 2)
+    (heard, none) = told_by_hand().listen([torch.full((9,), 90.0), torch.zeros(9)])
+    torch.testing.assert_close(heard, torch.tensor([0.0, 1.0]))
+    assert isinstance(none, ImpossibleRequestError)
+
+
+def test_diariser_is_loaded_as_it_is_asked_for() -> None:
+    voices = Diarizer.load(VOICES, 0.25, dtype="bfloat16")
+    assert voices.threshold == 0.25
+    assert voices._voices.network.dtype == torch.bfloat16
+    assert voices._voices.settings == SpeakerEmbeddingSettings(
+        mode="speaker_embedding", dtype="bfloat16", threshold=0.25
+    )
+    other = Diarizer.load(VOICES, 0.3)
+    assert other._voices.network.dtype == torch.float32
+    assert other._voices.network.device.type == "cpu"
+
+
+def live_names(speakers: LiveSpeakers, *degrees: float, length_s: float = 1.0) -> list[str | None]:
+    words, waveform = utter(*degrees, length_s=length_s)
+    return [word.speaker for word in speakers.name_words(words, waveform, 0.0)]
+
+
+def test_live_speaker_is_the_likest_so_far() -> None:
+    speakers = LiveSpeakers(told_by_hand())
+    assert live_names(speakers, 10, 100) == ["Speaker 1", "Speaker 2"]
+    # Between both, and nearer to the first.
+    assert live_names(speakers, 45, 200, 70) == ["Speaker 1", "Speaker 3", "Speaker 2"]
+
+
+def test_live_voice_is_the_mean_of_all_that_was_said() -> None:
+    speakers = LiveSpeakers(told_by_hand())
+    assert live_names(speakers, 10, 60, 90) == ["Speaker 1"] * 3
+    # The mean of 10, 60 and 90 is 55; of 10 alone 110 would be too far away.
+    assert live_names(speakers, 110) == ["Speaker 1"]
+    again = LiveSpeakers(told_by_hand())
+    assert live_names(again, 10, 110) == ["Speaker 1", "Speaker 2"]
+
+
+@pytest.mark.parametrize("length_s", [0.1, 4.0])
+def test_live_stretch_that_is_not_sure_founds_no_speaker_and_changes_none(length_s: float) -> None:
+    """Too short, or so long a word that there must be a silence in it."""
+    speakers = LiveSpeakers(told_by_hand())
+    # Somebody has to be the first.
+    assert live_names(speakers, 10, length_s=0.1) == ["Speaker 1"]
+    words, _ = utter(200, length_s=length_s)
+    waveform = torch.full((6 * SAMPLE_RATE_HZ,), 200.0)
+    for _ in range(3):
+        (told,) = speakers.name_words(words, waveform, 0.0)
+        assert told.speaker == "Speaker 1"
+    # The first one's voice is what it was.
+    assert live_names(speakers, 65, 75) == ["Speaker 1", "Speaker 1"]
+    assert live_names(speakers, 200) == ["Speaker 2"]
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(1.0, 1), (1.001, 2)])
+def test_threshold_is_enough_to_be_the_same_live_speaker(threshold: float, count: int) -> None:
+    speakers = LiveSpeakers(told_by_hand(threshold))
+    words, waveform = utter(360)
+    # Of a voice along the first axis, whose cosine with itself is exactly one.
+    speakers._sums.append(torch.tensor([1.0, 0.0]))
+    if threshold > 1:
+        assert speakers.name_words(words, waveform, 0.0)[0].speaker == "Speaker 2"
+    else:
+        assert speakers.name_words(words, waveform, 0.0)[0].speaker == "Speaker 1"
+    assert len(speakers._sums) == count
+
+
+def test_live_speech_has_no_more_than_twenty_speakers() -> None:
+    speakers = LiveSpeakers(told_by_hand(0.9999))
+    angles = [3.0 + 7 * n for n in range(25)]
+    named = live_names(speakers, *angles)
+    assert named[:20] == [f"Speaker {n}" for n in range(1, 21)]
+    # The others are the likest of them.
+    assert named[20:] == ["Speaker 20"] * 5
+
+
+def test_live_words_are_cut_out_of_what_is_heard() -> None:
+    """What is heard begins at 100 s; the words from before it have the next one's speaker."""
+    words, waveform = utter(10, 200, 10)
+    moved = [
+        word._replace(start_s=word.start_s + 100, end_s=word.end_s + 100)
+        for word in [*words_at((-9.0, -8.5), (-8.4, -8.0), (-7.0, -6.0)), *words]
+    ]
+    told = LiveSpeakers(told_by_hand()).name_words(moved, waveform, 100.0)
+    one, two = "Speaker 1", "Speaker 2"
+    assert [word.speaker for word in told] == [one, one, one, one, two, one]
+    assert [word._replace(speaker=None) for word in told] == moved
+
+
+def test_live_words_without_a_voice_are_as_they_were() -> None:
+    speakers = LiveSpeakers(told_by_hand())
+    words, waveform = utter(0, 0)
+    assert speakers.name_words(words, waveform, 0.0) == words
+    assert live_names(speakers, 0, 70, 0, 250) == ["Speaker 1"] * 3 + ["Speaker 2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        # Of a stretch that is long enough: pauses of exactly 0.15 s, and of a little more.
+        ([(-0.6, 0.0), (0.15, 0.76)], [(0, 2)]),
+        ([(-0.6, 0.0), (0.16, 0.77)], [(0, 1), (1, 2)]),
+        # Of a shorter one: of exactly half a second, and of a little more.
+        ([(-0.5, 0.0), (0.5, 0.75)], [(0, 2)]),
+        ([(-0.5, 0.0), (0.51, 1.2)], [(0, 1), (1, 2)]),
+        # A short one behind such a pause, behind a long enough one.
+        ([(-0.7, 0.0), (0.5, 0.6)], [(0, 2)]),
+        ([(-0.7, 0.0), (0.51, 0.6)], [(0, 1), (1, 2)]),
+        # What is just long enough is not joined with those before it.
+        ([(-0.6, 0.0), (0.2, 0.8)], [(0, 1), (1, 2)]),
+        ([(-0.6, 0.0), (0.2, 0.79)], [(0, 2)]),
+        # Two short ones in a row.
+        ([(-0.6, 0.0), (0.2, 0.3), (0.6, 0.7)], [(0, 3)]),
+        # Behind long pauses each is by itself.
+        ([(-0.3, 0.0), (0.6, 0.8), (1.5, 1.6)], [(0, 1), (1, 2), (2, 3)]),
+    ],
+)
+def test_pauses_that_end_a_stretch(
+    words: list[tuple[float, float]], places: list[tuple[int, int]]
+) -> None:
+    assert places_of(words_at(*words)) == places
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        # 1.4 s are one stretch, and a little more are two.
+        ([(0.0, 0.7), (0.7, 1.4)], [(0, 2)]),
+        ([(0.0, 0.7), (0.7, 1.41)], [(0, 1), (1, 2)]),
+        # Three parts of 1 s: words are in the part of their middle, none is in the second.
+        ([(0.0, 1.0), (1.0, 3.0)], [(0, 1), (1, 2)]),
+        ([(0.0, 0.5), (0.5, 0.9), (0.9, 1.2), (1.2, 1.9), (1.9, 3.0)], [(0, 2), (2, 4), (4, 5)]),
+        # No time at all.
+        ([(1.0, 1.0)], [(0, 1)]),
+    ],
+)
+def test_parts_of_a_long_stretch(
+    words: list[tuple[float, float]], places: list[tuple[int, int]]
+) -> None:
+    stretches = cut_stretches(words_at(*words))
+    assert [(each.first, each.stop) for each in stretches] == places
+    for first, stop, start_s, end_s in stretches:
+        assert start_s == pytest.approx(max(0, words[first][0] - 0.2))
+        assert end_s == pytest.approx(words[stop - 1][1] + 0.2)
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "first", "stop"),
+    [
+        (1.0, 2.0, 16_000, 32_000),
+        # Exactly half a second, and less with silence on both sides.
+        (1.0, 1.5, 16_000, 24_000),
+        (1.0, 1.25, 14_000, 22_000),
+        # At the beginning and the end the other side has more.
+        (0.0, 0.25, 0, 8_000),
+        (3.5, 4.5, 56_000, 64_000),
+        (3.75, 4.0, 56_000, 64_000),
+        (0.0, 9.0, 0, 64_000),
+    ],
+)
+def test_voice_is_cut_out_of_a_recording(
+    start_s: float, end_s: float, first: int, stop: int
+) -> None:
+    heard = cut_voice(torch.arange(4 * SAMPLE_RATE_HZ), Stretch(0, 1, start_s, end_s))
+    assert (int(heard[0]), int(heard[-1]) + 1) == (first, stop)
+
+
+def test_voice_of_a_recording_that_is_too_short_is_all_of_it() -> None:
+    heard = cut_voice(torch.arange(3_000), Stretch(0, 1, 0.0, 0.1))
+    assert len(heard) == 3_000
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "groups"),
+    [(0.59, [0, 0, 1]), (0.6, [0, 1, 2]), (2.2, [0, 1, 2]), (2.21, [0, 0, 1])],
+)
+def test_stretch_that_founds_a_group(duration_s: float, groups: list[int]) -> None:
+    voices = torch.stack([voice_at(degrees) for degrees in (70, 10, 200)])
+    # The first is between the others, and nearer to the second.
+    assert group_voices(voices, [duration_s, 1.0, 1.0], 0.9) == groups
+
+
+def test_all_found_groups_where_too_few_are_sure() -> None:
+    voices = torch.stack([voice_at(degrees) for degrees in (10, 120, 240)])
+    assert group_voices(voices, [0.1, 0.1, 0.1], 0.5) == [0, 1, 2]
+    assert group_voices(voices, [1.0, 0.1, 0.1], 0.5) == [0, 0, 0]
+    assert group_voices(voices, [1.0, 0.1, 0.1], 0.5, 2) in ([0, 0, 1], [0, 1, 1], [0, 1, 0])
+    assert group_voices(voices, [1.0, 1.0, 0.1], 0.5, 2)[:2] == [0, 1]
+    assert group_voices(voices[:1], [0.1], 0.5, 4) == [0]
+
+
+def test_recording_has_no_more_than_twenty_speakers() -> None:
+    drawn = torch.randn(25, 60, generator=torch.manual_seed(0))
+    voices = torch.nn.functional.normalize(drawn, dim=1)
+    groups = group_voices(voices, [1.0] * 25, 0.5)
+    assert sorted(set(groups)) == list(range(20))
+    assert len(set(group_voices(voices, [1.0] * 25, 0.5, 3))) == 3
+    assert len(set(group_voices(voices[:20], [1.0] * 20, 0.5))) == 20

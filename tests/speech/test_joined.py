@@ -13,8 +13,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batches import status_of
-from speechtext.errors import RequestError
+from speechtext.errors import MalformedRequestError, RequestError
 from speechtext.speech.audio import decode_audio
+from speechtext.speech.joined import (
+    HEADERS,
+    LAST_BYTES,
+    MATROSKA,
+    MOV,
+    check_one_header,
+    check_rest,
+    has_aac,
+    split_links,
+)
 from support.common import EXAMPLES
 from trials.broken_audio import encode
 
@@ -282,3 +292,221 @@ def test_whole_recording_behind_a_cut_one_is_not_lost(
     if second.container not in RARE:
         # A frame that is cut short takes the next one with it.
         assert likeness(waveform, hear(whole)) > 0.8
+
+
+def ogg_page(kind: int, *segments: int) -> bytes:
+    """Return a page of Ogg with segments of so many bytes: RFC 3533, section 6."""
+    numbers = bytes([1, 2, 3, 4]) + bytes(8)
+    table = bytes([len(segments), *segments])
+    return b"OggS\0" + bytes([kind]) + bytes(8) + numbers + table + b"x" * sum(segments)
+
+
+def tag(size: int) -> bytes:
+    """Return an ID3v2 tag with so many bytes behind its header."""
+    sizes = bytes(size >> bits & 127 for bits in (21, 14, 7, 0))
+    return b"ID3\x04\0\0" + sizes + b"t" * size
+
+
+BEGIN, GO_ON = ogg_page(2, 19), ogg_page(0, 255, 255, 10)
+FLAC = b"fLaC\0\0\0\x22" + b"f" * 90
+FLAC_ALONE = b"fLaC\x80\0\0\x22" + b"f" * 34
+MP3 = b"\xff\xfb\x90" + b"m" * 200
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        # Whole recordings, and none.
+        [b""],
+        [b"RIFF1234WAVE" + 2 * FLAC],
+        [BEGIN + GO_ON + GO_ON],
+        [FLAC],
+        [tag(300) + FLAC],
+        [tag(300) + MP3 + MP3],
+        [MP3 + MP3],
+        # Chains of Ogg: where pages begin streams, of which there may be several.
+        [BEGIN + GO_ON, BEGIN + GO_ON],
+        [BEGIN + GO_ON, BEGIN + GO_ON + GO_ON, BEGIN + GO_ON],
+        [BEGIN + ogg_page(2, 255, 255, 7) + GO_ON, BEGIN + ogg_page(2, 5) + ogg_page(2) + GO_ON],
+        [BEGIN + GO_ON, ogg_page(6, 8)],
+        # Of FLAC, and of FLAC and MP3 with tags.
+        [FLAC, FLAC],
+        [FLAC_ALONE, FLAC, FLAC_ALONE],
+        [FLAC, tag(5) + FLAC],
+        [tag(200) + FLAC, tag(1_000) + FLAC, FLAC],
+        [tag(5) + MP3, tag(129) + MP3, tag(16_383) + MP3],
+        [tag(2**21 + 5) + MP3, tag(2**14 + 5) + MP3],
+        [tag(7) + MP3, tag(5) + tag(300) + MP3],
+        [tag(0) + MP3, tag(0) + MP3 + FLAC[4:]],
+        # The first of them without a tag.
+        [MP3, tag(5) + MP3],
+        [MP3 + MP3, tag(5) + MP3, tag(300) + MP3],
+        # A tag that is no beginning: nothing, or something else, is behind it.
+        [MP3 + tag(5)],
+        [MP3 + tag(5) + b"abc"],
+        [tag(5) + MP3 + tag(5) + b"\xff\x10"],
+        # A link is known by its beginning, and looks for no other kind's.
+        [BEGIN + GO_ON + FLAC + tag(3) + MP3],
+        [b"TAG" + FLAC + FLAC],
+    ],
+)
+def test_chain_is_split_where_links_begin(links: list[bytes]) -> None:
+    assert split_links(b"".join(links)) == links
+
+
+def test_page_that_is_cut_ends_with_what_there_is() -> None:
+    cut = BEGIN + GO_ON + ogg_page(2, 255, 255)[:28]
+    assert split_links(cut) == [BEGIN + GO_ON, cut[len(BEGIN + GO_ON) :]]
+    assert split_links(BEGIN[:14]) == [BEGIN[:14]]
+
+
+# How a recording of each container begins.
+BEGINNINGS: dict[str, list[bytes]] = {
+    "wav": [b"RIFF\n\0\0\0WAVE"],
+    "flac": [FLAC, FLAC_ALONE],
+    "ogg": [BEGIN, ogg_page(6)],
+    "amr": [b"#!AMR\n", b"#!AMR-WB\n"],
+    "aiff": [b"FORM\n\0\0\0AIFF", b"FORM1234AIFC"],
+    "caf": [b"caff\0\x01\0\0desc"],
+    MATROSKA: [b"\x1aE\xdf\xa3\n12345webm", b"\x1aE\xdf\xa3" + b"1" * 60 + b"matroska"],
+    MOV: [b"\0\0\0\x20ftypisom", b"\0\0\0\x14ftypqt  ", b"moov\0\0\0lmvhd"],
+    "w64": [b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"],
+    "au": [b".snd\0\0\0\x18\0\0\1\2\0\0\0\3\0\0\x3e\x80\0\0\0\1"],
+    "avr": [b"2BIT12345678\xff\xff\0\x10", b"2BIT12345678\0\0\0\x08"],
+    "epaf": [b" paf\0\0\0\0\0\0\0\0", b"fap \0\0\0\0\1\0\0\0"],
+    "ircam": [b"\x64\xa3\1\0abcd\0\0\0\1\0\2\0\1", b"\x64\xa3\4\0abcd\1\0\0\0\1\0\2\0"],
+    "nistsphere": [b"NIST_1A\n"],
+    "pvf": [b"PVF1\n"],
+    "voc": [b"Creative Voice File\x1a"],
+}
+EACH = [(name, begin) for name, begins in BEGINNINGS.items() for begin in begins]
+SPEECH_BYTES = b"abc \n" * 50
+# Those that FFmpeg's readers of PCM would take for samples, unless they are behind the last packet.
+NEVER_SAMPLES = ("wav", "flac", "ogg", "amr", "aiff", "caf", MATROSKA, MOV)
+
+
+def refused(check: Callable[..., None], *asked: Any) -> bool:
+    """Tell whether a check refuses a recording; if so, in the words that clients read."""
+    try:
+        check(*asked)
+    except MalformedRequestError as error:
+        assert error.kind == "DamagedAudio"
+        assert error.message == (
+            "Expected one recording in body, got several that were joined byte by byte."
+        )
+        return True
+    return False
+
+
+def test_beginnings_of_all_containers_are_known() -> None:
+    assert BEGINNINGS.keys() == HEADERS.keys()
+
+
+@pytest.mark.parametrize(("container", "begin"), EACH)
+def test_second_header_of_one_container_is_refused(container: str, begin: bytes) -> None:
+    once = begin + SPEECH_BYTES
+    assert not refused(check_one_header, once, container)
+    # What follows an Ogg is read as a link of a chain.
+    assert refused(check_one_header, 2 * once, container) == (container != "ogg")
+    assert refused(check_one_header, 3 * once, container) == (container != "ogg")
+    assert not refused(check_one_header, 2 * once, "mp3")
+
+
+@pytest.mark.parametrize(("container", "begin"), EACH)
+def test_header_behind_another_recording_is_refused(container: str, begin: bytes) -> None:
+    """Behind its last packet; before it, it is sound, a picture, or a text that quotes it."""
+    first = b"\x01\x02 first " * 40
+    last = len(first) - 5
+    joined = first + begin + SPEECH_BYTES
+    for codec in ("pcm_s16le", "aac"):
+        assert refused(check_rest, joined, last, "other", codec, True)
+        assert refused(check_rest, joined, last, "other", codec, False)
+        assert refused(check_rest, joined, len(first), "other", codec, True)
+        assert not refused(check_rest, joined, len(first) + 1, "other", codec, True)
+        assert not refused(check_rest, first + SPEECH_BYTES, last, "other", codec, False)
+    # Where a header tells no end, all is searched, but for rare ones among samples.
+    behind = len(first) + 1
+    assert refused(check_rest, joined, behind, "other", "aac", False)
+    common = container in NEVER_SAMPLES
+    assert refused(check_rest, joined, behind, "other", "pcm_s16le", False) == common
+    # Its own are told by `check_one_header`, or links of a chain.
+    assert not refused(check_rest, joined, last, container, "aac", True)
+    assert not refused(check_rest, joined, last, "other", container, True)
+
+
+def adts(size: int, profile: int = 0x50, protection: int = 1) -> bytes:
+    """Return a frame of AAC of so many bytes, with its header of seven: ISO 13818-7, 6.2."""
+    sizes = [0x80 | size >> 11, size >> 3 & 0xFF, (size & 7) << 5 | 0x1F]
+    return bytes([0xFF, 0xF0 | protection, profile, *sizes, 0xFC]).ljust(size, b"a")
+
+
+@pytest.mark.parametrize(
+    ("frames", "found"),
+    [
+        ([adts(100)] * 5, True),
+        ([adts(100)] * 4 + [adts(100)[:7]], True),
+        ([adts(100)] * 4 + [adts(100)[:6]], False),
+        ([adts(100)] * 4, False),
+        # Of any size and kind, but all of one kind.
+        ([adts(9), adts(2_047), adts(2_048), adts(8_191), adts(15)], True),
+        ([adts(6_145)] * 5, True),
+        ([adts(30, 0x4C, 9)] * 5, True),
+        ([adts(30)] * 4 + [adts(30, 0x4C)], False),
+        ([adts(30)] * 4 + [adts(30, 0x50, 0)], False),
+        ([adts(30)] * 2 + [b"?"] + [adts(30)] * 4, False),
+        ([b"noise"] + [adts(30)] * 2 + [b"?"] + [adts(30)] * 5, True),
+        # A header that tells a size of less than itself.
+        ([adts(0)[:7]] * 5, True),
+        ([adts(7)] * 5, True),
+        ([b"\xff\xf2\x50" + adts(30)[3:]] * 5, False),
+        ([], False),
+    ],
+)
+def test_frames_of_aac_are_known_by_those_that_follow(frames: list[bytes], found: bool) -> None:
+    data = b"".join(frames)
+    assert has_aac(data) == found
+    assert has_aac(b"before" + data + b"behind") == found or len(frames[-1]) < 7
+    # Whatever begins in a recording of another kind is no more than its end.
+    joined = b"n" * 100_000 + data
+    assert refused(check_rest, joined, 100_000, "wav", "pcm_s16le", True) == found
+    assert refused(check_rest, joined, 100_000, "wav", "pcm_s16le", False) == found
+    assert not refused(check_rest, joined, 100_000, "aac", "aac", True)
+
+
+def test_frames_of_aac_are_looked_for_between_two_places() -> None:
+    data = b"before" + adts(20) * 5 + b"behind"
+    assert has_aac(data, 6)
+    assert has_aac(data, 0, 7)
+    assert not has_aac(data, 7)
+    assert not has_aac(data, 0, 6)
+    # Six frames, of which the second begins five in a row.
+    assert has_aac(adts(20) * 6, 1)
+    assert has_aac(adts(20) * 6, 1, 21)
+    assert not has_aac(adts(20) * 6, 1, 20)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("flac", "flac")])
+def test_frames_of_mp3_are_known_by_those_that_follow(container: str, codec: str) -> None:
+    recording = record(Kind("mp3", "libmp3lame"), 1)
+    start = recording.index(b"\xff\xf3\x38", 100)
+    step = recording.index(b"\xff\xf3\x38", start + 3) - start
+    first = b"n" * 1_000
+    for count, found in [(2, False), (3, False), (6, True), (10, True)]:
+        joined = first + recording[start : start + count * step]
+        assert refused(check_rest, joined, len(first), container, codec, True) == found, count
+        assert not refused(check_rest, joined, len(first), "mp3", codec, True)
+        assert not refused(check_rest, joined, len(first), "mp3", "mp3float", True)
+        assert not refused(check_rest, joined, len(joined), container, codec, True)
+        assert refused(check_rest, joined, len(joined), container, codec, False) == found
+    # Frames in a row, and not here and there.
+    frames = [recording[start + n * step : start + (n + 1) * step] for n in range(12)]
+    apart = b"".join(frame + b"noise" * 200 for frame in frames)
+    assert not refused(check_rest, first + apart, len(first), container, codec, True)
+
+
+@pytest.mark.parametrize("frames", [adts(20) * 5, record(Kind("mp3", "libmp3lame"), 1)])
+def test_frames_are_looked_for_at_the_end(frames: bytes) -> None:
+    """No more of it is searched for them, as that takes time."""
+    for missing, found in [(0, True), (1_000, True), (-len(frames) - 1, False)]:
+        joined = b"n" * 1_000 + frames + b"n" * (LAST_BYTES - len(frames) - missing)
+        assert refused(check_rest, joined, 0, "wav", "pcm_s16le", True) == found

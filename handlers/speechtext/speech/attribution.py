@@ -37,7 +37,7 @@ class AudioExplanationParameters:
     def passes(self, samples: int) -> int:
         """Return how often the network computes the recording, for what that costs."""
         stretches = math.ceil(samples / self.stretch_samples(samples))
-        return stretches + 2 if self.method == "occlusion" else GRADIENT_COST * self.n_steps + 3
+        return stretches + 3 if self.method == "occlusion" else GRADIENT_COST * self.n_steps + 3
 
 
 class Stretch(NamedTuple):

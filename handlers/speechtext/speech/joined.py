@@ -69,12 +69,10 @@ def split_links(audio: bytes) -> list[bytes]:
     end = 0
     for start, stop in _find_beginnings(audio):
         # Pages of several streams, and tags, are one behind the other.
-        if start != end or not starts:
+        if start != end:
             starts.append(start)
         end = stop
-    if len(starts) < 2:
-        return [audio]
-    return [audio[low:high] for low, high in itertools.pairwise([0, *starts[1:], len(audio)])]
+    return [audio[low:high] for low, high in itertools.pairwise([0, *starts, len(audio)])]
 
 
 def _find_beginnings(audio: bytes) -> list[tuple[int, int]]:
