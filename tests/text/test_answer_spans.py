@@ -74,6 +74,34 @@ def test_answer_is_made_of_whole_words() -> None:
     assert whole_words([None, None], Span(1.0, 0, 0)) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("words", "place", "whole"),
+    [
+        # Words of the question and of the context are counted from 0, and some rows have no frame.
+        ([0, None, 0], 0, (0, 0)),
+        ([0, None, 0], 2, (2, 2)),
+        ([None, 0, 0], 2, (1, 2)),
+        ([0, 0, None], 1, (0, 1)),
+        ([0, 0], 0, (0, 1)),
+        ([0, 0, 1], 0, (0, 1)),
+        ([None, 1, 1, 1, 2], 1, (1, 3)),
+    ],
+)
+def test_a_word_ends_with_its_row(
+    words: list[int | None], place: int, whole: tuple[int, int]
+) -> None:
+    assert whole_words(words, Span(1.0, place, place)) == whole
+
+
+def test_answers_that_differ_in_small_letters_are_several() -> None:
+    context = "Straße STRASSE strasse"
+    found = [(0.5, 0, 6), (0.125, 7, 14), (0.25, 15, 22)]
+    assert rank_answers(found, context, None, 5) == [
+        {"score": 0.5, "start": 0, "end": 6, "answer": "Straße"},
+        {"score": 0.375, "start": 7, "end": 14, "answer": "STRASSE"},
+    ]
+
+
 def test_answers_that_read_the_same_are_one() -> None:
     context = "Ann met ann, then Bob."
     found = [(0.3, 0, 3), (0.4, 18, 21), (0.2, 8, 11)]

@@ -1,5 +1,6 @@
 """Long texts are cut as the tokenizers library cuts them, and no token is lost or doubled."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -118,9 +119,94 @@ def test_two_separators_between_two_texts_are_one_border() -> None:
 def test_long_texts_are_encoded_like_others(tokenizer: Any) -> None:
     short, long = "Ann works in Ljubljana.", "Ann works in Ljubljana. " * 500
     texts: list[str | tuple[str, str]] = [short, long, (short, long), (long, short)]
-    encodings = tokenizer.backend_tokenizer.encode_batch(texts)
+    backend = tokenizer.backend_tokenizer
+    # A tokenizer keeps how it cut the last texts.
+    backend.no_truncation()
+    backend.no_padding()
+    encodings = backend.encode_batch(texts)
     for tokens, encoding in zip(tokenize(tokenizer, texts), encodings, strict=True):
         assert tokens.ids == encoding.ids
         assert tokens.offsets == encoding.offsets
         assert tokens.sequences == encoding.sequence_ids
         assert tokens.words == encoding.word_ids
+
+
+def count_up(sequences: Sequence[int | None]) -> Tokens:
+    """Return tokens of texts as given, the ids from 100 on, each token a word of one character."""
+    count = len(sequences)
+    places = [(place, place + 1) for place in range(count)]
+    return Tokens([*range(100, 100 + count)], [0] * count, [*sequences], [*range(count)], places)
+
+
+def test_tokens_encoded_elsewhere_have_no_words_and_no_characters() -> None:
+    # A separator before any text ends none.
+    assert adopt_tokens([0, 2, 7, 2, 8], {0, 2}, 2) == Tokens(
+        ids=[0, 2, 7, 2, 8],
+        type_ids=[0, 0, 0, 0, 1],
+        sequences=[None, None, 0, None, 1],
+        words=[None] * 5,
+        offsets=[(0, 0)] * 5,
+    )
+    # Where there is no separator, all is one text.
+    assert adopt_tokens((5, 6), (), None).sequences == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [
+        (1, [0, 4, 7]),
+        (3, [0, 4, 7]),
+        (4, [0, 1, 4, 7]),
+        (6, [0, 1, 2, 4, 5, 7]),
+        (7, [0, 1, 2, 4, 5, 6, 7]),
+    ],
+)
+def test_special_tokens_stay_however_little_room_there_is(most: int, kept: list[int]) -> None:
+    assert cut_end(count_up([None, 0, 0, 0, None, 1, 1, None]), most) == kept
+
+
+@pytest.mark.parametrize(
+    ("own", "stride", "windows"),
+    [
+        # What all of it is shared with no other window is in one window.
+        (1, 1, [[0, 1, 2]]),
+        (2, 1, [[0, 1, 2, 3]]),
+        (3, 1, [[0, 1, 2, 4], [0, 2, 3, 4]]),
+        (0, 1, [[0, 1]]),
+        (4, 0, [[0, 1, 2, 5], [0, 3, 4, 5]]),
+    ],
+)
+def test_windows_begin_where_the_one_before_has_not_seen_all(
+    own: int, stride: int, windows: list[list[int]]
+) -> None:
+    assert cut_windows(count_up([None, *[0] * own, None]), 0, 4, stride) == windows
+
+
+def test_an_end_of_the_text_is_no_end_of_what_a_window_sees() -> None:
+    tokens = count_up([None, 0, 0, 0, 0, 0, None])
+
+    def choose(*windows: Sequence[int]) -> dict[int, int]:
+        """Return for each token the number of the window that it is taken from."""
+        rows = [Window(tokens, positions, 0) for positions in windows]
+        marked = [(row, torch.full((len(row),), index)) for index, row in enumerate(rows)]
+        return {position: int(index) for position, index in merge_windows(marked, 0).items()}
+
+    whole = range(7)
+    # Both see all that is before the first token, and the longer one more of what is behind it.
+    assert choose([0, 1, 2, 3, 6], whole) == dict.fromkeys(range(1, 6), 1)
+    assert choose([0, 3, 4, 5, 6], whole) == dict.fromkeys(range(1, 6), 1)
+    # Where the second window begins it sees nothing before, but for what is not in the first.
+    assert choose([0, 1, 2, 3, 6], [0, 2, 3, 4, 5, 6]) == {1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
+    # Of two that see as much it is the first.
+    assert choose(whole, whole) == dict.fromkeys(range(1, 6), 0)
+
+
+def test_a_text_without_tokens_gets_no_values() -> None:
+    window = Window(count_up([None, None]), range(2), 0)
+    assert merge_windows([(window, torch.ones(2))], 0) == {}
+
+
+def test_windows_come_with_a_value_for_each_token() -> None:
+    window = Window(count_up([None, 0, None]), range(3), 0)
+    with pytest.raises(ValueError, match="shorter"):
+        merge_windows([(window, torch.ones(2))], 0)
