@@ -563,6 +563,8 @@ def test_of_several_places_the_first_is_meant_and_unknown_words_are_told_as_writ
         [1, -1],
         [True, 1],
         5,
+        "",
+        " ",
         {"Ann": "O", "Bob": "O"},
     ],
 )
@@ -879,6 +881,7 @@ def test_the_characters_of_an_answer_are_explained_where_they_are_asked_for(
         {"start": 0},
         {"start": 0, "end": "3"},
         {"start": 0.0, "end": 3},
+        {"start": False, "end": True},
         {},
         [0, 3],
         "Bob",

@@ -176,7 +176,7 @@ def find_characters(scored: Sequence[Scored], example: Example) -> tuple[Scored,
     Raises `ImpossibleRequestError` where the context has no such words.
     """
     target, context = example.target, example.second or ""
-    known = isinstance(target, Mapping) and all(isinstance(each, int) for each in target.values())
+    known = isinstance(target, Mapping) and all(type(each) is int for each in target.values())
     start, end = (target.get("start", 0), target.get("end", 0)) if known else (0, 0)
     for each in scored if 0 <= start < end <= len(context) else ():
         offsets = each.window.pick(each.window.tokens.offsets)

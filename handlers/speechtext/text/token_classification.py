@@ -132,7 +132,8 @@ class TokenClassification(UnderstandingTask):
         return found
 
     def _find_word(self, text: str, target: str, labelled: Sequence[Labelled]) -> Labelled | None:
-        first = text.find(target)
+        # Nothing is found everywhere.
+        first = text.find(target) if target.strip() else -1
         return next((each for each in labelled if 0 <= first < each.end), None)
 
     def _find_pair(
