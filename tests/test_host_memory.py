@@ -109,16 +109,16 @@ print(process.memory_info().rss - before)
 
 
 def test_code_for_products_of_many_shapes_is_limited() -> None:
-    """Of 1,196 shapes, less is kept."""
+    """Of 1,196 shapes, oneDNN keeps less, and ideep does: with either alone 0.65 of it is left."""
 
     def grown(how: str) -> int:
         path = os.pathsep.join((str(ROOT / "handlers"), str(ROOT)))
         # Handlers that other tests loaded have set the limit in this process.
-        others = {name: value for name, value in os.environ.items() if "ONEDNN" not in name}
+        others = {name: value for name, value in os.environ.items() if "_CACHE_" not in name}
         environment = {**others, "PYTHONPATH": path}
         command = [sys.executable, "-W", "ignore", "-c", PRODUCTS, how]
         return int(subprocess.check_output(command, env=environment))
 
     free, limited = grown("free"), grown("limited")
     assert free > 10 * 2**20
-    assert limited < 0.8 * free
+    assert limited < 0.45 * free

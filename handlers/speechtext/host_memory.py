@@ -20,16 +20,24 @@ from speechtext.devices import empty_cache
 # How many products oneDNN keeps code for, a piece for each shape: a hundredth of a second of it is
 # made again where a recording has a new length, and 1,024, its own number, take 125 MB of a worker.
 KEPT_PRODUCTS = 256
+# How many convolutions ideep, between PyTorch and oneDNN, keeps with their buffers, one for each
+# shape: 1,024, its own number, take 200 MB of a worker after 400 recordings.
+KEPT_CONVOLUTIONS = 128
+# The same of cuDNN, 0.2 MB each.
+KEPT_PLANS = 500
 # Giving back takes up to two milliseconds; what is needed again costs more.
 LEAST_INTERVAL_S = 5.0
 
 
 def limit_products() -> None:
-    """Let oneDNN keep code for fewer products; called before the first of them.
+    """Let what multiplies keep code for fewer shapes; called before the first of them.
 
-    See "Primitive Cache" of its developer guide.
+    See "Primitive Cache" of oneDNN's developer guide, `lru_cache.hpp` of ideep, and
+    pytorch/pytorch#104701 on cuDNN's plans, of which 10,000 take 2 GB of the machine's memory.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_PRODUCTS))
+    os.environ.setdefault("LRU_CACHE_CAPACITY", str(KEPT_CONVOLUTIONS))
+    os.environ.setdefault("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", str(KEPT_PLANS))
 
 
 def keep_loaded() -> None:

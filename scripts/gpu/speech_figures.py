@@ -44,16 +44,16 @@ SPEECH_BATCH, CLIENTS = 64, 128
 SPEECH_BARS = {"Wav2Vec2-base": 3000, "Emformer": 2000}
 
 
-def recordings(count: int) -> list[bytes]:
+def recordings(count: int, longest_s: float) -> list[bytes]:
     """Return recordings of noise, as long as LibriSpeech's are."""
     generator = np.random.default_rng(0)
     drawn = SHORTEST_S + generator.gamma(1.6, (MEAN_S - SHORTEST_S) / 1.6, count)
-    return [noise(float(each), seed) for seed, each in enumerate(drawn.clip(max=LONGEST_S))]
+    return [noise(float(each), seed) for seed, each in enumerate(drawn.clip(max=longest_s))]
 
 
 def measure_speech(plan: Plan) -> Iterator[Result]:
     """Yield how many seconds of audio each recogniser does in one."""
-    waves = recordings(plan.amount(512, 2))
+    waves = recordings(plan.amount(512, 2), plan.amount(LONGEST_S, 2.0))
     total_s = sum(len(each) for each in map(_samples, waves)) / SAMPLE_RATE_HZ
     sizes = {"Wav2Vec2-base": {}, "Wav2Vec2-large": LARGE}
     with tempfile.TemporaryDirectory() as name:
