@@ -138,10 +138,17 @@ def _judge_error(status: int, kind: str, said: str) -> list[str]:
 
 
 def fuzz(
-    server: TrialServer, cases: Sequence[Case], learned: Script, report: Callable[[str], None]
+    server: TrialServer,
+    cases: Sequence[Case],
+    learned: Script,
+    report: Callable[[str], None],
+    results: FuzzReport | None = None,
 ) -> FuzzReport:
-    """Send broken requests, each with a good one beside it, from many connections at once."""
-    results, numbers = FuzzReport(), count()
+    """Send broken requests, each with a good one beside it, from many connections at once.
+
+    What comes of them is added to `results`.
+    """
+    results, numbers = results or FuzzReport(), count()
 
     def send(case: Case) -> None:
         timeout_s = BROKEN_TIMEOUT_S if case.request.raw is not None else TIMEOUT_S
