@@ -1,5 +1,6 @@
 """What a GPU needs and can be tried without one."""
 
+import os
 import subprocess
 import sys
 import weakref
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from batches import LOST_STATUS
+from repository import ROOT
 from speechtext.allowance import measure_seconds
 from speechtext.batching import run_smaller
 from speechtext.checkpoints import load_script, move_constants
@@ -64,7 +66,9 @@ def test_trace_makes_its_tensors_where_it_is(tmp_path: Path) -> None:
 
 
 def test_process_whose_gpu_is_lost_ends() -> None:
-    ended = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "handlers"), str(ROOT)))}
+    command = [sys.executable, "-c", LOST]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert ended.returncode == LOST_STATUS
     answers = ended.stdout.splitlines()
     assert len(answers) == 2

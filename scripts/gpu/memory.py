@@ -20,6 +20,7 @@ from archives.configs import read_configs
 from benchmarks.full_size_models import write_base_960h
 from benchmarks.recordings import noise
 from gpu.plan import Plan, Result
+from repository import ROOT
 from serving.local import LocalModel, build_with_settings, load_archive
 
 # All of the first convolution's 512 channels, in a model that is else small: a second of audio
@@ -45,9 +46,12 @@ EXPECTED = {
 def run_out(plan: Plan) -> Iterator[Result]:
     """Yield the statuses of recordings in a worker whose memory ends."""
     with tempfile.TemporaryDirectory() as name:
+        # As the Makefile has it; pytest has a way of its own.
+        folders = map(str, (ROOT, ROOT / "handlers", ROOT / "scripts"))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
         command = [sys.executable, "-m", "gpu.memory", str(plan.device), name]
         ended = subprocess.run(  # noqa: S603 - this very module
-            command, capture_output=True, text=True, check=False
+            command, capture_output=True, text=True, check=False, env=environment
         )
     if ended.returncode:
         said = ended.stderr.strip().splitlines()

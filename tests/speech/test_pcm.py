@@ -48,7 +48,8 @@ def test_channels_are_averaged() -> None:
 
 def test_nothing_is_no_sample() -> None:
     found = PcmDecoder(PcmFormat(8_000)).decode(b"")
-    assert (found.shape, found.dtype) == ((0,), np.float32)
+    assert found.shape == (0,)
+    assert found.dtype == np.float32
 
 
 @pytest.mark.parametrize(
