@@ -18,7 +18,11 @@ def measure_live(plan: Plan) -> Iterator[Result]:
     """Yield the delays of so many sessions at the pace of speech, through TorchServe."""
     counts = plan.amount(SESSIONS, (1,))
     keys = {"batchSize": max(counts)}
-    given: dict[str, Any] = {**FULL_SIZE_SETTINGS, "max_sessions": max(counts), "threads": None}
+    given: dict[str, Any] = {
+        **FULL_SIZE_SETTINGS,
+        "max_sessions": max(counts),
+        "threads": plan.amount(None, 1),
+    }
     with tempfile.TemporaryDirectory() as name:
         workspace = Path(name)
         (workspace / "bundle").mkdir()

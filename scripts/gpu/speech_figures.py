@@ -38,7 +38,13 @@ LARGE = {
     "do_stable_layer_norm": True,
 }
 # Of a checkpoint that only shows that the section runs.
-TINY = {"num_hidden_layers": 1}
+TINY = {
+    "num_hidden_layers": 1,
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": (32,) * 7,
+}
 # Requests that a handler is given at once, and clients that fill such batches.
 SPEECH_BATCH, CLIENTS = 64, 128
 SPEECH_BARS = {"Wav2Vec2-base": 3000, "Emformer": 2000}
@@ -79,7 +85,12 @@ def _speech(
         for dtype in DTYPES:
             keys = {"batchSize": SPEECH_BATCH, "maxBatchDelay": 20}
             built = build_with_settings(
-                read_configs()[archive], source, Path(name), keys, dtype=dtype, threads=None
+                read_configs()[archive],
+                source,
+                Path(name),
+                keys,
+                dtype=dtype,
+                threads=plan.amount(None, 1),
             )
             plan.forget()
             loaded = load_archive(built, plan.gpu_id)

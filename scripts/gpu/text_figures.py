@@ -51,7 +51,7 @@ def rate(plan: Plan) -> float:
 
 
 def _load(plan: Plan, archive: str, folder: Path, dtype: str, **settings: Any) -> LocalModel:
-    own = {"captum_explanation": False, "num_labels": None, "threads": None}
+    own = {"captum_explanation": False, "num_labels": None, "threads": plan.amount(None, 1)}
     given: dict[str, Any] = {**own, "dtype": dtype, **settings}
     config = read_configs()[archive]
     plan.forget()
