@@ -1,6 +1,5 @@
 """Which requests a model answers together, and what happens to them where one of them fails."""
 
-import gc
 import logging
 import re
 import traceback
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from speechtext.devices import empty_cache, is_lost
+from speechtext.devices import free_memory, is_lost
 from speechtext.errors import (
     DeadlineError,
     DeviceLostError,
@@ -63,8 +62,7 @@ def run_isolated(
         if len(requests) == 1:
             return [as_request_error(error)]
     # Outside the except block: the traceback would keep the failed batch's tensors alive.
-    gc.collect()
-    empty_cache()
+    free_memory()
     half = len(requests) // 2
     return run_isolated(run, requests[:half]) + run_isolated(run, requests[half:])
 
@@ -80,8 +78,7 @@ def run_smaller(run: Callable[[int], Answer], rows: int) -> Answer:
         except Exception as error:
             if rows == 1 or not is_out_of_memory(error):
                 raise
-        gc.collect()
-        empty_cache()
+        free_memory()
         rows //= 2
 
 

@@ -1,5 +1,6 @@
 """Which device, dtype and threads a model gets."""
 
+import gc
 import os
 from contextlib import suppress
 from typing import Literal
@@ -35,11 +36,12 @@ def prepare_device(device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
-def empty_cache() -> None:
-    """Give back the memory of a GPU that PyTorch keeps for later; a CPU has no such cache.
+def free_memory() -> None:
+    """Give back what nobody has any more, and the memory of a GPU that PyTorch keeps for later.
 
-    One that is lost has nothing to give, and says so when it is asked for something else.
+    A GPU that is lost has nothing to give, and says so when it is asked for something else.
     """
+    gc.collect()
     if torch.accelerator.is_available():
         with suppress(torch.AcceleratorError):
             torch.accelerator.empty_cache()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from speechtext.devices import empty_cache
+from speechtext.devices import free_memory
 
 # How many products oneDNN keeps code for, a piece for each shape: a hundredth of a second of it is
 # made again where a recording has a new length, and 1,024, its own number, take 125 MB of a worker.
@@ -47,10 +47,9 @@ def keep_loaded() -> None:
     """
     # Of an archive that this process loaded before, nothing may be in use any more.
     gc.unfreeze()
-    gc.collect()
+    # What loading took for a while is free for the other workers of a GPU, too.
+    free_memory()
     gc.freeze()
-    # What loading took for a while is free for the other workers of a GPU.
-    empty_cache()
 
 
 class HostMemory:

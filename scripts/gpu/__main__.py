@@ -82,7 +82,8 @@ def run(plan: Plan, sections: Sequence[str], path: Path) -> list[tuple[str, ...]
 
     def note(section: str, result: Result) -> None:
         rows.append(result.row(section))
-        write_table(path, rows)
+        with path.open("w", encoding="utf-8") as table:
+            print_table(HEADER, rows, table)
         print(f"  {section}: {result.what}: {result.found}", file=sys.stderr, flush=True)
 
     for section in sections:
@@ -97,12 +98,6 @@ def run(plan: Plan, sections: Sequence[str], path: Path) -> list[tuple[str, ...]
         plan.forget()
         note(section, Result("seconds", f"{time.monotonic() - started_s:.0f}"))
     return rows
-
-
-def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write the table as Markdown."""
-    lines = (f"| {' | '.join(row)} |" for row in (HEADER, ["---"] * len(HEADER), *rows))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from benchmarks.recordings import noise
 from gpu.plan import Plan, Result
 from repository import ROOT
 from serving.local import LocalModel, build_with_settings, load_archive
+from speechtext.devices import free_memory
 
 # All of the first convolution's 512 channels, in a model that is else small: a second of audio
 # takes 13 MB of it and of what follows in float32, each.
@@ -67,18 +68,18 @@ def _short(statuses: list[int]) -> str:
     return str(statuses[0]) if len(set(statuses)) == 1 else ", ".join(map(str, statuses))
 
 
-def answer_within(device: torch.device, workspace: Path) -> dict[str, list[int]]:
+def answer_within(plan: Plan, workspace: Path) -> dict[str, list[int]]:
     """Return the statuses of recordings, with little memory left to this process."""
     folder = workspace / "model"
     folder.mkdir()
     write_base_960h(folder, **SMALL)
     settings: dict[str, Any] = {"dtype": "float32", "threads": 1}
     archive = build_with_settings(read_configs()["wav2vec2"], folder, workspace, **settings)
-    model = load_archive(archive, None if device.type == "cpu" else device.index or 0)
+    model = load_archive(archive, plan.gpu_id)
     short, long = {"body": noise(SHORT_S, seed=0)}, {"body": noise(LONG_S, seed=1)}
     # What the first call loads is there before the limit is.
     model.answer([short])
-    limit_memory(device)
+    limit_memory(plan.device)
     batches = {
         "short ones in a batch": [short] * SHORT_COUNT,
         "a long one alone": [long],
@@ -97,7 +98,7 @@ def _statuses(model: LocalModel, rows: list[dict[str, Any]]) -> list[int]:
 def limit_memory(device: torch.device) -> None:
     """Let this process have no more than it has and `LEFT_BYTES`, on a GPU or of the machine."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        free_memory()
         total = torch.cuda.get_device_properties(device).total_memory
         allowed = torch.cuda.memory_reserved(device) + LEFT_BYTES
         torch.cuda.set_per_process_memory_fraction(allowed / total, device)
@@ -108,4 +109,4 @@ def limit_memory(device: torch.device) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(answer_within(torch.device(sys.argv[1]), Path(sys.argv[2]))))
+    print(json.dumps(answer_within(Plan(torch.device(sys.argv[1])), Path(sys.argv[2]))))

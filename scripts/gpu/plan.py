@@ -1,11 +1,12 @@
 """What the sections share: the device, how much is asked of it, and how a result reads."""
 
-import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+
+from speechtext.devices import free_memory
 
 Amount = TypeVar("Amount")
 
@@ -29,6 +30,15 @@ class Plan:
         """Return how much of something to do."""
         return small if self.device.type == "cpu" else full
 
+    @property
+    def server_keys(self) -> dict[str, str]:
+        """Return the keys of config.properties that keep TorchServe on the device."""
+        return {} if self.gpu_id is not None else {"number_of_gpu": "0"}
+
+    def judge(self, held: bool) -> bool | None:
+        """Return whether a bar is held, None on a CPU, which has no bar of speed."""
+        return None if self.gpu_id is None else held
+
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
         if self.device.type == "cuda":
@@ -36,9 +46,8 @@ class Plan:
 
     def forget(self) -> None:
         """Give back the memory of models that nobody has any more, and count its peak anew."""
-        gc.collect()
+        free_memory()
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak_mb(self) -> float | None:
@@ -67,3 +76,7 @@ def describe(error: BaseException) -> str:
     """Return an error in one line of a table."""
     said: Any = str(error).splitlines()
     return f"{type(error).__name__}: {said[0] if said else ''}".replace("|", "/")
+
+
+def ignore(_message: str) -> None:
+    """Say nothing of servers that start: the table is what is printed."""

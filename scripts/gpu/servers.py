@@ -11,7 +11,7 @@ from typing import Any
 from archives.building import build_archive
 from archives.configs import known_configs
 from gpu.parity import read
-from gpu.plan import Plan, Result
+from gpu.plan import Plan, Result, ignore
 from repository import ROOT
 from serving.local import LocalModel, build_with_settings, load_archive
 from trials.good_traffic import TIMEOUT_S, explanations, is_right, learn_script, predictions
@@ -28,7 +28,7 @@ def serve_archives(plan: Plan) -> Iterator[Result]:
     """Yield whether each archive answers in TorchServe, on the device, as on the CPU alone."""
     with tempfile.TemporaryDirectory() as name:
         folders = _unpacked(plan, Path(name))
-        with run_server(_ignore, list(folders.values()), Path(name), _gpus(plan)) as server:
+        with run_server(ignore, list(folders.values()), Path(name), plan.server_keys) as server:
             yield from _compare(server, folders)
 
 
@@ -85,7 +85,7 @@ def share_device(plan: Plan) -> Iterator[Result]:
     keys = {"minWorkers": workers, "maxWorkers": workers}
     with tempfile.TemporaryDirectory() as name:
         archive = build_with_settings(config, ROOT / config.source, Path(name), keys)
-        with run_server(_ignore, [archive], archive.parent, _gpus(plan)) as server:
+        with run_server(ignore, [archive], archive.parent, plan.server_keys) as server:
             asked = [each for each in predictions() if each.target.endswith(SHARED)]
             script = learn_script(server.address, asked)
 
@@ -97,11 +97,3 @@ def share_device(plan: Plan) -> Iterator[Result]:
                 right = sum(pool.map(ask, range(count)))
     what = f"{workers} workers on one device, {count} requests from {CONNECTIONS} connections"
     yield Result(f"{what}: right", str(right), str(count), right == count)
-
-
-def _gpus(plan: Plan) -> dict[str, str]:
-    return {} if plan.gpu_id is not None else {"number_of_gpu": "0"}
-
-
-def _ignore(_message: str) -> None:
-    """Say nothing: the table is what is printed."""

@@ -18,7 +18,7 @@ from transformers import pipeline
 from archives.configs import read_configs
 from benchmarks.full_size_models import write_base_960h, write_bundle
 from benchmarks.recordings import SAMPLE_RATE_HZ, noise
-from gpu.plan import Plan, Result
+from gpu.plan import Plan, Result, ignore
 from gpu.timing import DTYPES, costs, power, seconds_of
 from repository import ROOT
 from serving.local import LocalModel, build_with_settings, load_archive
@@ -111,8 +111,7 @@ def _served(
 ) -> Result:
     """Return the same from bytes to texts, through TorchServe with one worker."""
     requests = [post(f"/predictions/{archive.name}", each, AUDIO) for each in waves]
-    gpus = {} if plan.gpu_id is not None else {"number_of_gpu": "0"}
-    with run_server(_ignore, [archive], archive.parent, gpus) as server:
+    with run_server(ignore, [archive], archive.parent, plan.server_keys) as server:
 
         def ask(number: int) -> bool:
             return send_alone(server.address, requests[number], TIMEOUT_S).status == HTTPStatus.OK
@@ -125,8 +124,9 @@ def _served(
                 spent_s = time.perf_counter() - started_s
     factor, bar = total_s / spent_s, SPEECH_BARS.get(model)
     what = f"{model}, {DTYPES[-1]}, served, {answered} of {len(waves)} answered: real-time factor"
-    held = None if bar is None or plan.gpu_id is None else factor >= bar
-    return Result(what, f"{factor:.0f}", f"{bar}" if bar else "", held)
+    if bar is None:
+        return Result(what, f"{factor:.0f}")
+    return Result(what, f"{factor:.0f}", f"{bar}", plan.judge(factor >= bar))
 
 
 def _speech_peer(
@@ -153,7 +153,3 @@ def _samples(recording: bytes) -> Any:
 def _answer_all(model: LocalModel, waves: Sequence[bytes], size: int) -> None:
     for start in range(0, len(waves), size):
         model.answer([{"body": each} for each in waves[start : start + size]])
-
-
-def _ignore(_message: str) -> None:
-    """Say nothing: the table is what is printed."""

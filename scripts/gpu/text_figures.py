@@ -74,9 +74,8 @@ def _classify(plan: Plan, folder: Path) -> Iterator[Result]:
             yield from costs(plan, what, watts, spent_s / count * 1000, "1,000 texts")
         products_s = 2 * BERT_WEIGHTS * tokens * count / (SHARE * per_s)
         slower = spent_s / products_s
-        held = None if plan.gpu_id is None else slower <= SLOWER
         what = f"the same, beside its products at {SHARE:.0%} of the rate"
-        yield Result(what, f"{slower:.2f}", f"{SLOWER}", held)
+        yield Result(what, f"{slower:.2f}", f"{SLOWER}", plan.judge(slower <= SLOWER))
         peer = _pipeline(plan, "text-classification", folder, tokenizer)
         spent_s = seconds_of(plan, partial(peer, texts, batch_size=count))
         yield Result("the same, transformers' pipeline", f"{count / spent_s:.0f}")

@@ -4,7 +4,6 @@ Continuous batching: Yu et al. 2022, "Orca: A Distributed Serving System for Tra
 Generative Models".
 """
 
-import gc
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from torch.nn.functional import pad
 
 from speechtext.allowance import check_time
 from speechtext.batching import as_request_error, plan_groups
-from speechtext.devices import empty_cache
+from speechtext.devices import free_memory
 from speechtext.errors import DeadlineError
 from speechtext.finite import find_finite, not_finite
 from speechtext.measurements import note_padding, stage
@@ -104,8 +103,7 @@ class Decoder:
         self._groups[place : place + 1] = alone
         # Whoever called still has the group: its cache is what each row alone needs the room of.
         group.forget()
-        gc.collect()
-        empty_cache()
+        free_memory()
         for each in alone:
             self._try(each)
 

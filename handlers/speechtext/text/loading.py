@@ -225,16 +225,19 @@ def count_positions(network: Any, config: Any) -> int:
 
 
 def speed_up(model: Any, settings: CompileSettings, device: torch.device) -> Any:
-    """Return the model, compiled where the YAML asks for it, else as this device is fastest."""
+    """Return the model, compiled where the YAML asks for it, else as this device is fastest.
+
+    Raises `ValueError` for a mode that records CUDA graphs.
+    """
+    if not settings.enable:
+        if device.type == "cpu":
+            speed_up_network(model)
+        return model
     if device.type == "cuda" and settings.mode in CUDA_GRAPHS:
         raise ValueError(
             "pt2.compile.mode: expected one without CUDA graphs, such as "
             f"max-autotune-no-cudagraphs, got {settings.mode!r}."
         )
-    if not settings.enable:
-        if device.type == "cpu":
-            speed_up_network(model)
-        return model
     return torch.compile(
         model, backend=settings.backend, mode=settings.mode, dynamic=settings.dynamic
     )
