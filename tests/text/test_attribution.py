@@ -1,20 +1,32 @@
 """Attributions that are known exactly, and those of Captum called directly."""
 
+import random
 from typing import Any
 
 import pytest
 import torch
 from captum.attr import FeatureAblation, LayerGradientXActivation, LayerIntegratedGradients
-from transformers import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from speechtext.allowance import allow
 from speechtext.errors import DeadlineError
 from speechtext.text.explanation.attribution import (
     METHODS,
-    STEPS,
+    RUNS,
     Question,
     find_embeddings,
+    integrate_gradients,
     value_of,
+    value_of_tokens,
 )
 
 PAD, CLS, SEP = 0, 1, 2
@@ -331,12 +343,86 @@ def test_attributions_of_bfloat16_are_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "runs"),
+    ("method", "one", "five"),
     [
-        ("layer_integrated_gradients", 30),
-        ("layer_gradient_x_activation", 1),
-        ("occlusion", LENGTH),
+        ("layer_integrated_gradients", 30, 90),
+        ("layer_gradient_x_activation", 1, 5),
+        ("occlusion", LENGTH, 5 * LENGTH),
     ],
 )
-def test_steps_are_the_rows_that_a_method_runs(method: str, runs: int) -> None:
-    assert STEPS[method](30, LENGTH) == runs
+def test_runs_are_the_rows_that_a_method_runs(method: str, one: int, five: int) -> None:
+    assert RUNS[method](30, LENGTH, 1) == one
+    assert RUNS[method](30, LENGTH, 5) == five
+
+
+def some_texts(chance: random.Random, model: Any) -> Question:
+    """Return a question of one to three texts, in any order, with one to five numbers each."""
+    texts, length = random_rows(chance.randint(1, 3)), chance.randint(6, LENGTH)
+    rows = [row for row in range(len(texts)) for _ in range(chance.randint(1, 5))]
+    chance.shuffle(rows)
+    mask = torch.ones_like(texts)
+    mask[-1, length:] = 0
+    numbers = model(texts).to_tuple()[0].flatten(1).shape[1]
+    places = [chance.randrange(numbers) for _ in rows]
+    heads = [chance.randrange(len(model(texts).to_tuple())) for _ in rows]
+    return ask(texts[rows], heads, places, attention_mask=mask[rows])
+
+
+@pytest.mark.parametrize("model_class", [BertForQuestionAnswering, BertForTokenClassification])
+def test_numbers_of_a_text_share_its_way_and_are_captums(model_class: Any) -> None:
+    for seed in range(60):
+        torch.manual_seed(seed)
+        chance = random.Random(seed)
+        model = small_bert(model_class, labels=2)
+        embeddings, value = find_embeddings(model, None), value_of(model, ["attention_mask"])
+        question, n_steps = some_texts(chance, model), chance.randint(1, 12)
+        rows: list[int] = []
+        hook = embeddings.register_forward_hook(lambda *seen: rows.append(len(seen[2])))  # noqa: B023
+        found = integrate_gradients(value, embeddings, question, n_steps, chance.randint(1, 20))
+        hook.remove()
+        # Each text once at either end and in each step, however many numbers it has.
+        assert sum(rows) == len(question.input_ids.unique(dim=0)) * (n_steps + 2)
+        expected, deltas = LayerIntegratedGradients(value, embeddings).attribute(
+            question.input_ids,
+            question.baseline,
+            additional_forward_args=question.arguments(),
+            n_steps=n_steps,
+            return_convergence_delta=True,
+        )
+        torch.testing.assert_close(found.importances, expected.sum(-1), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.deltas, deltas, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "model_class"),
+    [
+        (GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4), GPT2LMHeadModel),
+        (
+            LlamaConfig(
+                vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                num_attention_heads=4, num_key_value_heads=2,
+            ),
+            LlamaForCausalLM,
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_of_a_continuation_are_those_of_all_its_logits(
+    config: Any, model_class: Any
+) -> None:
+    torch.manual_seed(0)
+    model = model_class(config).eval().requires_grad_(False)
+    embeddings = find_embeddings(model, None)
+    few, all_ = value_of_tokens(model, ["attention_mask"], 64), value_of(model, ["attention_mask"])
+    for seed in range(50):
+        chance = random.Random(seed)
+        texts = random_rows(chance.randint(1, 3))
+        rows = [chance.randrange(len(texts)) for _ in range(chance.randint(1, 6))]
+        places = [chance.randrange(LENGTH * 64) for _ in rows]
+        mask = torch.ones(len(rows), LENGTH, dtype=torch.long)
+        question = ask(texts[rows], [0] * len(rows), places, attention_mask=mask)
+        arguments = (question.input_ids, *question.arguments())
+        torch.testing.assert_close(few(*arguments), all_(*arguments), atol=1e-5, rtol=0)
+        for method in METHODS.values():
+            found = method(few, embeddings, question, 4, 3)
+            expected = method(all_, embeddings, question, 4, 3)
+            torch.testing.assert_close(found.importances, expected.importances, atol=1e-5, rtol=0)

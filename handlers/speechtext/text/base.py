@@ -16,6 +16,7 @@ from speechtext.allowance import Work
 from speechtext.errors import RequestError, RequestTooLargeError, explanation_unsupported
 from speechtext.measurements import stage
 from speechtext.parameters import impossible, read_parameters
+from speechtext.text.explanation.attribution import Value, value_of
 from speechtext.text.explanation.targets import (
     EXPLANATION_KEYS,
     Explained,
@@ -301,6 +302,10 @@ class TextTask(ABC):
         except RequestError as error:
             return error
         return targets
+
+    def value_of(self, network: Any, names: Sequence[str]) -> Value:
+        """Return the numbers to explain of a model, which may be the task's in another dtype."""
+        return value_of(network, names)
 
     def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
         """Return what an answer tells about its only target."""

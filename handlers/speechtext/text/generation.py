@@ -1,5 +1,6 @@
 """A text that goes on from a prompt."""
 
+import inspect
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from speechtext.text.base import (
     write_words,
 )
 from speechtext.text.decoding import Decoder
+from speechtext.text.explanation.attribution import Value, value_of_tokens
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Example, unknown_target
 from speechtext.text.sampling import (
@@ -177,6 +179,12 @@ class TextGeneration(TextTask):
             self.try_targets(partial(self._choose_targets, prompt, example, each.ids))
             for prompt, example, each in found
         ]
+
+    def value_of(self, network: Any, names: Sequence[str]) -> Value:
+        """Return the numbers to explain of a model, from no more logits than are asked for."""
+        if "logits_to_keep" in inspect.signature(network.forward).parameters:
+            return value_of_tokens(network, names, self.model.config.get_text_config().vocab_size)
+        return super().value_of(network, names)
 
     def _choose_targets(
         self, prompt: Window, example: Example, added: Sequence[int]

@@ -1,14 +1,17 @@
-"""What an answer hangs on: Captum's attributions of a model's number to the tokens of a text.
+"""What an answer hangs on: attributions of a model's number to the tokens of a text, as Captum's.
 
 Pure functions of a model and tensors. Positions and token types are the same for input and
 baseline, so that only the words are explained.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from captum.attr import FeatureAblation, LayerGradientXActivation, LayerIntegratedGradients
+from captum.attr import FeatureAblation, LayerGradientXActivation
+from numpy.polynomial.legendre import leggauss
 
 from speechtext.allowance import check_time
 from speechtext.text.windows import heads_of
@@ -62,16 +65,17 @@ class Attribution(NamedTuple):
 
 
 def value_of(model: Any, names: Sequence[str]) -> Value:
-    """Return the numbers to explain, shape (rows,), as a function of `input_ids` and arguments.
+    """Return the numbers to explain as a function of `input_ids` and arguments.
 
-    It raises `DeadlineError`.
+    They have the shape of `logit_indices`: (rows,), or (rows, numbers) for several of each row. It
+    raises `DeadlineError`.
     """
 
     def value(input_ids: torch.Tensor, *arguments: torch.Tensor) -> torch.Tensor:
         check_time()
         *others, heads, logit_indices = arguments
         output = model(input_ids=input_ids, **dict(zip(names, others, strict=True)))
-        numbers = torch.zeros(len(input_ids), device=input_ids.device)
+        numbers = torch.zeros(logit_indices.shape, device=input_ids.device)
         for index, head in enumerate(heads_of(output)):
             own = heads == index
             if own.any():
@@ -83,38 +87,127 @@ def value_of(model: Any, names: Sequence[str]) -> Value:
     return value
 
 
+def value_of_tokens(model: Any, names: Sequence[str], vocabulary: int) -> Value:
+    """Return what `value_of` does, of a causal model that computes the logits it is asked for.
+
+    Those of a position are `vocabulary` numbers; all positions of a text, and their gradients,
+    would take a third of GPT-2's time.
+    """
+
+    def value(input_ids: torch.Tensor, *arguments: torch.Tensor) -> torch.Tensor:
+        check_time()
+        *others, _, logit_indices = arguments
+        positions, columns = (logit_indices // vocabulary).unique(return_inverse=True)
+        further = dict(zip(names, others, strict=True))
+        output = model(input_ids=input_ids, **further, logits_to_keep=positions)
+        places = columns * vocabulary + logit_indices % vocabulary
+        logits: torch.Tensor = output.logits
+        numbers = logits.flatten(1).gather(1, places.view(len(places), -1))
+        return numbers.view_as(places).float()
+
+    return value
+
+
 def integrate_gradients(
     value: Value, embeddings: torch.nn.Module, question: Question, n_steps: int, most_rows: int
 ) -> Attribution:
     """Attribute by Layer Integrated Gradients, `most_rows` in the model at once.
 
-    Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks".
+    Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks". The numbers of a text share
+    its way through the model, and each goes back alone; Captum's method, which gives the same, runs
+    the text for each of them.
     """
-    method = LayerIntegratedGradients(value, embeddings)
-    attributions, deltas = method.attribute(
-        inputs=question.input_ids,
-        baselines=question.baseline,
-        additional_forward_args=question.arguments(),
-        n_steps=n_steps,
-        internal_batch_size=max(len(question.input_ids), most_rows),
-        return_convergence_delta=True,
+    texts, owners, places = share_texts(question)
+    upper, at_text = _embed(value, embeddings, texts.input_ids, texts.arguments())
+    lower, at_baseline = _embed(value, embeddings, texts.baseline, texts.arguments())
+    points, weights = torch.from_numpy(np.stack(leggauss(n_steps)).astype(np.float32)).to(
+        upper.device
     )
-    importances, deltas = attributions.detach().float().sum(dim=-1), deltas.detach().float()
-    return Attribution(importances, deltas, importances.sum(dim=1) - deltas, n_steps)
+    way = upper - lower
+    summed = torch.zeros(at_text.shape[1], *texts.input_ids.shape, device=upper.device)
+    for steps in torch.arange(n_steps).split(max(1, most_rows // len(upper))):
+        shares = (points[steps] + 1) / 2
+        path = lower + shares.to(way.dtype)[:, None, None, None] * way
+        for number, gradient in enumerate(_go_back(value, embeddings, texts, path)):
+            weighted = torch.einsum("s,srtd->rtd", weights[steps] / 2, gradient.float())
+            summed[number] += (weighted * way).sum(dim=-1)
+    importances, changes = summed[places, owners], (at_text - at_baseline)[owners, places]
+    return Attribution(importances, importances.sum(dim=1) - changes, changes, n_steps)
+
+
+def share_texts(question: Question) -> tuple[Question, torch.Tensor, torch.Tensor]:
+    """Return the distinct texts of a question, and of each of its rows the text and the number.
+
+    Heads and indices of the texts have the shape (texts, numbers): where one has fewer numbers than
+    others, its first is there again.
+    """
+    same = torch.cat([question.input_ids, question.baseline, *question.others.values()], dim=1)
+    _, owners = same.unique(dim=0, return_inverse=True)
+    places = (owners[:, None] == owners).tril(-1).sum(dim=1)
+    rows = torch.arange(len(owners), device=owners.device)
+    first = rows[places == 0][owners[places == 0].argsort()]
+    table = first[:, None].repeat(1, int(places.max()) + 1)
+    table[owners, places] = rows
+    texts = question.pick(first.tolist())
+    heads, indices = question.heads[table], question.logit_indices[table]
+    return texts._replace(heads=heads, logit_indices=indices), owners, places
+
+
+def _go_back(
+    value: Value, embeddings: torch.nn.Module, texts: Question, path: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Yield the gradient of each number, summed over texts, at the points of a path.
+
+    Both have the shape (steps, texts, tokens, dimensions).
+    """
+    path.requires_grad_()
+    given = [texts.input_ids, *texts.arguments()]
+    repeated = [each.repeat(len(path), *[1] * (each.dim() - 1)) for each in given]
+    with torch.enable_grad(), _replaced(embeddings, lambda _: path.flatten(0, 1)):
+        numbers = value(*repeated)
+    for number in range(numbers.shape[1]):
+        check_time()
+        last = number + 1 == numbers.shape[1]
+        (gradient,) = torch.autograd.grad(numbers[:, number].sum(), path, retain_graph=not last)
+        yield gradient
+
+
+def _embed(
+    value: Value, embeddings: torch.nn.Module, ids: torch.Tensor, given: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the embeddings make of tokens, and the numbers that follow from that."""
+    seen: list[torch.Tensor] = []
+    with torch.no_grad(), _replaced(embeddings, seen.append):
+        numbers = value(ids, *given)
+    return seen[-1], numbers
+
+
+@contextmanager
+def _replaced(
+    embeddings: torch.nn.Module, replace: Callable[[torch.Tensor], torch.Tensor | None]
+) -> Iterator[None]:
+    """Let the model go on with what `replace` makes of its embeddings, which see all as before."""
+    hook = embeddings.register_forward_hook(lambda *seen: replace(seen[-1]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def multiply_gradients(
-    value: Value, embeddings: torch.nn.Module, question: Question, _n_steps: int, _most_rows: int
+    value: Value, embeddings: torch.nn.Module, question: Question, _n_steps: int, most_rows: int
 ) -> Attribution:
     """Attribute by the gradient at the text times its embedding, in one step.
 
     Shrikumar et al. 2016, "Not Just a Black Box".
     """
     method = LayerGradientXActivation(value, embeddings)
-    attributions = method.attribute(
-        question.input_ids, additional_forward_args=question.arguments()
-    )
-    return _complete(value, question, attributions.detach().float().sum(dim=-1))
+    importances = []
+    for rows in torch.arange(len(question.input_ids)).split(most_rows):
+        some = question.pick(rows.tolist())
+        found = method.attribute(some.input_ids, additional_forward_args=some.arguments())
+        importances.append(found.detach().float().sum(dim=-1))
+    return _complete(value, question, torch.cat(importances))
 
 
 def occlude_words(
@@ -155,11 +248,12 @@ METHODS: dict[str, Method] = {
 }
 
 
-# How often a method runs the model on a window of so many tokens, of as many words at most.
-STEPS: dict[str, Callable[[int, int], int]] = {
-    "layer_integrated_gradients": lambda n_steps, _: n_steps,
-    "layer_gradient_x_activation": lambda *_: 1,
-    "occlusion": lambda _, tokens: tokens,
+# How often a method runs the model on a window of so many tokens, of as many words at most, and
+# back from so many numbers: either way is half a run.
+RUNS: dict[str, Callable[[int, int, int], float]] = {
+    "layer_integrated_gradients": lambda n_steps, _, numbers: n_steps * (1 + numbers) / 2,
+    "layer_gradient_x_activation": lambda _, __, numbers: numbers,
+    "occlusion": lambda _, tokens, numbers: tokens * numbers,
 }
 
 

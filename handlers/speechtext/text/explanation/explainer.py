@@ -1,6 +1,7 @@
 """Explains a text model's answers: several texts in one call, each as far as it asks for."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -18,11 +19,10 @@ from speechtext.measurements import stage
 from speechtext.text.base import TextTask
 from speechtext.text.explanation.attribution import (
     METHODS,
-    STEPS,
+    RUNS,
     Attribution,
     Question,
     find_embeddings,
-    value_of,
 )
 from speechtext.text.explanation.explanation import Explanation
 from speechtext.text.explanation.targets import (
@@ -70,7 +70,7 @@ class Explainer:
         self._network = network.requires_grad_(False)
         self._embeddings = find_embeddings(network, settings.embedding_name)
         self._others = [name for name in task.model.input_names if name != "input_ids"]
-        self._value = value_of(network, self._others)
+        self._value = task.value_of(network, self._others)
         # The seconds that a token takes in a step, once that is measured.
         self.step_s = 0.0
 
@@ -104,20 +104,21 @@ class Explainer:
         return [refusal or each for refusal, each in zip(admit(works), found, strict=True)]
 
     def _measure_work(self, parameters: ExplanationParameters, targets: Sequence[Target]) -> Work:
-        steps = max((count_steps(parameters, each) for each in targets), default=0)
+        steps = max((round(count_runs(parameters, [each])) for each in targets), default=0)
         tokens = sum(len(each.window) for each in targets)
         unit = f"steps to explain {len(targets)} targets of {tokens} tokens together"
         return Work(steps, unit, count_tokens(parameters, targets) * self.step_s)
 
     def _explain_jobs(self, examples: Sequence[Example], jobs: Sequence[Job]) -> list[Explained]:
-        """Explain the targets of like length and of the same method together."""
+        """Explain the targets of texts together that have as many, and are asked for alike."""
+        alike: dict[tuple[ExplanationParameters, int], list[list[int]]] = defaultdict(list)
+        for text in find_texts([job.target for job in jobs]):
+            alike[examples[jobs[text[0]].owner].explanation, len(text)].append(text)
         found: dict[int, Explained] = {}
-        asked = [(examples[job.owner].explanation, job.target) for job in jobs]
-        for parameters in dict.fromkeys(each for each, _ in asked):
-            same = [index for index, (each, _) in enumerate(asked) if each == parameters]
-            lengths = [len(asked[index][1].window) for index in same]
+        for (parameters, _), texts in alike.items():
+            lengths = [len(jobs[text[0]].target.window) for text in texts]
             for group in plan_groups(lengths, self._most_tokens, call_tokens=0):
-                indices = [same[each] for each in group]
+                indices = [index for place in group for index in texts[place]]
                 targets = [jobs[index].target for index in indices]
                 found.update(zip(indices, self._attribute(parameters, targets), strict=True))
         return [found[index] for index in range(len(jobs))]
@@ -236,14 +237,24 @@ class Explainer:
         )
 
 
-def count_tokens(parameters: ExplanationParameters, targets: Sequence[Target]) -> int:
-    """Return how many tokens go through the model to explain targets, in all steps."""
-    return sum(count_steps(parameters, each) * len(each.window) for each in targets)
+def count_tokens(parameters: ExplanationParameters, targets: Sequence[Target]) -> float:
+    """Return how many tokens go through the model and back to explain targets, in all steps."""
+    texts = [[targets[index] for index in text] for text in find_texts(targets)]
+    return sum(count_runs(parameters, own) * len(own[0].window) for own in texts)
 
 
-def count_steps(parameters: ExplanationParameters, target: Target) -> int:
-    """Return how often a target's window goes through the model, without a tolerance."""
-    return STEPS[parameters.method](parameters.n_steps, len(target.window)) + FURTHER_STEPS
+def count_runs(parameters: ExplanationParameters, targets: Sequence[Target]) -> float:
+    """Return how often a window goes through the model for its targets, without a tolerance."""
+    tokens, count = len(targets[0].window), len(targets)
+    return RUNS[parameters.method](parameters.n_steps, tokens, count) + FURTHER_STEPS * count
+
+
+def find_texts(targets: Sequence[Target]) -> list[list[int]]:
+    """Return which targets are of one window each, and so share its way through the model."""
+    texts: dict[int, list[int]] = defaultdict(list)
+    for index, target in enumerate(targets):
+        texts[id(target.window)].append(index)
+    return list(texts.values())
 
 
 def _explained(target: Target, given: Attribution, row: int) -> Explained:
