@@ -1,14 +1,23 @@
-"""A Ray on this machine, as `make cluster` starts it."""
+"""A Ray on this machine, as `make cluster` starts it, or Ray's own command with a configuration."""
 
+import os
+import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx2
+import psutil
+import yaml
+
+from cluster.own_ray import ENVIRONMENT
 from repository import CONFIG_FOLDER, ROOT
 from serving.errors import ServerError
 from trials.gateways import free_port
@@ -60,3 +69,68 @@ def _wait(process: "subprocess.Popen[bytes]", log: Path, port: int) -> None:
 def _listens(port: int) -> bool:
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def run_serve(
+    config: Mapping[str, Any], folder: Path, environment: Mapping[str, str] = ENVIRONMENT
+) -> Iterator[RunningCluster]:
+    """Serve what `python -m cluster config` wrote by Ray's command, on a free port of this machine.
+
+    `environment` is for Ray and all that it starts; the log is in `folder`.
+    """
+    port, log = free_port(), folder / "serve.log"
+    path = folder / "serve.yaml"
+    served = {**config, "http_options": {"host": "127.0.0.1", "port": port}}
+    path.write_text(yaml.safe_dump(served), encoding="utf-8")
+    # Its path has to be short enough for Ray's sockets.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as own:
+        ray = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": own, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "ray.serve.scripts", "run", str(path)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603 - Ray's own command
+                command,
+                cwd=ROOT,
+                env={**os.environ, **environment, **ray},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_answered(f"{url}/readyz", process, log)
+            yield RunningCluster(url, process, log)
+        finally:
+            _end(process)
+
+
+def _wait_until_answered(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            if httpx2.get(url, timeout=5).is_success:
+                return
+        except httpx2.TransportError:
+            pass
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            raise ServerError(log.read_text())
+        time.sleep(0.3)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process and all that it has started."""
+    family = find_family(process)
+    for each in family:
+        each.terminate()
+    _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+    for each in alive:
+        each.kill()
+    process.wait()
+
+
+def find_family(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """Return a process and all that it has started, nothing where it has ended."""
+    try:
+        first = psutil.Process(process.pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
