@@ -123,7 +123,7 @@ benchmark: $(READY) $(if $(filter peers,$(or $(MODEL),peers)),$(VENV)/.group-pee
 doctor: $(READY)  ## say what this machine and its server are like, and what looks wrong
 	@$(BIN)/python scripts/doctor.py
 
-fuzz: $(READY) $(if $(DEEP),$(VENV)/.group-fuzz)  ## send broken requests beside good ones; REQUESTS=5500, SEED=1; DEEP=1 searches for an hour, MINUTES=60
+fuzz: $(READY) $(if $(DEEP),$(VENV)/.group-fuzz)  ## send broken requests beside good ones; REQUESTS=11000, SEED=1; DEEP=1 searches for an hour, MINUTES=60
 ifdef DEEP
 	@$(BIN)/python -m trials.deep_fuzz $(if $(MINUTES),--minutes $(MINUTES))
 else

@@ -171,7 +171,7 @@ def _show_memory(memory: Memory) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=5500, help="broken ones; default 5500")
+    parser.add_argument("--requests", type=int, default=11_000, help="broken ones; default 11000")
     parser.add_argument("--seed", type=int, default=1, help="another seed makes other requests")
     options = parser.parse_args(arguments)
     try:

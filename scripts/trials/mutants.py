@@ -28,15 +28,19 @@ TESTS = (
     "tests/speech",
     "tests/cpu",
     "tests/test_allowance.py",
+    "tests/test_batching.py",
     "tests/test_finite.py",
     "tests/test_host_memory.py",
+    "tests/test_parameters.py",
+    "tests/test_payloads.py",
     "tests/test_pictures.py",
 )
 LEFT_BEHIND = (".git", ".venv", ".build", ".hypothesis", ".*_cache", "__pycache__", "model_store")
 # Of the copy: mutmut copies tests by itself.
 NOT_COPIED = ("handlers", "mutants", "tests")
-# A mutant may take so many times the time of its tests and a second: many are endless loops.
-PATIENCE = 4
+# A mutant may take so many times the time of its tests, and of so many seconds for what they share,
+# such as models that are loaded once: many are endless loops.
+PATIENCE, SHARED_S = 4, 6
 # Matches no mutant: all of them are made, and it is learned which tests reach them.
 NONE = "speechtext.none"
 # mutmut's exit codes of mutants that no test runs, and of those that all tests pass with.
@@ -102,6 +106,7 @@ def prepare(copy: Path, modules: Sequence[str], tests: Sequence[str]) -> None:
     keys = {
         "source_paths": ["src/speechtext"],
         "timeout_multiplier": PATIENCE,
+        "timeout_constant": SHARED_S,
         "only_mutate": [f"src/speechtext/{module}" for module in modules],
         "also_copy": also,
         "pytest_add_cli_args": ["-p", "no:cacheprovider"],

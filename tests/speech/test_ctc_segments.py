@@ -57,6 +57,30 @@ def test_a_segment_is_told_as_soon_as_its_silence_is_over() -> None:
     assert len(open_word.take_rest()) == 1
 
 
+def test_silence_of_just_the_limit_ends_a_segment() -> None:
+    segments = BestPathSegments(BLANK, DELIMITER, SegmentLimits(3, 100))
+    told = [len(segments.take_ended(frame[None])) for frame in torch.eye(4)[[2, 1, 0, 0, 1]]]
+    assert told == [0, 0, 0, 0, 1]
+    assert segments.take_rest() == []
+
+
+def test_a_segment_before_an_open_word_is_told() -> None:
+    segments = BestPathSegments(BLANK, DELIMITER, SegmentLimits(3, 100))
+    told = segments.take_ended(torch.eye(4)[[2, 1, 0, 0, 0, 3, 0]])
+    assert [[[token.label for token in word] for word in words] for words in told] == [[[2]]]
+
+
+def test_segments_of_words_that_nothing_separates() -> None:
+    """Each piece but 3 begins a word, and words follow one another without a frame between."""
+    starts = frozenset({1, 2})
+    segments = BestPathSegments(BLANK, None, SegmentLimits(10, 3), starts)
+    told = segments.take_ended(torch.eye(4)[[1, 1, 3, 2, 2, 3, 1, 1]])
+    rest = segments.take_rest()
+    labels = [[[token.label for token in word] for word in words] for words in [*told, *rest]]
+    assert labels == [[[1, 3]], [[2, 3]], [[1]]]
+    assert [len(told), len(rest)] == [1, 2]
+
+
 def tokens_at(*frames: tuple[int, int]) -> list[list[Token]]:
     """Return a word for each start and stop, of one token each."""
     return [[Token(2, start, stop, 1.0)] for start, stop in frames]

@@ -125,11 +125,12 @@ def _cut_evenly(words: Sequence[Word], run: range) -> Iterator[Stretch]:
 
 def cut_voice(waveform: torch.Tensor, stretch: Stretch) -> torch.Tensor:
     """Return the samples of a stretch, with more around it where it is very short."""
+    shortest = round(SHORTEST_VOICE_S * SAMPLE_RATE_HZ)
     missing_s = max(0.0, SHORTEST_VOICE_S - stretch.duration_s)
     stop = round((stretch.end_s + missing_s / 2) * SAMPLE_RATE_HZ)
-    stop = min(max(stop, round(SHORTEST_VOICE_S * SAMPLE_RATE_HZ)), len(waveform))
-    start = round((stretch.start_s - missing_s / 2) * SAMPLE_RATE_HZ)
-    return waveform[max(0, min(start, stop - round(SHORTEST_VOICE_S * SAMPLE_RATE_HZ))) : stop]
+    stop = min(max(stop, shortest), len(waveform))
+    start = min(round(stretch.start_s * SAMPLE_RATE_HZ), stop - shortest)
+    return waveform[max(0, start) : stop]
 
 
 class Diarizer:
