@@ -102,7 +102,7 @@ test: lint types $(VENV)/.group-docs  ## lint, types, and the unit, handler and 
 		|| echo "The extra lm could not be installed: its tests are skipped."
 	@sh scripts/install_chromium.sh \
 		|| echo "Chromium could not be installed: the tests of the page at / fail, those of other pages are skipped."
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: $(READY)  ## ruff
 	@$(BIN)/ruff check --quiet .

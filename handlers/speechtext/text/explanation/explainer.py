@@ -245,8 +245,9 @@ def count_tokens(parameters: ExplanationParameters, targets: Sequence[Target]) -
 
 def count_runs(parameters: ExplanationParameters, targets: Sequence[Target]) -> float:
     """Return how often a window goes through the model for its targets, without a tolerance."""
-    tokens, count = len(targets[0].window), len(targets)
-    return RUNS[parameters.method](parameters.n_steps, tokens, count) + FURTHER_STEPS * count
+    runs, count = RUNS[parameters.method], len(targets)
+    own = runs(parameters.n_steps, len(targets[0].window), count)
+    return own + FURTHER_STEPS * runs(1, 1, count)
 
 
 def find_texts(targets: Sequence[Target]) -> list[list[int]]:
