@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from speechtext.errors import ImpossibleRequestError
 from speechtext.speech.ctc.hotword_search import search_hotwords
 from speechtext.speech.ctc.lexicon import AnyWords, Lexicon, LexiconWords, NoLanguageModel
+from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.hotwords import Biasing, HotwordParameters, read_hotwords
 
@@ -182,3 +183,11 @@ def test_the_longest_list_is_taken() -> None:
     scores = Biasing(lambda word: word, BOUNDARY, None, 1.0).choose(asked)
     assert scores is not None
     assert scores.score(phrases[7].replace(" ", BOUNDARY)) == 510.0
+
+
+def test_hotwords_of_the_settings_need_a_search() -> None:
+    phrases = ["Acme"]
+    with pytest.raises(ValueError, match=", expected decoder: beam for hotwords "):
+        Wav2Vec2Settings(hotwords=phrases)
+    assert Wav2Vec2Settings(hotwords=phrases, decoder="beam").hotwords == phrases
+    assert Wav2Vec2Settings().hotwords is None
