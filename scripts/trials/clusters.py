@@ -6,9 +6,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from cluster.own_ray import ENVIRONMENT
 from repository import CONFIG_FOLDER, ROOT
 from serving.errors import ServerError
 from trials.gateways import free_port
+from trials.load import wait_for
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 60.0
@@ -51,19 +51,18 @@ def run_cluster(
             command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        _wait(process, log, port)
+        _wait(process, log, lambda: "Open http" in log.read_text() and _listens(port))
         yield RunningCluster(f"http://127.0.0.1:{port}", process, log)
     finally:
         process.terminate()
         process.wait(STOP_TIMEOUT_S)
 
 
-def _wait(process: "subprocess.Popen[bytes]", log: Path, port: int) -> None:
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while "Open http" not in log.read_text() or not _listens(port):
-        if process.poll() is not None or time.monotonic() > deadline_s:
-            raise ServerError(log.read_text())
-        time.sleep(0.2)
+def _wait(process: "subprocess.Popen[bytes]", log: Path, is_ready: Callable[[], bool]) -> None:
+    """Return once it is ready; raises `ServerError` with its log where it ends or is late."""
+    in_time = wait_for(lambda: process.poll() is not None or is_ready(), START_TIMEOUT_S)
+    if not in_time or process.poll() is not None:
+        raise ServerError(log.read_text())
 
 
 def _listens(port: int) -> bool:
@@ -97,23 +96,16 @@ def run_serve(
             )
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait_until_answered(f"{url}/readyz", process, log)
+            _wait(process, log, lambda: _answers(f"{url}/readyz"))
             yield RunningCluster(url, process, log)
         finally:
             _end(process)
 
 
-def _wait_until_answered(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            if httpx2.get(url, timeout=5).is_success:
-                return
-        except httpx2.TransportError:
-            pass
-        if process.poll() is not None or time.monotonic() > deadline_s:
-            raise ServerError(log.read_text())
-        time.sleep(0.3)
+def _answers(url: str) -> bool:
+    with suppress(httpx2.TransportError):
+        return httpx2.get(url, timeout=5).is_success
+    return False
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

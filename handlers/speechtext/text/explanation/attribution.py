@@ -117,12 +117,11 @@ def integrate_gradients(
     its way through the model, and each goes back alone; Captum's method, which gives the same, runs
     the text for each of them.
     """
-    texts, owners, places = share_texts(question)
+    texts, owners, places = _share_texts(question)
     upper, at_text = _embed(value, embeddings, texts.input_ids, texts.arguments())
     lower, at_baseline = _embed(value, embeddings, texts.baseline, texts.arguments())
-    points, weights = torch.from_numpy(np.stack(leggauss(n_steps)).astype(np.float32)).to(
-        upper.device
-    )
+    quadrature = np.stack(leggauss(n_steps)).astype(np.float32)
+    points, weights = torch.from_numpy(quadrature).to(upper.device)
     way = upper - lower
     summed = torch.zeros(at_text.shape[1], *texts.input_ids.shape, device=upper.device)
     for steps in torch.arange(n_steps).split(max(1, most_rows // len(upper))):
@@ -135,7 +134,7 @@ def integrate_gradients(
     return Attribution(importances, importances.sum(dim=1) - changes, changes, n_steps)
 
 
-def share_texts(question: Question) -> tuple[Question, torch.Tensor, torch.Tensor]:
+def _share_texts(question: Question) -> tuple[Question, torch.Tensor, torch.Tensor]:
     """Return the distinct texts of a question, and of each of its rows the text and the number.
 
     Heads and indices of the texts have the shape (texts, numbers): where one has fewer numbers than
