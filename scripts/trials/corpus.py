@@ -23,7 +23,8 @@ TEXT_MODELS = (
 )
 # Those of other heads; a server without them says so.
 AUDIO_MODELS = (
-    "wav2vec2_commands", "wav2vec2_speakers", "wav2vec2_voices", "wav2vec2_features",
+    "wav2vec2_commands", "wav2vec2_speakers", "wav2vec2_voices", "wav2vec2_voiced",
+    "wav2vec2_features",
 )  # fmt: skip
 MODELS = (*SPEECH_MODELS, LIVE_MODEL, *TEXT_MODELS)
 VERBS = ("predictions", "predictions", "explanations")

@@ -23,7 +23,7 @@ from serving.errors import ServerError
 from tables import print_table
 from trials.corpus import make_cases
 from trials.fuzzing import FuzzReport, fuzz, fuzz_grpc, learn_answers, measure_usual
-from trials.good_traffic import TIMEOUT_S, Script, pictures
+from trials.good_traffic import SPEECH, TIMEOUT_S, Script, Session, heads, pictures
 from trials.http_client import send_alone
 from trials.servers import TrialServer, run_server
 
@@ -56,7 +56,7 @@ def run(requests: int, seed: int) -> tuple[FuzzReport, Memory, Mapping[str, floa
     """Return what came of the requests, each worker's memory, and the usual time of good ones."""
     archives = [build_archive(config) for config in known_configs().values()]
     with run_server(report, archives) as server:
-        learned = learn_answers(server.address)
+        learned = learn_answers(server.address, *heads())
         report(f"Warming up with {WARM_UP} broken requests ...")
         fuzz(server, list(make_cases(WARM_UP, WARM_UP_SEED)), learned, report)
         for request in pictures():
@@ -90,8 +90,9 @@ def peak_bytes(pid: int) -> int:
 def settled_bytes(server: TrialServer, learned: Script) -> Mapping[str, int]:
     """Return each worker's memory, once a request has let it give back what it had freed."""
     time.sleep(SETTLE_S)
-    one_of_each = {request.target: request for request, _ in reversed(learned)}
-    for target, request in one_of_each.items():
+    asked = [request for request, _ in reversed(learned)]
+    asked += Session("settle", [SPEECH]).requests()
+    for target, request in {each.target: each for each in asked}.items():
         if target.startswith("/predictions/"):
             send_alone(server.address, request, TIMEOUT_S)
     return server.resident_bytes()

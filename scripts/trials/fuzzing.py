@@ -23,7 +23,7 @@ from trials.good_traffic import (
     predictions,
 )
 from trials.grpc_client import GrpcClient
-from trials.http_client import LOST, Outcome, send_alone
+from trials.http_client import LOST, Outcome, Request, send_alone
 from trials.servers import TrialServer
 
 CONNECTIONS = 16
@@ -82,9 +82,9 @@ class FuzzReport:
                 self.slowest_s[model] = max(self.slowest_s[model], outcome.duration_s)
 
 
-def learn_answers(address: tuple[str, int]) -> Script:
-    """Return good requests, and what each is answered alone."""
-    return learn_script(address, (*predictions(), *explanations()))
+def learn_answers(address: tuple[str, int], *further: Request) -> Script:
+    """Return good requests to the seven archives, and others, and what each is answered alone."""
+    return learn_script(address, (*predictions(), *explanations(), *further))
 
 
 def find_faults(case: Case, outcome: Outcome) -> list[str]:

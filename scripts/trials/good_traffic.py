@@ -66,6 +66,12 @@ def explanations() -> list[Request]:
     ]
 
 
+def heads() -> list[Request]:
+    """Return a request to each model whose head gives something else than words."""
+    names = ("commands", "speakers", "voices", "voiced", "features")
+    return [post(f"/predictions/wav2vec2_{name}", SPEECH, AUDIO) for name in names]
+
+
 def pictures() -> list[Request]:
     """Return a request to each model that draws, for a picture: the first loads what draws it."""
     few = {"n_steps": 2}

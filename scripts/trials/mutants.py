@@ -34,6 +34,7 @@ TESTS = (
     "tests/test_parameters.py",
     "tests/test_payloads.py",
     "tests/test_pictures.py",
+    "tests/test_settings.py",
 )
 LEFT_BEHIND = (".git", ".venv", ".build", ".hypothesis", ".*_cache", "__pycache__", "model_store")
 # Of the copy: mutmut copies tests by itself.

@@ -22,8 +22,6 @@ from repository import ROOT
 from speechtext.devices import choose_device, choose_dtype
 from speechtext.errors import RequestError
 from speechtext.payloads import as_fields, as_text
-from speechtext.settings import read_settings
-from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from support.common import make_context
 
 CPU = torch.device("cpu")
@@ -73,34 +71,6 @@ def test_auto_dtype_follows_the_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose_dtype("auto", torch.device("cuda", 0)) == getattr(torch, expected)
-
-
-def test_settings_have_defaults_and_leave_the_configuration_alone() -> None:
-    config = {"handler": {"max_audio_seconds": 5}}
-    before = json.dumps(config)
-    settings = read_settings(Wav2Vec2Settings, config, "handler")
-    assert (settings.max_audio_seconds, settings.dtype) == (5.0, "float32")
-    assert json.dumps(config) == before
-    assert read_settings(Wav2Vec2Settings, None, "handler") == Wav2Vec2Settings()
-
-
-@pytest.mark.parametrize(
-    ("handler", "named"),
-    [
-        (
-            {"max_audio_second": 5},
-            ["handler.max_audio_second: expected a key out of", "max_audio_seconds"],
-        ),
-        ({"dtype": "float8"}, ["dtype", "'float8'", "bfloat16"]),
-        ({"threads": "two"}, ["threads", "'two'"]),
-    ],
-)
-def test_mistaken_settings_name_key_value_and_choices(
-    handler: dict[str, Any], named: list[str]
-) -> None:
-    with pytest.raises(ValueError, match="handler") as caught:
-        read_settings(Wav2Vec2Settings, {"handler": handler}, "handler")
-    assert all(part in str(caught.value) for part in named)
 
 
 @pytest.mark.parametrize(

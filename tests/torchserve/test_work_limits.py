@@ -237,13 +237,6 @@ def test_live_chunk_that_is_not_recognised_ends_its_session(tmp_path: Path) -> N
     assert gone.status == 410
 
 
-def test_square_cost_of_a_scripted_search() -> None:
-    cost = SpeechCost(probe_cost_s=1.0, power=2)
-    assert cost.measure(3 * PROBE_S).cost_s == pytest.approx(9.0)
-    assert cost.longest_s(9.0) == pytest.approx(3 * PROBE_S)
-    assert SpeechCost(1.0).longest_s(9.0) == pytest.approx(9 * PROBE_S)
-
-
 def test_warning_says_that_recordings_are_shorter_than_the_settings(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
