@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from speechtext.cpu.attention import speed_up_attention
+from speechtext.cpu.gelus import fuse_gelus
 from speechtext.cpu.packed import can_pack, pack_linear_layers
 
 
@@ -25,4 +26,5 @@ def speed_up_network(network: torch.nn.Module) -> None:
     """
     if not isinstance(network, torch.jit.ScriptModule):
         pack_linear_layers(network)
+        fuse_gelus(network)
         speed_up_attention(network)

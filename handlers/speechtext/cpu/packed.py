@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers.activations import GELUActivation, NewGELUActivation
 
 # A layout for so many rows is the best for fewer and for more of them, too.
 PACKED_ROWS = 512
@@ -21,15 +20,6 @@ PACKED_ROWS = 512
 LEAST_WIDTH = 16
 # Layers whose weights their parents read, to multiply them or to ask for their dtype.
 READ_BY_PARENTS, READ_NAMES = ("WavLMAttention",), ("wo",)
-# How oneDNN calls the two forms of the GELU, by the activation of a feed-forward layer.
-GELUS: dict[type[Any], str] = {GELUActivation: "none", NewGELUActivation: "tanh"}
-# What transformers calls a linear layer, and the activation that all it gives goes through.
-FEED_FORWARDS = {
-    "intermediate_dense": "intermediate_act_fn",
-    "dense": "intermediate_act_fn",
-    "lin1": "activation",
-    "c_fc": "act",
-}
 X86 = ("x86_64", "amd64")
 
 
@@ -119,8 +109,6 @@ def pack_linear_layers(network: Any) -> None:
         layer = getattr(parent, name)
         if min(layer.weight.shape) >= LEAST_WIDTH and can_pack(layer.weight.dtype):
             setattr(parent, name, PackedLinear(layer.weight, layer.bias))
-    for parent in network.modules():
-        _take_gelu(parent)
 
 
 def _linear_layers(network: Any) -> Iterator[tuple[Any, str]]:
@@ -131,12 +119,3 @@ def _linear_layers(network: Any) -> Iterator[tuple[Any, str]]:
             # Subclasses compute something else with the weight.
             if type(layer) is torch.nn.Linear and not read:
                 yield parent, name
-
-
-def _take_gelu(parent: torch.nn.Module) -> None:
-    """Let the packed layer of a feed-forward block compute the GELU behind it."""
-    for name, activation_name in FEED_FORWARDS.items():
-        layer, activation = (getattr(parent, each, None) for each in (name, activation_name))
-        if isinstance(layer, PackedLinear) and type(activation) in GELUS:
-            layer.gelu = GELUS[type(activation)]
-            setattr(parent, activation_name, torch.nn.Identity())

@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import torch
-from captum.attr import FeatureAblation, IntegratedGradients
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 
 from speechtext.allowance import check_time
 from speechtext.settings import STRICT
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Chunk
-from speechtext.speech.frame_models import FrameModel
+
+if TYPE_CHECKING:
+    from speechtext.speech.frame_models import FrameModel
 
 # By default a recording has so many stretches, none shorter than a sound takes.
 STRETCHES, SHORTEST_S = 50, 0.1
@@ -63,7 +64,7 @@ class Attribution(NamedTuple):
 
 
 def attribute(
-    model: FrameModel,
+    model: "FrameModel",
     judge: Callable[[torch.Tensor], torch.Tensor],
     choose: Callable[[torch.Tensor], int],
     waveform: torch.Tensor,
@@ -107,6 +108,9 @@ Scores = tuple[torch.Tensor, float | None]
 def _occlude(
     numbers: Numbers, values: torch.Tensor, owners: torch.Tensor, index: int, _n_steps: int
 ) -> Scores:
+    # Here, because importing Captum takes half a second that no other request needs.
+    from captum.attr import FeatureAblation
+
     mask = owners.reshape(1, -1, *[1] * (values.ndim - 2))
     found = FeatureAblation(numbers).attribute(
         values, baselines=0.0, target=index, feature_mask=mask.expand_as(values)
@@ -119,6 +123,8 @@ def _occlude(
 def _integrate(
     numbers: Numbers, values: torch.Tensor, owners: torch.Tensor, index: int, n_steps: int
 ) -> Scores:
+    from captum.attr import IntegratedGradients
+
     found, delta = IntegratedGradients(numbers).attribute(
         values.detach(),
         baselines=0.0,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from speechtext.cpu.packed import GELUS, PackedLinear, can_pack
+from speechtext.cpu.gelus import GELUS
+from speechtext.cpu.packed import PackedLinear, can_pack
 
 BLOCK_FRAMES = 512
 Step = Callable[[torch.Tensor], torch.Tensor]

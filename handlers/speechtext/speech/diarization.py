@@ -5,24 +5,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
 import torch
 from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.optimize import linear_sum_assignment
 
 from speechtext.devices import CPU, DtypeName
 from speechtext.errors import RequestError
 from speechtext.settings import STRICT
 from speechtext.speech.chunks import SAMPLE_RATE_HZ
-from speechtext.speech.heads.speaker_embedding import (
-    NoParameters,
-    SpeakerEmbedding,
-    SpeakerEmbeddingSettings,
-)
 from speechtext.speech.transcripts import Transcript, Word
+
+if TYPE_CHECKING:
+    from speechtext.speech.heads.speaker_embedding import SpeakerEmbedding
 
 # A stretch ends at a pause, and a short one only where somebody else may well have begun.
 PAUSE_S, LONG_PAUSE_S, LONGEST_STRETCH_S = 0.15, 0.5, 1.4
@@ -136,7 +132,7 @@ def cut_voice(waveform: torch.Tensor, stretch: Stretch) -> torch.Tensor:
 class Diarizer:
     """Tells speakers apart by their voices."""
 
-    def __init__(self, voices: SpeakerEmbedding, threshold: float) -> None:
+    def __init__(self, voices: "SpeakerEmbedding", threshold: float) -> None:
         self._voices = voices
         self.threshold = threshold
         self.cost = voices.cost
@@ -154,6 +150,12 @@ class Diarizer:
         From a cosine of `threshold` on, two voices are of one speaker. Raises `ValueError` or
         `OSError` with one sentence for what does not fit together.
         """
+        # Here, because an Emformer without voices loads twice as fast without transformers.
+        from speechtext.speech.heads.speaker_embedding import (
+            SpeakerEmbedding,
+            SpeakerEmbeddingSettings,
+        )
+
         settings = SpeakerEmbeddingSettings(
             mode="speaker_embedding", dtype=dtype, threshold=threshold
         )
@@ -161,7 +163,7 @@ class Diarizer:
 
     def listen(self, waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor | RequestError]:
         """Return voices of length 1, or why there is none, of waveforms (samples,) at 16 kHz."""
-        return self._voices.answer(waveforms, [NoParameters()] * len(waveforms))
+        return self._voices.answer(waveforms, [self._voices.parameters_class()] * len(waveforms))
 
     def name_words(
         self,
@@ -193,6 +195,8 @@ class Diarizer:
         """Return the name of each group, in the order in which they are heard."""
         names: dict[int, str] = {}
         if known:
+            from scipy.optimize import linear_sum_assignment
+
             likeness = find_centres(voices, groups) @ torch.stack(list(known.values())).T
             rows, columns = linear_sum_assignment(likeness, maximize=True)
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
@@ -277,6 +281,9 @@ def group_voices(
 def _cluster(voices: torch.Tensor, threshold: float, num_speakers: int | None) -> list[int]:
     if len(voices) == 1:
         return [0]
+    # Here, because only who tells speakers apart needs it.
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     tree = linkage(voices.double().numpy(), method="average", metric="cosine")
     groups = fcluster(tree, 1 - threshold, "distance")
     if num_speakers or groups.max() > MOST_SPEAKERS:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from captum.attr import FeatureAblation, LayerGradientXActivation
 from numpy.polynomial.legendre import leggauss
 
 from speechtext.allowance import check_time
@@ -200,6 +199,9 @@ def multiply_gradients(
 
     Shrikumar et al. 2016, "Not Just a Black Box".
     """
+    # Here, because importing Captum takes half a second that no other request needs.
+    from captum.attr import LayerGradientXActivation
+
     method = LayerGradientXActivation(value, embeddings)
     importances = []
     for rows in torch.arange(len(question.input_ids)).split(most_rows):
@@ -216,6 +218,8 @@ def occlude_words(
 
     Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks".
     """
+    from captum.attr import FeatureAblation
+
     method = FeatureAblation(value)
     importances = []
     for row in range(len(question.input_ids)):
