@@ -62,6 +62,7 @@ NAMES = [
     "gpt2_text_generation",
     "wav2vec2",
 ]
+OF_EACH_HANDLER = ("bert_seq_classification", "emformer_asr", "emformer_asr_live", "wav2vec2")
 SPEECH = EXAMPLES / "turn_on_the_kitchen_lights.wav"
 
 
@@ -77,7 +78,13 @@ def test_there_are_seven_archives(model_store: Path) -> None:
     assert sorted(path.stem for path in model_store.glob("*.mar")) == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_there_is_an_archive_of_each_handler() -> None:
+    configs = demo_configs()
+    handlers = {configs[name].handler for name in OF_EACH_HANDLER}
+    assert handlers == {each.handler for each in configs.values()}
+
+
+@pytest.mark.parametrize("name", OF_EACH_HANDLER)
 def test_archive_imports_its_handler_from_its_folder_alone(
     name: str, unpacked: Callable[[str], Path]
 ) -> None:

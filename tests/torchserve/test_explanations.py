@@ -117,13 +117,15 @@ def test_answers_of_a_batch_are_captums(load_model: LoadModel) -> None:
 def test_added_tokens_are_explained_by_the_prompt(load_model: LoadModel) -> None:
     model = load_model(GENERATION)
     prompt = "Once upon a time, a man"
-    payload = {"text": prompt, "parameters": {"max_new_tokens": 3, "do_sample": False}}
-    short = {"text": "Once", "parameters": {"max_new_tokens": 2, "do_sample": False}}
+    asked = {"do_sample": False, "n_steps": 50}
+    payload = {"text": prompt, "parameters": {"max_new_tokens": 3, **asked}}
+    short = {"text": "Once", "parameters": {"max_new_tokens": 2, **asked}}
     (answer, _) = explain(model, payload, short)
     tokenizer, network = model.handler.tokenizer, model.handler.model
     ids = tokenizer(prompt)["input_ids"]
     added = tokenizer.convert_tokens_to_ids(answer["generated"])
-    assert model.answer([{"body": payload}])[0].answer == prompt + tokenizer.decode(added)
+    plain = {"text": prompt, "parameters": {"max_new_tokens": 3, "do_sample": False}}
+    assert model.answer([{"body": plain}])[0].answer == prompt + tokenizer.decode(added)
     assert answer["words"] == tokenizer.convert_ids_to_tokens(ids)
     for index, (token_id, row) in enumerate(zip(added, answer["importances"], strict=True)):
         whole = torch.tensor([[*ids, *added[:index]]])
@@ -134,6 +136,20 @@ def test_added_tokens_are_explained_by_the_prompt(load_model: LoadModel) -> None
             network.get_input_embeddings(),
         ).attribute(whole, baseline, n_steps=50)
         assert_close(row, torch.as_tensor(found).sum(dim=-1)[0, : len(ids)])
+
+
+@pytest.mark.parametrize("prompt", ["Great", "The old man", "9" * 200, "<script>alert(1)</script>"])
+def test_steps_of_the_demo_archive_are_enough(prompt: str, load_model: LoadModel) -> None:
+    asked: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
+    many = {"text": prompt, "parameters": {**asked, "n_steps": 100}}
+    (shipped,) = explain(load_model(GENERATION), {"text": prompt, "parameters": asked})
+    (exact,) = explain(load_model(GENERATION), many)
+    assert (shipped["n_steps"], exact["n_steps"]) == (10, 100)
+    found, right = torch.tensor(shipped["importances"]), torch.tensor(exact["importances"])
+    most = right.abs().amax(dim=1)
+    assert ((found - right).abs().amax(dim=1) < 5e-3 * most).all()
+    assert ((found - right).abs().amax(dim=1) < 1e-3 * most).float().mean() > 0.8
+    assert all(abs(delta) < 0.02 for delta in shipped["delta"])
 
 
 def test_targets_by_name_index_word_pair_and_place(load_model: LoadModel) -> None:
