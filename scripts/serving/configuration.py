@@ -1,7 +1,9 @@
 """config.properties: its keys, and the ports that they name."""
 
+import secrets
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +26,9 @@ DEFAULTS = {
     "grpc_management_port": "7071",
 }
 
+# Systems give none of these to a connection that is made meanwhile: those are from 32,768 on.
+FREE_PORTS = range(15_000, 32_768)
+
 
 def read_properties(path: Path = CONFIG_FILE) -> dict[str, str]:
     """Return the keys and values of a Java properties file, and paths in it as absolute ones.
@@ -37,17 +42,22 @@ def read_properties(path: Path = CONFIG_FILE) -> dict[str, str]:
     return DEFAULTS | properties | paths
 
 
+def free_port() -> int:
+    """Return a port of this machine that nobody uses."""
+    while True:
+        port = secrets.choice(FREE_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def free_properties() -> dict[str, str]:
     """Return config.properties with ports that nobody uses."""
     keys = (*ADDRESS_KEYS, *PORT_KEYS)
-    sockets = [socket.socket() for _ in keys]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        ports = dict(zip(keys, (each.getsockname()[1] for each in sockets), strict=True))
-    finally:
-        for each in sockets:
-            each.close()
+    free: set[int] = set()
+    while len(free) < len(keys):
+        free.add(free_port())
+    ports = dict(zip(keys, free, strict=True))
     addresses = {key: f"http://127.0.0.1:{ports[key]}" for key in ADDRESS_KEYS}
     return {**read_properties(), **addresses, **{key: str(ports[key]) for key in PORT_KEYS}}
 

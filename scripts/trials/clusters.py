@@ -18,8 +18,8 @@ import yaml
 
 from cluster.own_ray import ENVIRONMENT
 from repository import CONFIG_FOLDER, ROOT
+from serving.configuration import free_port
 from serving.errors import ServerError
-from trials.gateways import free_port
 from trials.load import wait_for
 
 START_TIMEOUT_S = 300.0

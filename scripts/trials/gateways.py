@@ -1,6 +1,5 @@
 """A gateway of one's own to put to the test, as the real process."""
 
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
+from serving.configuration import free_port
 from serving.gateway import GatewayRecord, gateway_log_path, start_gateway, stop_gateway
 
 
@@ -64,10 +64,3 @@ def run_gateway(
         yield RunningGateway(record.url, folder, record)
     finally:
         stop_gateway(folder)
-
-
-def free_port() -> int:
-    """Return a port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

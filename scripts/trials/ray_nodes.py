@@ -25,8 +25,8 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from cluster.own_ray import prepare_environment
 from cluster.serve_config import write_config
 from repository import CONFIG_FOLDER, ROOT
+from serving.configuration import free_port
 from tables import print_table
-from trials.gateways import free_port
 
 TEXTS, LIVE = "bert_seq_classification", "emformer_asr_live"
 GUEST = "bert_token_classification"

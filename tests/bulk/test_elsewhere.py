@@ -17,10 +17,10 @@ from pyarrow.fs import LocalFileSystem, copy_files
 
 from bulk.storage import Place, open_place
 from repository import ROOT
+from serving.configuration import free_port
 from support.recordings import transcribe_alone
 from support.waiting import until
 from trials.bulk_runs import finish, read_output, start, write_recordings
-from trials.gateways import free_port
 
 BUCKET = "speech"
 

@@ -119,13 +119,14 @@ def replicas(cluster: RunningCluster, model: str) -> list[psutil.Process]:
 
 
 def test_replica_that_dies_is_replaced_and_requests_learn_of_it(cluster: RunningCluster) -> None:
-    # Explaining a continuation takes some seconds.
+    # Which takes some seconds.
+    asked = {"text": "Great", "parameters": {"n_steps": 500}}
     work = f"{cluster.url}/explanations/gpt2_text_generation"
     url = f"{cluster.url}/predictions/gpt2_text_generation"
     story = {"inputs": "Once upon", "parameters": {"max_new_tokens": 5}}
     (replica,) = replicas(cluster, "gpt2_text_generation")
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(httpx2.post, work, json={"text": "Great"}, timeout=120)
+        running = pool.submit(httpx2.post, work, json=asked, timeout=120)
         time.sleep(1)
         os.kill(replica.pid, signal.SIGKILL)
         lost = running.result()

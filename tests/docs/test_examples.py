@@ -15,6 +15,7 @@ from archives.configs import more_configs
 from archives.own_configs import demo_configs
 from repository import CONFIG_FOLDER, ROOT
 from serving.archives_server import serve_archives, stop_serving
+from serving.configuration import free_port
 from serving.logs import log_path
 from speechtext.text.base import Answer
 from speechtext.text.explanation.explanation import Explanation
@@ -23,7 +24,6 @@ from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import TASKS
 from support.common import write_free_config
 from support.pages import GATEWAY_AT, MANAGED_AT, PAGES, SERVED_AT, blocks, link_workspace, prints
-from trials.gateways import free_port
 from trials.servers import TrialServer
 
 # A request after "$ ", continued by backslashes, and what it prints, up to the next or the end.

@@ -22,11 +22,12 @@ from openai.types.audio import (
     TranscriptionVerbose,
 )
 
+from serving.configuration import free_port
 from support.common import EXAMPLES
 from support.gateway import properties_of, run_relay
 from support.recordings import RATE_HZ, join_examples, write_wav
 from support.waiting import until
-from trials.gateways import RunningGateway, free_port, run_gateway
+from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer
 
 MODELS = ["wav2vec2", "emformer_asr"]

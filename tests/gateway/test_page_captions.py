@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.configuration import free_port
 from support.browser import SILENCE_S, Browser, Visit
 from support.page_actions import SAID, give_token, start_listening
-from trials.gateways import free_port, run_gateway
+from trials.gateways import run_gateway
 from trials.servers import TrialServer
 
 

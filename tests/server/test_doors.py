@@ -27,6 +27,7 @@ import serve
 from serving.archives_server import serve_archives, stop_serving
 from serving.configuration import (
     check_management,
+    free_port,
     free_properties,
     read_ports,
     read_properties,
@@ -224,10 +225,6 @@ def management_door(scheme: str, host: str) -> dict[str, str]:
     if scheme == "grpc":
         return {"grpc_management_address": host}
     return {"management_address": f"{scheme}://{bracketed}:{free_port()}"}
-
-
-def free_port() -> str:
-    return free_properties()["management_address"].rpartition(":")[2]
 
 
 @pytest.mark.parametrize("content", [b"", b'{"pid": 12', b"[]", b'{"pid": 1}', bytes(range(256))])

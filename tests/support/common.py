@@ -17,10 +17,9 @@ from archives.handler_files import copy_handlers
 from archives.text import stage_text
 from benchmarks.random_text_models import write_line
 from repository import ROOT
-from serving.configuration import free_properties
+from serving.configuration import free_port, free_properties
 from serving.local import LocalModel, load_archive
 from trials.broken_audio import AUDIO
-from trials.gateways import free_port
 
 EXAMPLES = ROOT / "examples"
 START_TIMEOUT_S = 300.0

@@ -13,8 +13,8 @@ import httpx2
 import yaml
 
 from repository import ROOT
+from serving.configuration import free_port
 from support.common import START_TIMEOUT_S
-from trials.gateways import free_port
 
 
 @dataclass(frozen=True)
