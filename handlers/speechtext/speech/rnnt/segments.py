@@ -31,16 +31,25 @@ class SegmentTracker:
 
     def take_ended(self, recording: Recording) -> list[list[Token]]:
         """Return the segments that ended since, and of which every token is certain."""
-        tokens, certain = recording.best_tokens(), len(recording.tokens)
-        ends = find_segment_ends(tokens, self._taken, recording.frames, self._silent_frames)
-        segments = []
-        for end in ends:
-            if end <= certain:
-                segments.append(tokens[self._taken : end])
-                self._taken = end
-        return segments
+        tokens = recording.best_tokens()
+        return self._take(tokens, self._find_ends(tokens, recording), len(recording.tokens))
 
     def take_rest(self, recording: Recording) -> list[list[Token]]:
-        """Return what is left of a recording that has ended: a segment, or none."""
-        rest = recording.best_tokens()[self._taken :]
-        return [rest] if rest else []
+        """Return the segments that are left of a recording that has ended."""
+        tokens = recording.best_tokens()
+        # A search may have been certain of the last ones no sooner.
+        ends = [*self._find_ends(tokens, recording), len(tokens)]
+        return self._take(tokens, ends, len(tokens))
+
+    def _find_ends(self, tokens: Sequence[Token], recording: Recording) -> list[int]:
+        return find_segment_ends(tokens, self._taken, recording.frames, self._silent_frames)
+
+    def _take(
+        self, tokens: Sequence[Token], ends: Sequence[int], certain: int
+    ) -> list[list[Token]]:
+        segments = []
+        for end in ends:
+            if self._taken < end <= certain:
+                segments.append(list(tokens[self._taken : end]))
+                self._taken = end
+        return segments
