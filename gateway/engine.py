@@ -13,6 +13,10 @@ from typing import Any, Protocol, Self
 Headers = Sequence[tuple[str, str]]
 
 
+# When to ask again while models are loaded.
+LOADING_S = 2.0
+
+
 class Kind(StrEnum):
     """What a model does."""
 
@@ -281,6 +285,11 @@ class InternalError(EngineError):
 
 class UnavailableError(EngineError):
     """The engine is down, starting, being stopped or full; the same request may succeed later."""
+
+
+def not_ready() -> UnavailableError:
+    """Return the error of models that are not ready."""
+    return UnavailableError("NotReady", "Expected a model that is ready; try again.", LOADING_S)
 
 
 class EngineTimeoutError(EngineError):

@@ -4,12 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from gateway.engine import Engine, UnavailableError
+from gateway.engine import LOADING_S, Engine, UnavailableError
 from gateway.protocol import Protocol
 from gateway.settings import Settings
-
-# When to ask again.
-LOADING_S = 2.0
 
 
 def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG001

@@ -24,6 +24,7 @@ from gateway.engine import (
     SessionGoneError,
     UnauthorizedError,
     UnavailableError,
+    not_ready,
 )
 from gateway.errors import Failure, status_of, write_error
 from gateway.inbox import Inbox
@@ -208,6 +209,8 @@ async def run_first(*works: Coroutine[Any, Any, None]) -> None:
 async def find_live_model(engine: Engine, name: str) -> Model:
     """Return a model of live speech; raises `EngineError` where there is none of that name."""
     model = await engine.model(name)
+    if model.kind is None and not model.ready:
+        raise not_ready()
     if model.kind is not Kind.LIVE_SPEECH:
         raise ImpossibleRequestError(
             "ModelNotLive", "Expected the name of a model of live speech, got another's."

@@ -13,7 +13,7 @@ from gateway.engine import (
     EngineError,
     Model,
     ModelNotFoundError,
-    UnavailableError,
+    not_ready,
 )
 from gateway.kserve.bodies import read_json
 from gateway.kserve.errors import name_instance, write_error
@@ -34,7 +34,6 @@ from gateway.settings import Settings
 SERVER_NAME = "speech-text-gateway"
 # What runs the models behind every engine so far.
 PLATFORM = "pytorch"
-LOADING_S = 2.0
 
 
 def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG001
@@ -74,11 +73,6 @@ def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG0
             f"{prefix}/infer", partial(infer, engine), methods=["POST"], response_model=None
         )
     return router
-
-
-def not_ready() -> UnavailableError:
-    """Return the error of models that are not ready."""
-    return UnavailableError("NotReady", "Expected a model that is ready; try again.", LOADING_S)
 
 
 async def find(engine: Engine, model: str, version: str | None) -> tuple[Model, bool]:

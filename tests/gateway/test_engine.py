@@ -16,15 +16,18 @@ import pytest
 import soundfile
 
 from gateway.contract.descriptions import read_description
+from gateway.contract.engine import ContractEngine
 from gateway.contract.errors import read_error
 from gateway.engine import (
     AudioFormat,
+    Description,
     EngineError,
     EngineTimeoutError,
     ImpossibleRequestError,
     InternalError,
     Kind,
     MalformedRequestError,
+    Model,
     ModelNotFoundError,
     Request,
     SessionGoneError,
@@ -33,6 +36,7 @@ from gateway.engine import (
     WorkerDiedError,
 )
 from gateway.settings import Settings, parse_settings
+from gateway.sockets import find_live_model
 from gateway.torchserve.engine import TorchServeEngine
 from support.common import EXAMPLES
 from support.gateway import properties_of, run_relay, run_silent_server
@@ -413,3 +417,18 @@ def test_client_that_vanishes_ends_the_request_to_the_engine(tmp_path: Path) -> 
             # In the middle of its answer, and in the middle of its upload.
             with upstream:
                 assert upstream.recv(65536) == b""
+
+
+@pytest.mark.parametrize(("ready", "kind"), [(False, "NotReady"), (True, "ModelNotLive")])
+def test_model_that_is_still_loaded_may_be_live_speech_later(ready: bool, kind: str) -> None:
+    class Loading(ContractEngine):
+        def __init__(self) -> None:
+            """Know one model, and reach none."""
+
+        async def model(self, name: str) -> Model:
+            return Model(name, (), "", ready, Description())
+
+    engine = Loading()
+    with pytest.raises(EngineError) as refusal:
+        asyncio.run(find_live_model(engine, "emformer_asr_live"))
+    assert refusal.value.kind == kind

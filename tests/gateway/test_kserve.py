@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from gateway.engine import not_ready
 from gateway.errors import ErrorShapes, Failure
 from gateway.kserve import v1, v2
 from support.common import EXAMPLES
@@ -393,7 +394,7 @@ def test_errors_of_the_protocols_reach_no_other_address() -> None:
 
     writers = {"/v1": write_other, "/v1/models": write_other}
     shapes = ErrorShapes({**writers, **v1.PROTOCOL.error_writers, **v2.PROTOCOL.error_writers})
-    error = v2.not_ready()
+    error = not_ready()
     for path in ("/v1/models/a:predict", "/v1/models/a:explain", "/v2", "/v2/models/a"):
         assert b"error" in bytes(shapes.respond(path, error).body)
     for path in ("/v1/models", "/v1/models/a", "/v1/audio/transcriptions"):
