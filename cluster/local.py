@@ -15,10 +15,7 @@ from cluster.served_model import ServedModel, describe
 from cluster.worker import ArchiveWorker, NoMetrics, load_service
 from gateway.contract.descriptions import read_description
 from gateway.contract.engine import ContractEngine
-from gateway.engine import Model, ModelNotFoundError, ModelVersion, UnavailableError
-
-# When to ask again while models are loaded.
-LOADING_S = 2.0
+from gateway.engine import LOADING_S, Model, ModelNotFoundError, ModelVersion, UnavailableError
 
 
 def load_worker(archive: Archive, gpu_id: int | None = None) -> ArchiveWorker:
