@@ -40,10 +40,14 @@ class TrialServer:
             raise ServerError("The server has ended.")
         return record
 
+    def processes(self) -> list[psutil.Process]:
+        """Return the server's own process and those of its workers."""
+        return server_processes(self.record)
+
     def workers(self) -> dict[str, psutil.Process]:
         """Return the process of each model's worker, of those that live."""
         record = self.record
-        alive = {process.pid: process for process in server_processes(record)}
+        alive = {process.pid: process for process in self.processes()}
         found = {path.stem: read_workers(self.folder, record, path.stem) for path in self.archives}
         return {
             name: alive[worker.pid]

@@ -12,6 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import psutil
 
 from serving.errors import ServerError
 from tables import print_table
@@ -19,7 +22,7 @@ from trials.load import LIVE_TARGET, Load, Sample, Traffic, Verdict, learn_traff
 from trials.servers import TrialServer, run_server
 
 CONNECTIONS, LIVE_CONNECTIONS = 64, 6
-WARM_UP_S, CAPACITY_S = 20.0, 30.0
+WARM_UP_S, CAPACITY_S = 20.0, 90.0
 SHARE = 0.8
 MEMORY_EVERY_S, REPORT_EVERY_S = 5.0, 30.0
 # Memory is compared from here on, and latency between the first and the last minutes.
@@ -32,27 +35,56 @@ LATENCY_HEADER = ("answers", "count", "p50 ms", "p95 ms", "p99 ms")
 report = functools.partial(print, flush=True)
 
 
+class Work(NamedTuple):
+    """Processor seconds until a moment: of the clients, of the server, and of nobody; answers."""
+
+    at_s: float
+    clients_s: float
+    server_s: float
+    idle_s: float
+    answers: int
+
+    @classmethod
+    def until_now(cls, server: TrialServer, load: Load) -> "Work":
+        """Return what was worked until now."""
+        times = [each.cpu_times() for each in server.processes()]
+        server_s = sum(each.user + each.system for each in times)
+        idle_s = psutil.cpu_times().idle
+        return cls(time.monotonic(), time.process_time(), server_s, idle_s, len(load.samples))
+
+    def tell(self, later: "Work") -> str:
+        """Return what each request took from here until later, as a sentence.
+
+        The clients' work is always the same: where it takes longer, the machine is slower, whose
+        other tenants nothing else here shows.
+        """
+        answers = max(1, later.answers - self.answers) / 1000
+        idle = (later.idle_s - self.idle_s) / (later.at_s - self.at_s) / (psutil.cpu_count() or 1)
+        return (
+            f"{(later.clients_s - self.clients_s) / answers:.2f} ms of a processor for each "
+            f"request in the clients, {(later.server_s - self.server_s) / answers:.1f} in the "
+            f"server; {idle:.0%} idle"
+        )
+
+
 @dataclass
 class Watch:
-    """Each worker's resident memory over time, and what the clients' own work took."""
+    """Each worker's resident memory over time, and what was worked until then."""
 
     samples: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
-    work: list[tuple[float, float, int]] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
 
     def take(self, server: TrialServer, load: Load, since_s: float) -> None:
         """Add what is so now."""
         now_s = time.monotonic() - since_s
         self.samples.append((now_s, server.resident_bytes()))
-        self.work.append((now_s, time.process_time(), len(load.samples)))
+        self.work.append(Work.until_now(server, load))
 
-    def client_ms(self, start_s: float, stop_s: float) -> float:
-        """Return the processor time of the clients for each request, which is always the same work.
-
-        Where it grows, the machine got slower, whose other tenants nothing else here shows.
-        """
-        spent = [each for each in self.work if start_s <= each[0] <= stop_s]
-        (_, before_s, asked), (_, after_s, answered) = spent[0], spent[-1]
-        return (after_s - before_s) / max(1, answered - asked) * 1000
+    def tell_work(self, start_s: float, stop_s: float) -> str:
+        """Return what each request took in a part of the time, which is told from the first."""
+        first_s = self.work[0].at_s
+        spent = [each for each in self.work if start_s <= each.at_s - first_s <= stop_s]
+        return spent[0].tell(spent[-1])
 
     def growth(self, length_s: float) -> dict[str, tuple[float, ...]]:
         """Return the bytes of each worker once it had settled, and at the end: medians."""
@@ -74,12 +106,13 @@ def measure_capacity(server: TrialServer, traffic: Traffic) -> float:
     report(f"Measuring the capacity for {WARM_UP_S + CAPACITY_S:.0f} s ...")
     with Load(server.address, traffic, CONNECTIONS, LIVE_CONNECTIONS).running() as load:
         time.sleep(WARM_UP_S)
-        before = _count_singles(load)
+        before, work = _count_singles(load), Work.until_now(server, load)
         time.sleep(CAPACITY_S)
         rate_hz = (_count_singles(load) - before) / CAPACITY_S
+        told = work.tell(Work.until_now(server, load))
     report(
         f"Capacity: {rate_hz:.0f} requests a second from {CONNECTIONS - LIVE_CONNECTIONS} "
-        f"connections, beside {LIVE_CONNECTIONS} in live speech."
+        f"connections, beside {LIVE_CONNECTIONS} in live speech; {told}."
     )
     return rate_hz
 
@@ -123,8 +156,8 @@ def check_soak(
     delays = {name: [each.delay_s for each in part] for name, part in parts.items()}
     print_table(LATENCY_HEADER, [_latency_row(*each) for each in delays.items()])
     windows = ((0, compared_s), (length_s - compared_s, length_s))
-    work = " and ".join(f"{watch.client_ms(*each):.2f}" for each in windows)
-    report(f"\nThe clients themselves took {work} ms of a processor for each request then.")
+    report(f"\nIn the first of these: {watch.tell_work(*windows[0])}.")
+    report(f"In the last: {watch.tell_work(*windows[1])}.")
     first, last = (percentile(each, 0.99) for each in list(delays.values())[1:])
     if last > first * MOST_SLOWDOWN:
         faults.append(f"p99 went from {first * 1000:.0f} to {last * 1000:.0f} ms")
