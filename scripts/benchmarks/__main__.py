@@ -11,6 +11,7 @@ from benchmarks.gateway import benchmark_gateway
 from benchmarks.growth import benchmark_growth
 from benchmarks.joining import benchmark_joining
 from benchmarks.live import benchmark_live
+from benchmarks.lookup import benchmark_lookup
 from benchmarks.peers import benchmark_peers
 from benchmarks.proxies import benchmark_proxies
 from benchmarks.speakers import benchmark_speakers
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "emformer": benchmark_emformer,
     "text": benchmark_text,
     "joining": benchmark_joining,
+    "lookup": benchmark_lookup,
     "peers": benchmark_peers,
     "gateway": benchmark_gateway,
     "cluster": benchmark_cluster,

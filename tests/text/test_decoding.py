@@ -5,6 +5,7 @@ import random
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.cache_utils import DynamicLayer
+from transformers.pytorch_utils import Conv1D
 
 from repository import ROOT
 from speechtext.allowance import allow
@@ -20,7 +22,12 @@ from speechtext.errors import DeadlineError, InternalError, NonFiniteOutputError
 from speechtext.measurements import measure_batch
 from speechtext.text.decoding import Decoder, choose_tokens
 from speechtext.text.key_value_cache import RoomyLayer, has_rows, make_cache
-from speechtext.text.sampling import Continuation, GenerationParameters
+from speechtext.text.sampling import (
+    Continuation,
+    GeneratedToken,
+    GenerationParameters,
+    TokenEvent,
+)
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300,
@@ -88,6 +95,44 @@ def rows(count: int, seed: int = 0) -> list[Continuation]:
     ]
 
 
+@cache
+def repetitive_network(family: str) -> Any:
+    """Return a network whose layers change little, so that it says the same again."""
+    model = copy.deepcopy(network(family))
+    with torch.no_grad():
+        for layer in model.base_model.modules():
+            if isinstance(layer, torch.nn.Linear | Conv1D):
+                layer.weight *= 0.25
+    return model
+
+
+def repetitive_rows(count: int) -> list[Continuation]:
+    """Return watched rows whose prompts say some tokens several times."""
+    chance = random.Random(11)
+    given = []
+    for index in range(count):
+        phrase = [chance.randrange(1, 300) for _ in range(chance.randint(1, 9))]
+        prompt = [*phrase * chance.randint(1, 4), *phrase[: chance.randint(0, 3)]]
+        asked = replace(PARAMETERS[index % len(PARAMETERS)], details=True)
+        given.append(Continuation(prompt, asked, tokenizer(), []))
+    return given
+
+
+@contextmanager
+def counted_calls(model: Any) -> Iterator[list[int]]:
+    """Count the tokens of each call of a network."""
+    calls: list[int] = []
+
+    def count(_: Any, __: Any, keys: dict[str, Any]) -> None:
+        calls.append(keys["input_ids"].shape[1])
+
+    handle = model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
 def generated(family: str, prompt: Sequence[int], count: int) -> list[int]:
     """Return what transformers adds to a prompt by itself."""
     model = network(family)
@@ -126,6 +171,78 @@ def test_who_joins_and_leaves_changes_no_row(family: str) -> None:
         largest = max(largest, len(decoder.rows))
     assert [row.ids for row in given] == alone
     assert largest > 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_guesses_change_no_row(family: str) -> None:
+    """Of prompts alone, whose tokens are drawn or penalised too, and of those that meet others."""
+    model, alone, found = repetitive_network(family), repetitive_rows(24), repetitive_rows(24)
+    with counted_calls(model) as plain:
+        for row in alone:
+            finish(Decoder(model, pad_id=0), [row])
+    with counted_calls(model) as guessing:
+        for row in found:
+            finish(Decoder(model, 0, guessed_tokens=8), [row])
+    assert (len(guessing) < len(plain)) == (family not in ROWLESS)
+    joining, decoder = repetitive_rows(24), Decoder(model, 0, guessed_tokens=8)
+    waiting, chance = list(joining), random.Random(3)
+    while waiting or decoder.rows:
+        # Mostly one row by itself.
+        if waiting and (not decoder.rows or chance.random() < 0.03):
+            decoder.add([waiting.pop(0)])
+        decoder.step()
+    for one, another, expected in zip(found, joining, alone, strict=True):
+        assert_tokens_alike(one.tokens, expected.tokens)
+        assert_tokens_alike(another.tokens, expected.tokens)
+
+
+@pytest.mark.parametrize("parameters", [{"top_n_tokens": 3, "details": True}, {"stream": True}])
+def test_guesses_that_are_right_are_told_like_other_tokens(parameters: dict[str, Any]) -> None:
+    told: dict[int, list[TokenEvent]] = {}
+    rows = []
+    for guessed in (0, 8):
+        events = told.setdefault(guessed, [])
+        asked = GenerationParameters(max_new_tokens=30, **parameters)
+        row = Continuation([7, 8, 9] * 4, asked, tokenizer(), [], events.append)
+        with counted_calls(repetitive_network("gpt2")) as calls:
+            finish(Decoder(repetitive_network("gpt2"), 0, guessed_tokens=guessed), [row])
+        assert (len(calls) < 30) == bool(guessed)
+        rows.append(row)
+    assert_tokens_alike(rows[1].tokens, rows[0].tokens)
+    for found, expected in zip(rows[1].top_tokens, rows[0].top_tokens, strict=True):
+        assert_tokens_alike(found, expected)
+    assert [(each.index, each.generated_text, each.ending) for each in told[8]] == [
+        (each.index, each.generated_text, each.ending) for each in told[0]
+    ]
+    assert len(rows[1].tokens) == 30
+
+
+def assert_tokens_alike(
+    found: Sequence[GeneratedToken], expected: Sequence[GeneratedToken]
+) -> None:
+    assert [each._replace(logprob=0.0) for each in found] == [
+        each._replace(logprob=0.0) for each in expected
+    ]
+    values = [each.logprob for each in expected]
+    assert [each.logprob for each in found] == pytest.approx(values, abs=1e-4)
+
+
+def test_nothing_follows_an_end_that_was_guessed() -> None:
+    """Nor more tokens than are asked for, whatever else was guessed."""
+    prompt = [7, 8, 9] * 4
+    asked = GenerationParameters(max_new_tokens=40)
+    (ids,) = finish(
+        Decoder(repetitive_network("gpt2"), 0), [Continuation(prompt, asked, tokenizer(), [])]
+    )
+    for end in sorted(set(ids)):
+        row = Continuation(prompt, asked, tokenizer(), [end])
+        finish(Decoder(repetitive_network("gpt2"), 0, guessed_tokens=8), [row])
+        assert row.ids == ids[: ids.index(end) + 1]
+        assert row.finish_reason == "eos_token"
+    for most in range(1, 20):
+        row = Continuation(prompt, replace(asked, max_new_tokens=most), tokenizer(), [])
+        finish(Decoder(repetitive_network("gpt2"), 0, guessed_tokens=8), [row])
+        assert row.ids == ids[:most]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "llama", "gpt_neox", "falcon", "mistral"])

@@ -210,6 +210,25 @@ def test_answers_are_the_continuations_of_transformers(model: LoadedModel) -> No
     assert list(measured.stages_ms) == ["model", "decode"]
 
 
+def test_guesses_of_the_settings_save_calls_and_change_no_answer(model: LoadedModel) -> None:
+    plain, guessing = make_task(model), make_task(model, prompt_lookup_num_tokens=6)
+    calls: list[int] = []
+    handle = model.network.register_forward_pre_hook(
+        lambda _, __, keys: calls.append(keys["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        for prompt in PROMPTS:
+            text = f"{prompt} " * 4
+            (expected,) = answer(plain, ask(plain, text, max_new_tokens=20))
+            count = len(calls)
+            (found,) = answer(guessing, ask(guessing, text, max_new_tokens=20))
+            assert found == expected
+            assert len(calls) - count < count
+            calls.clear()
+    finally:
+        handle.remove()
+
+
 def test_details_are_told_where_they_are_asked_for(model: LoadedModel) -> None:
     task = make_task(model)
     wanted: dict[str, Any] = {"max_new_tokens": 3, "details": True, "seed": 5}

@@ -216,6 +216,14 @@ def test_compiled_model_answers_and_explains_alike(
         ({"mode": "question_answering"}, "fine-tuned for question_answering"),
         ({"mode": "translation"}, "mode: expected one of sequence_classification"),
         ({"quantization": "int8_dynamic", "dtype": "bfloat16"}, "quantization: expected a CPU"),
+        (
+            {
+                "quantization": "int8_dynamic",
+                "captum_explanation": False,
+                "prompt_lookup_num_tokens": 8,
+            },
+            "prompt_lookup_num_tokens: expected no quantization",
+        ),
     ],
 )
 def test_options_that_do_not_fit_stop_the_load(

@@ -18,6 +18,7 @@ from speechtext.errors import DeadlineError
 from speechtext.finite import find_finite, not_finite
 from speechtext.measurements import note_padding, stage
 from speechtext.text.key_value_cache import has_rows, make_cache
+from speechtext.text.prompt_lookup import PromptLookup
 from speechtext.text.sampling import Continuation
 from speechtext.text.windows import pad_rows
 
@@ -27,16 +28,23 @@ MOST_TOKENS, CALL_TOKENS = 32_768, 4096
 
 
 class Decoder:
-    """Adds a token at a time to each of the rows that are open.
+    """Adds a token at a time to each of the rows that are open; to one alone, several.
 
     A row is added to the others' cache when it comes, and removed when it ends; where a network's
     cache has no rows, those that come together stay by themselves. A failure is that of the rows
-    that have it alone.
+    that have it alone. With `guessed_tokens`, so many that follow may be guessed and read at once.
     """
 
-    def __init__(self, network: Any, pad_id: int, most_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Any,
+        pad_id: int,
+        most_tokens: int | None = None,
+        guessed_tokens: int | None = None,
+    ) -> None:
         self._network = network
         self._pad_id = pad_id
+        self._guessed_tokens = guessed_tokens or 0
         self._most_tokens = most_tokens or MOST_TOKENS
         self._waiting: list[Continuation] = []
         self._groups: list[_Group] = []
@@ -84,7 +92,7 @@ class Decoder:
         rows, self._waiting = self._waiting[:count], self._waiting[count:]
         for group in plan_groups([len(row) for row in rows], self._most_tokens, CALL_TOKENS):
             chosen = [rows[index] for index in group]
-            self._groups.append(_Group(self._network, chosen, self._pad_id))
+            self._groups.append(self._make_group(chosen))
 
     def _try(self, group: "_Group") -> None:
         try:
@@ -99,13 +107,16 @@ class Decoder:
         # Outside the except block: the traceback would keep the failed step's tensors alive.
         rows = group.open_rows
         place = self._groups.index(group)
-        alone = [_Group(self._network, [row], self._pad_id, apart=True) for row in rows]
+        alone = [self._make_group([row], apart=True) for row in rows]
         self._groups[place : place + 1] = alone
         # Whoever called still has the group: its cache is what each row alone needs the room of.
         group.forget()
         free_memory()
         for each in alone:
             self._try(each)
+
+    def _make_group(self, rows: Sequence[Continuation], apart: bool = False) -> "_Group":
+        return _Group(self._network, rows, self._pad_id, self._guessed_tokens, apart)
 
     def _tidy(self) -> None:
         """Remove what has ended, and join what can be."""
@@ -126,10 +137,17 @@ class _Group:
     """Rows that go through the network together; `apart` from others, as they failed with some."""
 
     def __init__(
-        self, network: Any, rows: Sequence[Continuation], pad_id: int, apart: bool = False
+        self,
+        network: Any,
+        rows: Sequence[Continuation],
+        pad_id: int,
+        guessed_tokens: int,
+        apart: bool,
     ) -> None:
         self.rows = list(rows)
         self._network = network
+        self._guessed_tokens = guessed_tokens
+        self._lookup = PromptLookup(guessed_tokens)
         self._apart = apart
         self._begun = False
         device = network.device
@@ -143,32 +161,64 @@ class _Group:
         return [row for row in self.rows if row.finish_reason is None]
 
     def step(self) -> None:
-        """Add a token to each row."""
+        """Add a token to each row; to a row alone, also those that were guessed and are right."""
         if not self._begun:
             note_padding(self._ids.numel(), sum(map(len, self.rows)))
+        guess = self._guess()
         with stage("model"):
-            logits = self._run()
-            chosen = choose_tokens(self.rows, logits)
+            output = self._run(guess)
+            logits = output.logits[:, -1 - len(guess) :].float()
+            right, taken = 0, self._take(logits[:, 0])
+            while taken == guess[right : right + 1]:
+                right += 1
+                taken = self._take(logits[:, right])
+        self._lookup.note(len(guess), right)
+        self._keep(output, 1 + right, len(guess) - right)
+        self._ids = torch.tensor([[token_id or 0] for token_id in taken], device=self._ids.device)
+
+    def _guess(self) -> list[int]:
+        """Return what the only row may go on with, nothing where there are others."""
+        if len(self.rows) > 1 or not (self._begun and self._has_rows):
+            return []
+        (row,) = self.rows
+        return self._lookup.guess(row.all_ids, row.most_tokens - len(row) - 1)
+
+    def _run(self, guess: Sequence[int]) -> Any:
+        """Return what the network says of the next tokens, and of those behind each guess."""
+        network, state, count = self._network, dict(self._state), len(guess)
+        if guess:
+            state = network._update_model_kwargs_for_generation({}, state, num_new_tokens=count)
+        if "logits_to_keep" in state:
+            state["logits_to_keep"] = 1 + count
+        ids = torch.cat([self._ids, self._ids.new_tensor([guess])], dim=1) if guess else self._ids
+        inputs = network.prepare_inputs_for_generation(
+            ids,
+            next_sequence_length=1 + count if self._begun else None,
+            is_first_iteration=not self._begun,
+            **state,
+        )
+        output = network(**inputs, return_dict=True)
+        self._begun = True
+        return output
+
+    def _keep(self, output: Any, tokens: int, wrong: int) -> None:
+        """Remember that the network has read so many tokens; forget the guesses behind them."""
+        network = self._network
+        self._state = network._update_model_kwargs_for_generation(
+            output, self._state, num_new_tokens=tokens
+        )
+        if wrong:
+            self._state["past_key_values"].crop(-wrong)
+
+    def _take(self, logits: torch.Tensor) -> list[int | None]:
+        """Give each row its next token, by logits of the shape (rows, vocabulary); return them."""
+        chosen = choose_tokens(self.rows, logits)
         for row, token_id in zip(self.rows, chosen, strict=True):
             if token_id is None:
                 row.fail(as_request_error(not_finite()))
             else:
                 row.take(token_id)
-        self._ids = torch.tensor([[token_id or 0] for token_id in chosen], device=self._ids.device)
-
-    def _run(self) -> torch.Tensor:
-        """Return the logits of the next tokens, float32, shape (rows, vocabulary)."""
-        network, state = self._network, self._state
-        inputs = network.prepare_inputs_for_generation(
-            self._ids,
-            next_sequence_length=1 if self._begun else None,
-            is_first_iteration=not self._begun,
-            **state,
-        )
-        output = network(**inputs, return_dict=True)
-        self._state = network._update_model_kwargs_for_generation(output, state)
-        self._begun = True
-        return output.logits[:, -1].float()  # type: ignore[no-any-return]
+        return chosen
 
     def forget(self) -> None:
         """Drop ids and cache; a group of which the rows go on elsewhere."""
@@ -193,6 +243,8 @@ class _Group:
             mine.add_rows(others, positions)
         self._ids = torch.cat([self._ids, other._ids])
         self.rows += other.rows
+        # Of whoever stays by itself, nothing is known yet.
+        self._lookup = PromptLookup(self._guessed_tokens)
 
     def remove_ended(self) -> None:
         """Forget the rows that have ended, where the cache has rows, and padding that all have."""

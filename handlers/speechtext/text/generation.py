@@ -120,8 +120,13 @@ class TextGeneration(TextTask):
 
     def make_decoder(self) -> Decoder:
         """Return what continues prompts together."""
-        most_tokens = self.settings.max_batch_tokens
-        return Decoder(self.model.network, self.tokenizer.pad_token_id, most_tokens)
+        settings = self.settings
+        return Decoder(
+            self.model.network,
+            self.tokenizer.pad_token_id,
+            settings.max_batch_tokens,
+            settings.prompt_lookup_num_tokens,
+        )
 
     def begin(self, batch: EncodedBatch, on_token: TokenListener | None) -> list[Continuation]:
         """Return the continuation of each prompt of a batch, of which there is nothing yet."""

@@ -80,13 +80,21 @@ def check_settings(settings: TextSettings, device: torch.device) -> None:
             raise ValueError("handler.captum_explanation: expected save_mode: pretrained with it.")
     if settings.model_parallel and device.type != "cuda":
         raise ValueError("handler.model_parallel: expected GPUs to spread over, got none.")
-    if settings.quantization and (device.type != "cpu" or settings.dtype != "float32"):
+    if settings.quantization:
+        _check_quantization(settings, device)
+
+
+def _check_quantization(settings: TextSettings, device: torch.device) -> None:
+    if device.type != "cpu" or settings.dtype != "float32":
         raise ValueError(
             f"handler.quantization: expected a CPU and dtype: float32 with it, got {device.type} "
             f"and {settings.dtype}."
         )
-    if settings.quantization and settings.captum_explanation:
+    if settings.captum_explanation:
         raise ValueError("handler.captum_explanation: expected no quantization with it.")
+    if settings.prompt_lookup_num_tokens:
+        # In int8, what a token is rounded to depends on those that are read with it.
+        raise ValueError("handler.prompt_lookup_num_tokens: expected no quantization with it.")
 
 
 def load_tokenizer(folder: Path, settings: TextSettings) -> Any:

@@ -49,6 +49,7 @@ class TextSettings:
     top_p: TopP = 0.95
     top_k: Count = 60
     repetition_penalty: RepetitionPenalty = 1.0
+    prompt_lookup_num_tokens: PositiveCount | None = None
 
     captum_explanation: bool = False
     n_steps: PositiveCount = 50
