@@ -15,10 +15,18 @@ from repository import ROOT
 from speechtext.allowance import measure_seconds
 from speechtext.batching import run_smaller
 from speechtext.checkpoints import load_script, move_constants
-from speechtext.devices import prepare_device
+from speechtext.devices import (
+    choose_device,
+    choose_dtype,
+    count_cores,
+    free_memory,
+    is_lost,
+    limit_threads,
+    prepare_device,
+)
 from speechtext.text.loading import CompileSettings, speed_up
 
-META, GPU = torch.device("meta"), torch.device("cuda", 1)
+CPU, META, GPU = torch.device("cpu"), torch.device("meta"), torch.device("cuda", 1)
 # What a worker does with an error of a GPU that can be used no more; where none is there, PyTorch
 # refuses what it is asked as well.
 LOST = """
@@ -41,6 +49,95 @@ class Masked(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return ids + torch.arange(ids.shape[1], device=ids.device).to(ids.device)
+
+
+@pytest.mark.parametrize(
+    ("gpu_id", "cuda", "mps", "expected"),
+    [
+        (None, True, True, "cpu"),
+        (-1, True, True, "cpu"),
+        (1, True, False, "cuda:1"),
+        (0, False, True, "mps"),
+        (0, False, False, "cpu"),
+    ],
+)
+def test_device_is_the_gpu_that_the_worker_was_given(
+    monkeypatch: pytest.MonkeyPatch, gpu_id: int | None, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device(gpu_id) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ],
+)
+def test_auto_dtype_follows_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_dtype("auto", CPU) == expected
+    assert choose_dtype("float16", CPU) == torch.float16
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16")])
+def test_auto_dtype_follows_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_dtype("auto", torch.device("cuda", 0)) == getattr(torch, expected)
+
+
+def test_bfloat16_of_other_hardware_is_not_chosen_by_itself() -> None:
+    assert choose_dtype("auto", META) == torch.float32
+    assert choose_dtype("bfloat16", META) == torch.bfloat16
+
+
+def test_threads_are_those_asked_for_else_a_share_of_the_cores() -> None:
+    before, cores, told = torch.get_num_threads(), count_cores(), []
+    try:
+        for threads, workers in ((3, 1), (None, 1), (None, 2), (None, 1000), (None, 0)):
+            limit_threads(threads, workers)
+            told.append(torch.get_num_threads())
+        limit_threads(None)
+        told.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert told == [3, cores, max(1, cores // 2), 1, cores, cores]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("CUDA error: an illegal memory access")])
+def test_gpu_that_refuses_everything_is_lost(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    def synchronize() -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(torch.accelerator, "synchronize", synchronize)
+    assert is_lost() == (error is not None)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_memory_of_a_gpu_is_given_back_where_one_is(
+    monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """Also of one that is lost, which says so."""
+    asked: list[int] = []
+
+    def empty_cache() -> None:
+        asked.append(1)
+        raise torch.AcceleratorError("CUDA error: an illegal memory access")
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: there)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", empty_cache)
+    free_memory()
+    assert len(asked) == there
 
 
 def test_float32_on_a_gpu_is_that_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,17 @@ import sys
 import weakref
 
 import psutil
+import pytest
 from transformers import AutoTokenizer
 
 from repository import ROOT
-from speechtext.host_memory import HostMemory
+from speechtext.host_memory import (
+    KEPT_CONVOLUTIONS,
+    KEPT_PLANS,
+    KEPT_PRODUCTS,
+    HostMemory,
+    limit_products,
+)
 from speechtext.text.tokens import tokenize
 
 BLOCK_BYTES = 1000
@@ -106,6 +113,25 @@ if trim := find_trim():
     trim(0)
 print(process.memory_info().rss - before)
 """
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KEPT_PRODUCTS),
+        ("LRU_CACHE_CAPACITY", KEPT_CONVOLUTIONS),
+        ("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", KEPT_PLANS),
+    ],
+)
+def test_limit_that_is_set_already_stays(
+    monkeypatch: pytest.MonkeyPatch, name: str, kept: int
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    limit_products()
+    assert os.environ[name] == str(kept)
+    monkeypatch.setenv(name, "7")
+    limit_products()
+    assert os.environ[name] == "7"
 
 
 def test_code_for_products_of_many_shapes_is_limited() -> None:

@@ -29,6 +29,7 @@ TESTS = (
     "tests/cpu",
     "tests/test_allowance.py",
     "tests/test_batching.py",
+    "tests/test_devices.py",
     "tests/test_finite.py",
     "tests/test_host_memory.py",
     "tests/test_parameters.py",

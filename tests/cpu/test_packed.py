@@ -11,7 +11,7 @@ from transformers import AutoModelForCTC, T5Config, T5EncoderModel
 
 from benchmarks.random_text_models import KINDS, write_random_model
 from speechtext.cpu.attention import NAME, attend_by_heads, attend_once
-from speechtext.cpu.networks import speed_up_network
+from speechtext.cpu.networks import leave_file, speed_up_network
 from speechtext.cpu.packed import PackedLinear, can_pack, pack_linear_layers
 from speechtext.speech.cpu_front_end import CpuFrontEnd
 from speechtext.speech.rnnt.torchscript.encoder import PackedProduct
@@ -75,6 +75,30 @@ def test_gradients_are_those_of_a_linear_layer(
         (right,) = torch.autograd.grad(expected, inputs, outer)
         (ours,) = torch.autograd.grad(found, inputs, outer)
         torch.testing.assert_close(ours, right, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_weights_that_are_packed_leave_their_file(dtype: torch.dtype) -> None:
+    """Buffers too; the others stay mapped, and so does all of what no CPU packs."""
+
+    class Network(torch.nn.Module):
+        """With what transformers adds to a module."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 5)
+            self.register_buffer("scale", torch.arange(4.0))
+            self.dtype, self.device = dtype, torch.device("cpu")
+
+    network = Network().to(dtype)
+    mapped = [*network.parameters(), *network.buffers()]
+    places = [each.data_ptr() for each in mapped]
+    values = [each.detach().clone() for each in mapped]
+    leave_file(network)
+    now = [*network.parameters(), *network.buffers()]
+    moved = [each.data_ptr() != place for each, place in zip(now, places, strict=True)]
+    assert moved == [can_pack(dtype)] * 3
+    assert all(torch.equal(one, other) for one, other in zip(now, values, strict=True))
 
 
 def test_layers_that_only_look_like_a_linear_one_stay() -> None:

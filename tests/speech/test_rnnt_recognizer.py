@@ -18,13 +18,15 @@ from torchaudio.pipelines.rnnt_pipeline import _SentencePieceTokenProcessor
 
 from archives.emformer import load_emformer
 from repository import ROOT
+from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.rnnt.features import load_features
+from speechtext.speech.rnnt.hotword_search import PieceScores
 from speechtext.speech.rnnt.recognizer import EmformerSettings
 from speechtext.speech.rnnt.recordings import Recording
 from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
 from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
 from speechtext.speech.rnnt.transducer import Transducer
-from speechtext.speech.rnnt.vocabulary import Vocabulary, split_path
+from speechtext.speech.rnnt.vocabulary import WORD_START, Vocabulary, split_path
 from speechtext.speech.transcripts import Token
 from support.common import EXAMPLES
 
@@ -149,6 +151,77 @@ def test_score_is_that_of_the_whole(model_path: Path, speech: torch.Tensor) -> N
     ]
     assert whole.tokens[0] == [token.label for token in recording.best_tokens()]
     assert recording.score() == pytest.approx(whole.scores[0], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def searching(model_path: Path) -> Transducer:
+    """Return a recogniser that searches, as hotwords need it."""
+    return Transducer(torch.jit.load(str(model_path)), torch.device("cpu"), "float32", 100, 4)
+
+
+def boosted(phrases: list[list[str]], boost: float) -> PieceScores:
+    return PieceScores(HotwordScores(phrases, WORD_START, boost), VOCABULARY.texts())
+
+
+def labels_of(recording: Recording) -> list[int]:
+    return [token.label for token in recording.best_tokens()]
+
+
+def search_for(
+    transducer: Transducer,
+    waveforms: Sequence[torch.Tensor],
+    hotwords: Sequence[PieceScores | None],
+) -> list[Recording]:
+    recordings = [
+        transducer.start(waveform, hotwords=own)
+        for waveform, own in zip(waveforms, hotwords, strict=True)
+    ]
+    transducer.recognize(recordings)
+    return recordings
+
+
+def test_hotwords_are_those_of_each_recording(
+    searching: Transducer, speech: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the neighbours have, and in however many blocks: so strong that they are heard."""
+    generator = random.Random(2)
+    starts = [generator.randrange(len(speech) - 20_000) for _ in range(12)]
+    waveforms = [speech[start : start + generator.randrange(5_000, 60_000)] for start in starts]
+    choices = [boosted([["kit"]], 8.0), None, boosted([["whether"], ["light"]], 8.0)]
+    hotwords = [choices[index % 3] for index in range(12)]
+    alone = [
+        labels_of(search_for(searching, [waveform], [own])[0])
+        for waveform, own in zip(waveforms, hotwords, strict=True)
+    ]
+    plain = list(map(labels_of, search_for(searching, waveforms, [None] * 12)))
+    assert alone[1::3] == plain[1::3]
+    assert alone[::3] != plain[::3]
+    assert alone[2::3] != plain[2::3]
+    for segments in (1, 3, 50):
+        monkeypatch.setattr(searching, "_segments", segments)
+        assert list(map(labels_of, search_for(searching, waveforms, hotwords))) == alone
+
+
+def test_hotwords_that_are_begun_at_the_end_are_taken_back(
+    searching: Transducer, speech: torch.Tensor
+) -> None:
+    """Only when the recording has ended, in whatever pieces it comes: the score is the model's."""
+    strong = boosted([["lightsome"], ["boxes"]], 4.0)
+    (whole,) = search_for(searching, [speech], [strong])
+    recording = searching.start(torch.empty(0), ended=False, hotwords=strong)
+    for low in range(0, len(speech), 9_000):
+        recording.samples = torch.cat([recording.samples, speech[low : low + 9_000]])
+        searching.recognize([recording])
+    recording.ended = True
+    searching.recognize([recording])
+    assert labels_of(recording) == labels_of(whole)
+    found, track = recording.hypotheses, recording.hotwords
+    assert track is not None
+    keys = [
+        (score + strong.finish(said)) / (found.kept + len(tokens) + 2)
+        for score, said, tokens in zip(found.scores, track.said, found.tokens, strict=True)
+    ]
+    assert keys == sorted(keys, reverse=True)
 
 
 def test_text_equals_torchaudios() -> None:

@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,58 +18,14 @@ from device_io import (
     request_headers,
 )
 from repository import ROOT
-from speechtext.devices import choose_device, choose_dtype
 from speechtext.errors import RequestError
 from speechtext.payloads import as_fields, as_text
 from support.common import make_context
 
-CPU = torch.device("cpu")
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
-
-
-@pytest.mark.parametrize(
-    ("gpu_id", "cuda", "mps", "expected"),
-    [
-        (None, True, True, "cpu"),
-        (-1, True, True, "cpu"),
-        (1, True, False, "cuda:1"),
-        (0, False, True, "mps"),
-        (0, False, False, "cpu"),
-    ],
-)
-def test_device_is_the_gpu_that_the_worker_was_given(
-    monkeypatch: pytest.MonkeyPatch, gpu_id: int | None, cuda: bool, mps: bool, expected: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert choose_device(gpu_id) == torch.device(expected)
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [
-        ({"avx512_bf16": True}, torch.bfloat16),
-        ({"amx_bf16": True}, torch.bfloat16),
-        ({"avx2": True}, torch.float32),
-    ],
-)
-def test_auto_dtype_follows_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: torch.dtype
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert choose_dtype("auto", CPU) == expected
-    assert choose_dtype("float16", CPU) == torch.float16
-
-
-@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16")])
-def test_auto_dtype_follows_the_gpu(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert choose_dtype("auto", torch.device("cuda", 0)) == getattr(torch, expected)
 
 
 @pytest.mark.parametrize(
