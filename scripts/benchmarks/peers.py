@@ -143,6 +143,7 @@ def _bert(folder: Path, tokens: int, threads: int) -> Work:
 
 
 def _gpt2(workspace: Path, threads: int) -> Work:
+    from benchmarks.openvino_generation import openvino_generator_runs
     from benchmarks.peer_engines import ctranslate2_generator_runs
 
     folder = write_random_model(workspace / "gpt2", "gpt2", "text_generation", tiny=False)
@@ -159,7 +160,12 @@ def _gpt2(workspace: Path, threads: int) -> Work:
     ids = torch.tensor([tokenizer(each)["input_ids"] for each in prompts])
     options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
     operations = _count(partial(network.generate, ids, **options))
-    peers = {"CTranslate2": ctranslate2_generator_runs(folder, tokens, NEW_TOKENS, threads)}
+    files = workspace / "openvino"
+    files.mkdir()
+    peers = {
+        "OpenVINO": openvino_generator_runs(network, ids, NEW_TOKENS, threads, files),
+        "CTranslate2": ctranslate2_generator_runs(folder, tokens, NEW_TOKENS, threads),
+    }
     name = f"GPT-2, {NEW_TOKENS} new tokens for {PROMPTS} prompts of {PROMPT_TOKENS}"
     return Work(name, operations, ours, peers)
 
