@@ -156,6 +156,18 @@ def test_missing_file_stops_the_load(
         load_beam_decoder(Wav2Vec2Settings(decoder="beam", **settings), tokenizer, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["lm.arpa", "lm.bin"])
+@pytest.mark.parametrize("content", [b"", b"damaged", b"mmap lm http://kheafield.com/code format"])
+def test_language_model_that_is_damaged_is_named(
+    tokenizer: Any, tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "words.txt").write_text("see s e e |\n", encoding="utf-8")
+    settings = Wav2Vec2Settings(decoder="beam", lm=name, lexicon="words.txt")
+    with pytest.raises(ValueError, match=r"^handler\.lm: expected a language model that KenLM rea"):
+        load_beam_decoder(settings, tokenizer, tmp_path)
+
+
 def build_with_beam(source: Path, workspace: Path, **settings: Any) -> Path:
     config = read_configs()["wav2vec2"]
     return build_with_settings(config, source, workspace, decoder="beam", **settings)

@@ -65,7 +65,7 @@ class BeamDecoder:
 def load_beam_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) -> BeamDecoder:
     """Return the search that the settings ask for.
 
-    Raises `ValueError` where the extra `lm` or a file is missing.
+    Raises `ValueError` where the extra `lm` or a file is missing, or a file is damaged.
     """
     options = _read_options(settings, folder)
     with tempfile.TemporaryDirectory() as workspace:
@@ -120,14 +120,25 @@ def load_biasing(settings: Wav2Vec2Settings, tokenizer: Any) -> Biasing:
 
 def _build(**options: Any) -> Any:
     try:
-        from torchaudio.models.decoder import ctc_decoder
-
-        return ctc_decoder(**options)
-    except (ImportError, ModuleNotFoundError, RuntimeError) as error:
+        return _open_search()(**options)
+    except ImportError as error:
         raise ValueError(
             "handler.decoder: beam needs the packages flashlight-text and kenlm, which make lm "
             f"installs ({error})."
         ) from error
+    except RuntimeError as error:
+        raise ValueError(
+            "handler.lm: expected a language model that KenLM reads, got a damaged file."
+        ) from error
+
+
+def _open_search() -> Any:
+    """Return torchaudio's search; raises `ImportError` where its packages are missing."""
+    try:
+        from torchaudio.models.decoder import ctc_decoder
+    except RuntimeError as error:
+        raise ImportError(str(error)) from error
+    return ctc_decoder
 
 
 def _read_options(settings: Wav2Vec2Settings, folder: Path) -> dict[str, Any]:
