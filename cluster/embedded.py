@@ -76,6 +76,10 @@ def _deploy(config: Mapping[str, Any], folder: Path) -> None:
         targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
     )
     _wait({each["name"] for each in applications})
+    # Ray has no types for it.
+    list_nodes: Any = ray.nodes
+    (node,) = list_nodes()
+    print(f"Metrics at http://127.0.0.1:{node['MetricsExportPort']}/metrics", flush=True)  # noqa: T201
 
 
 def _cpus(application: Mapping[str, Any]) -> float:

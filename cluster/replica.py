@@ -10,6 +10,7 @@ import ray
 
 from cluster.archives import BatchLimits, open_archive
 from cluster.measures import choose_measure
+from cluster.ray_metrics import RayMetrics
 from cluster.requests import WorkerAnswer, WorkerRequest
 from cluster.served_model import ServedModel, describe
 from cluster.worker import ArchiveWorker, load_alone
@@ -27,7 +28,7 @@ class ModelReplica:
         self._archive = archive = open_archive(Path(path), Path(self._workspace.name))
         # Ray shows a replica the GPUs that are its own.
         gpu_id = 0 if ray.get_gpu_ids() else None
-        worker = ArchiveWorker(load_alone(archive, gpu_id))
+        worker = ArchiveWorker(load_alone(archive, gpu_id, RayMetrics()))
         self._served = ServedModel(worker, archive.batch_limits, choose_measure(archive))
         self._description: dict[str, Any] | None = None
 

@@ -105,13 +105,15 @@ class NoMetrics:
         """Take how long a batch took."""
 
 
-def load_alone(archive: Archive, gpu_id: int | None = None) -> Service:
+def load_alone(
+    archive: Archive, gpu_id: int | None = None, metrics: NoMetrics | None = None
+) -> Service:
     """Return the handler of an archive that has a process of its own, as a worker's is loaded.
 
     What the archive brings comes before all else that Python finds.
     """
     sys.path.insert(0, str(archive.folder))
-    return load_service(archive, gpu_id, NoMetrics())
+    return load_service(archive, gpu_id, metrics or NoMetrics())
 
 
 def load_service(archive: Archive, gpu_id: int | None = None, metrics: Any = None) -> Service:

@@ -42,7 +42,7 @@ LEFT_BEHIND = (".git", ".venv", ".build", ".hypothesis", ".*_cache", "__pycache_
 NOT_COPIED = ("handlers", "mutants", "tests")
 # A mutant may take so many times the time of its tests, and of so many seconds for what they share,
 # such as models that are loaded once: many are endless loops.
-PATIENCE, SHARED_S = 4, 6
+PATIENCE, SHARED_S = 4, 20
 # Matches no mutant: all of them are made, and it is learned which tests reach them.
 NONE = "speechtext.none"
 # mutmut's exit codes of mutants that no test runs, and of those that all tests pass with.

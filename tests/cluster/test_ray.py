@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from support.common import EXAMPLES
 from support.contract import differences, good_requests, odd_requests
 from trials.clusters import RunningCluster, run_cluster
 from trials.http_client import Request
+from trials.load import wait_for
 
 SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
 MODELS = ("wav2vec2", "emformer_asr_live", "gpt2_text_generation")
@@ -35,6 +37,12 @@ def cluster(
     """Return a running cluster."""
     with run_cluster(model_store, tmp_path_factory.mktemp("cluster"), MODELS) as running:
         yield running
+
+
+def metrics_address(cluster: RunningCluster) -> str:
+    """Return where Ray shows metrics, as the command says."""
+    (address,) = re.findall("^Metrics at (.+)$", cluster.log.read_text(), re.MULTILINE)
+    return str(address)
 
 
 def of_models(requests: list[Request]) -> list[Request]:
@@ -68,6 +76,37 @@ def test_odd_requests(cluster: RunningCluster, engine_settings: Settings) -> Non
     requests = of_models(list(odd_requests(ODD_REQUESTS, 7)))
     assert len(requests) > 100
     assert compare(cluster, engine_settings, requests) == []
+
+
+def test_metrics_of_handlers_are_rays(cluster: RunningCluster) -> None:
+    """Under the names that TorchServe shows, in small letters, by model and status."""
+
+    def counted(name: str, **labels: str) -> float:
+        shown = httpx2.get(metrics_address(cluster), timeout=60).text
+        lines = [line for line in shown.splitlines() if line.startswith(f"ray_{name}{{")]
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        found = [line for line in lines if all(each in line for each in wanted)]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    address, wav2vec2 = f"{cluster.url}/predictions/wav2vec2", {"ModelName": "wav2vec2"}
+
+    def refuse_and_wait() -> None:
+        """Return once what was counted until now is shown."""
+        known = counted("answers_total", Status="415", **wav2vec2)
+        assert httpx2.post(address, content=b"no recording", timeout=60).status_code == 415
+        assert wait_for(lambda: counted("answers_total", Status="415", **wav2vec2) > known, 60)
+
+    refuse_and_wait()
+    answers = counted("answers_total", Status="200", **wav2vec2)
+    audio_s = counted("audio_seconds_total", **wav2vec2)
+    for _ in range(3):
+        assert httpx2.post(address, content=SPEECH, timeout=60).status_code == 200
+    refuse_and_wait()
+    assert counted("answers_total", Status="200", **wav2vec2) == answers + 3
+    more_s = counted("audio_seconds_total", **wav2vec2) - audio_s
+    assert more_s == pytest.approx(3 * len(SPEECH) / 32_000, rel=0.01)
+    assert counted("batch_size", application="wav2vec2", **wav2vec2) == 1
+    assert counted("model_milliseconds_total", application="wav2vec2", **wav2vec2) > 0
 
 
 def test_models_are_known_and_described(cluster: RunningCluster) -> None:

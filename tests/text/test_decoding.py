@@ -176,7 +176,7 @@ def test_who_joins_and_leaves_changes_no_row(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_guesses_change_no_row(family: str) -> None:
     """Of prompts alone, whose tokens are drawn or penalised too, and of those that meet others."""
-    model, alone, found = repetitive_network(family), repetitive_rows(24), repetitive_rows(24)
+    model, alone, found = repetitive_network(family), repetitive_rows(12), repetitive_rows(12)
     with counted_calls(model) as plain:
         for row in alone:
             finish(Decoder(model, pad_id=0), [row])
@@ -184,7 +184,7 @@ def test_guesses_change_no_row(family: str) -> None:
         for row in found:
             finish(Decoder(model, 0, guessed_tokens=8), [row])
     assert (len(guessing) < len(plain)) == (family not in ROWLESS)
-    joining, decoder = repetitive_rows(24), Decoder(model, 0, guessed_tokens=8)
+    joining, decoder = repetitive_rows(12), Decoder(model, 0, guessed_tokens=8)
     waiting, chance = list(joining), random.Random(3)
     while waiting or decoder.rows:
         # Mostly one row by itself.
