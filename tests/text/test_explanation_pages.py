@@ -27,6 +27,7 @@ from speechtext.text.explanation.targets import (
     WordSpan,
 )
 from speechtext.text.tokens import Tokens, Window
+from support.pictures import drawn_figure
 
 WINDOW = Window(Tokens([1], [0], [0], [0], [(0, 1)]), [0], 0)
 TEXT = "no, good cats"
@@ -46,18 +47,7 @@ def explain(importances: list[float], target: Target | None = None, **keys: Any)
 
 
 def figure_of(view: View, monkeypatch: pytest.MonkeyPatch) -> Figure:
-    """Return what is drawn, as it is written."""
-    figures: list[Figure] = []
-    write = Figure.savefig
-
-    def note(figure: Figure, *arguments: Any, **keys: Any) -> None:
-        figures.append(figure)
-        write(figure, *arguments, **keys)
-
-    monkeypatch.setattr(Figure, "savefig", note)
-    assert draw_chart(view).startswith(b"\x89PNG")
-    (figure,) = figures
-    return figure
+    return drawn_figure(lambda: draw_chart(view), monkeypatch)
 
 
 def colour(parts: tuple[int, int, int]) -> Any:
