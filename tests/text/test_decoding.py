@@ -243,6 +243,11 @@ def test_nothing_follows_an_end_that_was_guessed() -> None:
         row = Continuation(prompt, replace(asked, max_new_tokens=most), tokenizer(), [])
         finish(Decoder(repetitive_network("gpt2"), 0, guessed_tokens=8), [row])
         assert row.ids == ids[:most]
+    # Up to the last position that the network has.
+    longest = Continuation([7, 8, 9] * 72, asked, tokenizer(), [])
+    finish(Decoder(repetitive_network("gpt2"), 0, guessed_tokens=8), [longest])
+    assert longest.error is None
+    assert len(longest) == SIZES["max_position_embeddings"]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "llama", "gpt_neox", "falcon", "mistral"])

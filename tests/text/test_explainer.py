@@ -112,3 +112,22 @@ def test_what_is_told_are_the_words_of_the_text(predictor: TextPredictor) -> Non
     pieces = tokens.content()
     assert pieces["words"][0] == "[CLS]" and pieces["words"][-1] == "[SEP]"
     assert sum(told["importances"]) == pytest.approx(sum(pieces["importances"]), abs=1e-4)
+
+
+def test_words_of_a_pair_are_those_of_either_text() -> None:
+    settings = TextSettings(
+        mode="question_answering", captum_explanation=True, max_explanation_steps=MOST_STEPS
+    )
+    predictor = TextPredictor.load(ROOT / "demo_models" / "bert_question_answering", settings)
+    texts = ["Where does Ann live?", "Ann lives in Paris and Bob in Rome."]
+    payload = {"question": texts[0], "context": texts[1]}
+    (found,) = explain(predictor, {**payload, "parameters": {"granularity": "word", "n_steps": 5}})
+    told = found.content()
+    pieces = [
+        texts[text][start:end]
+        for text, (start, end) in zip(told["texts"], told["offsets"], strict=True)
+    ]
+    assert told["words"] == pieces
+    assert pieces[:5] == ["Where", "does", "Ann", "live", "?"]
+    assert pieces[5:] == ["Ann", "lives", "in", "Paris", "and", "Bob", "in", "Rome", "."]
+    assert found.view().texts == texts

@@ -1,0 +1,158 @@
+"""What a worker learns of a model when it loads it: what a token takes, and that it answers."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoTokenizer
+
+from repository import ROOT
+from speechtext.text.base import LoadedModel, TextTask
+from speechtext.text.loading import check_settings
+from speechtext.text.predictor import TextPredictor
+from speechtext.text.settings import TextSettings
+from speechtext.text.tasks import TASKS
+from speechtext.text.trial import count_words, try_task
+
+DEMO = ROOT / "demo_models" / "bert_seq_classification"
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+# [CLS] and [SEP].
+FRAME = 2
+
+
+class Timed(torch.nn.Module):
+    """Answers nothing in particular, in a time that is known."""
+
+    def __init__(self, spend: Callable[[float], None], call_s: float, token_s: float) -> None:
+        super().__init__()
+        self._spend, self._call_s, self._token_s = spend, call_s, token_s
+
+    def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor]:
+        self._spend(self._call_s + input_ids.numel() * self._token_s)
+        return (torch.zeros(len(input_ids), 2),)
+
+
+@pytest.fixture
+def spend(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return what lets the processor's clock go on, which else stands still."""
+    now_s = 0.0
+
+    def spend(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    monkeypatch.setattr(time, "thread_time", lambda: now_s)
+    return spend
+
+
+def make_task(network: Any, **keys: Any) -> TextTask:
+    config = AutoConfig.from_pretrained(DEMO, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO, local_files_only=True)
+    model = LoadedModel(network, tokenizer, config, {0: "no", 1: "yes"}, CPU, 512, ["input_ids"])
+    settings = TextSettings(**keys)
+    return TASKS[settings.mode](model, settings)
+
+
+def test_token_takes_what_a_long_text_takes_more(spend: Callable[[float], None]) -> None:
+    costs = try_task(make_task(Timed(spend, 0.505, 0.01), max_length=150))
+    long = 150 // 2 - 4 + FRAME
+    assert costs.token_s == pytest.approx(0.01)
+    # What a call takes beside its tokens, as tokens.
+    assert costs.window_tokens == 50
+    assert costs.new_token_s == pytest.approx(0.505 + 0.01 * long)
+    assert costs.character_s == 0
+
+
+def test_token_takes_its_share_where_texts_hardly_differ(spend: Callable[[float], None]) -> None:
+    """As of a model that is so small that its tokens are lost in the rest."""
+    costs = try_task(make_task(Timed(spend, 10, 0.01), max_length=150))
+    long, short = 150 // 2 - 4 + FRAME, 2 + FRAME
+    token_s = (10 + 0.01 * long) / long
+    assert costs.token_s == pytest.approx(token_s)
+    assert costs.window_tokens == int((10 + 0.01 * short) / token_s) - short
+
+
+def test_long_text_is_no_longer_than_the_model_takes(spend: Callable[[float], None]) -> None:
+    lengths: list[int] = []
+    network = Timed(spend, 0.1, 0.1)
+    network.register_forward_pre_hook(
+        lambda _, __, keys: lengths.append(keys["input_ids"].shape[1]), with_kwargs=True
+    )
+    for most in (8, 20, 512):
+        lengths.clear()
+        costs = try_task(make_task(network, max_length=most))
+        assert lengths[-1] == min(256, max(1, most // 2 - 4)) + FRAME
+        assert costs.token_s > 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"), [(1, 1), (8, 1), (9, 1), (10, 1), (12, 2), (13, 2), (150, 71)]
+)
+def test_words_that_fit_are_two_tokens_each_and_a_frame(tokens: int, words: int) -> None:
+    assert count_words(tokens) == words
+
+
+def test_settings_that_refuse_every_text_stop_the_load() -> None:
+    task = make_task(None, mode="text_generation", max_new_tokens=11, max_new_tokens_limit=10)
+    with pytest.raises(ValueError, match=r"^handler: expected settings under which requests are"):
+        try_task(task)
+
+
+@pytest.mark.parametrize(
+    ("keys", "device", "said"),
+    [
+        ({"quantization": "int8_dynamic"}, GPU, "a CPU and dtype: float32 with it, got cuda and f"),
+        ({"quantization": "int8_dynamic", "dtype": "bfloat16"}, CPU, "got cpu and bfloat16"),
+        (
+            {"quantization": "int8_dynamic", "captum_explanation": True},
+            CPU,
+            r"^handler\.captum_explanation: expected no quantization with it\.$",
+        ),
+        (
+            {"quantization": "int8_dynamic", "prompt_lookup_num_tokens": 8},
+            CPU,
+            r"^handler\.prompt_lookup_num_tokens: expected no quantization with it\.$",
+        ),
+        ({"model_parallel": True}, CPU, r"^handler\.model_parallel: expected GPUs to spread over"),
+        (
+            {"mode": "text_generation", "save_mode": "torchscript"},
+            CPU,
+            r"^handler\.save_mode: expected pretrained for text_generation\.$",
+        ),
+        (
+            {"save_mode": "torchscript", "captum_explanation": True},
+            CPU,
+            r"^handler\.captum_explanation: expected save_mode: pretrained with it\.$",
+        ),
+    ],
+)
+def test_settings_that_exclude_each_other_are_told(
+    keys: dict[str, Any], device: torch.device, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_settings(TextSettings(**keys), device)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"quantization": "int8_dynamic"}, {"model_parallel": True}, {"dtype": "bfloat16"}]
+)
+def test_settings_that_go_together_are_taken(keys: dict[str, Any]) -> None:
+    device = GPU if "model_parallel" in keys else CPU
+    check_settings(TextSettings(**keys), device)
+
+
+def test_quantized_model_multiplies_whole_numbers() -> None:
+    text = "The food was wonderful."
+    predictors = [
+        TextPredictor.load(DEMO, TextSettings(quantization=each)) for each in (None, "int8_dynamic")
+    ]
+    answers = [each.answer([each.read(text)])[0] for each in predictors]
+    assert answers[0] == answers[1]
+    network: Any = predictors[1].task.model.network
+    layers = [each for each in network.modules() if hasattr(each, "scale")]
+    assert len(layers) > 0
+    assert {layer.weight().dtype for layer in layers if callable(layer.weight)} == {torch.qint8}
+    if "onednn" in torch.backends.quantized.supported_engines:
+        assert torch.backends.quantized.engine == "onednn"
