@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -511,21 +512,27 @@ def test_hotword_has_letters_only(hotword: str, tokenizer: Wav2Vec2CTCTokenizer)
     assert load_biasing(Wav2Vec2Settings(), tokenizer).choose(HotwordParameters()) is None
 
 
+class WithoutFlashlight(ModuleType):
+    """torchaudio's decoders where their packages are missing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "ctc_decoder":
+            raise RuntimeError("CTC decoder requires flashlight-text")
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize("module", [None, WithoutFlashlight("decoder")])
 def test_what_the_search_lacks_is_named(
-    tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Any,
+    tokenizer: Wav2Vec2CTCTokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "lm.bin").write_bytes(b"no language model")
-    settings = Wav2Vec2Settings(
-        decoder="beam", lm="lm.bin", lexicon=write_lexicon(tmp_path, "AX", "BY")
-    )
     needs = (
         r"(?s)^handler.decoder: beam needs the packages flashlight-text and kenlm, which make lm "
         r"installs \(.+\)\.$"
     )
-    with pytest.raises(ValueError, match=needs) as refused:
-        load_beam_decoder(settings, tokenizer, tmp_path)
-    assert isinstance(refused.value.__cause__, RuntimeError)
-    monkeypatch.setitem(sys.modules, "torchaudio.models.decoder", None)
+    monkeypatch.setitem(sys.modules, "torchaudio.models.decoder", module)
     with pytest.raises(ValueError, match=needs) as refused:
         load_beam_decoder(Wav2Vec2Settings(decoder="beam"), tokenizer, tmp_path)
     assert isinstance(refused.value.__cause__, ImportError)
