@@ -55,8 +55,8 @@ class Work(NamedTuple):
     def tell(self, later: "Work") -> str:
         """Return what each request took from here until later, as a sentence.
 
-        The clients' work is always the same: where it takes longer, the machine is slower, whose
-        other tenants nothing else here shows.
+        At one pace the clients' work is the same: where it takes longer, the machine is slower,
+        whose other tenants nothing else here shows.
         """
         answers = max(1, later.answers - self.answers) / 1000
         idle = (later.idle_s - self.idle_s) / (later.at_s - self.at_s) / (psutil.cpu_count() or 1)

@@ -178,7 +178,7 @@ class _Group:
 
     def _guess(self) -> list[int]:
         """Return what the only row may go on with, nothing where there are others."""
-        if len(self.rows) > 1 or not (self._begun and self._has_rows):
+        if not self._guessed_tokens or len(self.rows) > 1 or not self._begun or not self._has_rows:
             return []
         (row,) = self.rows
         return self._lookup.guess(row.all_ids, row.most_tokens - len(row) - 1)
