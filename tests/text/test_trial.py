@@ -1,7 +1,10 @@
 """What a worker learns of a model when it loads it: what a token takes, and that it answers."""
 
+import json
+import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from repository import ROOT
 from speechtext.text.base import LoadedModel, TextTask
-from speechtext.text.loading import check_settings
+from speechtext.text.loading import check_settings, load_network
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import TASKS
@@ -156,3 +159,22 @@ def test_quantized_model_multiplies_whole_numbers() -> None:
     assert {layer.weight().dtype for layer in layers if callable(layer.weight)} == {torch.qint8}
     if "onednn" in torch.backends.quantized.supported_engines:
         assert torch.backends.quantized.engine == "onednn"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_network_has_the_dtype_of_the_settings(dtype: Any) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(DEMO, local_files_only=True)
+    network = load_network(DEMO, tokenizer, TextSettings(), CPU, dtype)
+    assert {each.dtype for each in network.parameters()} == {getattr(torch, dtype)}
+    assert not network.training
+
+
+def test_sizes_that_are_not_those_of_the_weights_stop_the_load(tmp_path: Path) -> None:
+    shutil.copytree(DEMO, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "intermediate_size": config["intermediate_size"] + 8}))
+    with pytest.raises(
+        ValueError, match=r"^config\.json: expected the sizes of the weights beside"
+    ):
+        TextPredictor.load(tmp_path / "model")
