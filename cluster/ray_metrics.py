@@ -25,7 +25,7 @@ class RayMetrics(NoMetrics):
         named = yaml.safe_load(METRICS_FILE.read_text(encoding="utf-8"))["model_metrics"]
         self.cache: Mapping[str, Any] = {
             kind: {
-                each["name"]: KINDS[kind](in_words(each["name"]), each["dimensions"])
+                each["name"]: _Metric(KINDS[kind], in_words(each["name"]), each["dimensions"])
                 for each in listed
             }
             for kind, listed in named.items()
@@ -37,31 +37,20 @@ def in_words(name: str) -> str:
     return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-class _Counter:
-    """Adds up, as a counter of TorchServe's does."""
+class _Metric:
+    """Takes values as a metric of TorchServe's does, and gives them to one of Ray's."""
 
-    def __init__(self, name: str, labels: Sequence[str]) -> None:
+    def __init__(self, kind: Any, name: str, labels: Sequence[str]) -> None:
         self._labels = labels
-        keys: Any = tuple(labels)
-        self._metric = metrics.Counter(name, tag_keys=keys)
+        self._metric = kind(name, tag_keys=tuple(labels))
 
     def add_or_update(self, value: float, values: Sequence[str]) -> None:
-        """Add a value, which may be nothing, under the values of the labels."""
-        if value > 0:
-            self._metric.inc(value, dict(zip(self._labels, values, strict=True)))
+        """Add a value, which may be nothing, to a counter, or set a gauge, under its labels."""
+        labels = dict(zip(self._labels, values, strict=True))
+        if isinstance(self._metric, metrics.Gauge):
+            self._metric.set(value, labels)
+        elif value > 0:
+            self._metric.inc(value, labels)
 
 
-class _Gauge:
-    """Keeps the last value, as a gauge of TorchServe's does."""
-
-    def __init__(self, name: str, labels: Sequence[str]) -> None:
-        self._labels = labels
-        keys: Any = tuple(labels)
-        self._metric = metrics.Gauge(name, tag_keys=keys)
-
-    def add_or_update(self, value: float, values: Sequence[str]) -> None:
-        """Set a value under the values of the labels."""
-        self._metric.set(value, dict(zip(self._labels, values, strict=True)))
-
-
-KINDS = {"counter": _Counter, "gauge": _Gauge}
+KINDS = {"counter": metrics.Counter, "gauge": metrics.Gauge}

@@ -5,6 +5,7 @@ of its rows go on; Optimum Intel makes such files of checkpoints, with an older 
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +69,12 @@ def openvino_generator_runs(
     how = openvino_genai.GenerationConfig(
         max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
     )
-    runs = {}
+    runs: dict[str, Callable[[], Any]] = {}
     for dtype, precision in PRECISIONS.items():
         options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
         pipeline = openvino_genai.LLMPipeline(str(folder), "CPU", **options)
-        runs[dtype] = _run(pipeline, asked, how)
+        runs[dtype] = partial(pipeline.generate, asked, how)
     return runs
-
-
-def _run(pipeline: Any, asked: Any, how: Any) -> Callable[[], Any]:
-    return lambda: pipeline.generate(asked, how)
 
 
 def convert_generator(network: Any) -> Any:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 import torch
 import torchaudio
 from sentencepiece import SentencePieceProcessor
@@ -20,6 +19,7 @@ from speechtext.speech.rnnt.loading import check_vocabulary, load_transducer, lo
 from speechtext.speech.rnnt.recognizer import EmformerRecognizer, EmformerSettings, load_recognizer
 from speechtext.speech.rnnt.scripted_beam_search import BEAM_WIDTH, ScriptedBeamSearch
 from support.common import EXAMPLES
+from support.speech import read_waveform
 
 DEMO = ROOT / "demo_models" / "emformer_asr"
 RATE_HZ = 16_000
@@ -51,8 +51,7 @@ def load(folder: Path, **settings: Any) -> ScriptedBeamSearch:
 
 
 def sentence(name: str) -> torch.Tensor:
-    samples, _ = soundfile.read(EXAMPLES / f"{name}.wav", dtype="float32")
-    return torch.from_numpy(samples)
+    return read_waveform(EXAMPLES / f"{name}.wav")
 
 
 @pytest.mark.parametrize("width", [None, 1, 3])

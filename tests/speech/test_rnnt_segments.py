@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from speechtext.speech.rnnt.segments import find_segment_ends
 from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
 from speechtext.speech.transcripts import Segment, Token
 from support.common import EXAMPLES
+from support.speech import read_waveform
 
 DEMO = ROOT / "demo_models" / "emformer_asr"
 RATE_HZ = 16_000
@@ -44,8 +44,7 @@ def recognizer(request: pytest.FixtureRequest, folder: Path) -> EmformerRecogniz
 
 
 def sentence(said: str) -> torch.Tensor:
-    samples, _ = soundfile.read(EXAMPLES / f"{said.replace(' ', '_')}.wav", dtype="float32")
-    return torch.from_numpy(samples)
+    return read_waveform(EXAMPLES / f"{said.replace(' ', '_')}.wav")
 
 
 def sentences(*said: str) -> torch.Tensor:

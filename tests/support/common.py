@@ -3,7 +3,8 @@
 import json
 import random
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -107,6 +108,21 @@ def answers(model: LocalModel, rows: list[dict[str, Any]]) -> list[Any]:
     replies = model.answer(rows)
     assert {reply.status for reply in replies} == {200}
     return [reply.answer for reply in replies]
+
+
+@contextmanager
+def counted_calls(model: Any) -> Iterator[list[int]]:
+    """Count the tokens of each call of a network."""
+    calls: list[int] = []
+
+    def count(_: Any, __: Any, keys: dict[str, Any]) -> None:
+        calls.append(keys["input_ids"].shape[1])
+
+    handle = model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
 
 
 def assert_alike(found: Any, expected: Any) -> None:

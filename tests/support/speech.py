@@ -1,7 +1,9 @@
 """What tests of speech recognition share."""
 
+from pathlib import Path
 from typing import Any
 
+import soundfile
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
@@ -32,6 +34,12 @@ SMALL: dict[str, Any] = {
     "lstm_layer_norm_epsilon": 1e-3,
     "lstm_dropout": 0.0,
 }
+
+
+def read_waveform(path: Path) -> torch.Tensor:
+    """Return a recording as models take it, shape (samples,)."""
+    samples, _ = soundfile.read(path, dtype="float32")
+    return torch.from_numpy(samples)
 
 
 def normalize(waveform: torch.Tensor) -> torch.Tensor:

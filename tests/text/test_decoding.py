@@ -28,6 +28,7 @@ from speechtext.text.sampling import (
     GenerationParameters,
     TokenEvent,
 )
+from support.common import counted_calls
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300,
@@ -116,21 +117,6 @@ def repetitive_rows(count: int) -> list[Continuation]:
         asked = replace(PARAMETERS[index % len(PARAMETERS)], details=True)
         given.append(Continuation(prompt, asked, tokenizer(), []))
     return given
-
-
-@contextmanager
-def counted_calls(model: Any) -> Iterator[list[int]]:
-    """Count the tokens of each call of a network."""
-    calls: list[int] = []
-
-    def count(_: Any, __: Any, keys: dict[str, Any]) -> None:
-        calls.append(keys["input_ids"].shape[1])
-
-    handle = model.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        yield calls
-    finally:
-        handle.remove()
 
 
 def generated(family: str, prompt: Sequence[int], count: int) -> list[int]:

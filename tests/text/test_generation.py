@@ -22,6 +22,7 @@ from speechtext.text.payloads import AnswerForm, Example
 from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
 from speechtext.text.tokens import Tokens, Window
+from support.common import counted_calls
 
 PROMPTS = ["kalo", "miren stoba vitu ler", "nagor peshi"]
 POSITIONS = 60
@@ -212,21 +213,14 @@ def test_answers_are_the_continuations_of_transformers(model: LoadedModel) -> No
 
 def test_guesses_of_the_settings_save_calls_and_change_no_answer(model: LoadedModel) -> None:
     plain, guessing = make_task(model), make_task(model, prompt_lookup_num_tokens=6)
-    calls: list[int] = []
-    handle = model.network.register_forward_pre_hook(
-        lambda _, __, keys: calls.append(keys["input_ids"].shape[1]), with_kwargs=True
-    )
-    try:
-        for prompt in PROMPTS:
-            text = f"{prompt} " * 4
+    for prompt in PROMPTS:
+        text = f"{prompt} " * 4
+        with counted_calls(model.network) as calls:
             (expected,) = answer(plain, ask(plain, text, max_new_tokens=20))
-            count = len(calls)
+        with counted_calls(model.network) as fewer:
             (found,) = answer(guessing, ask(guessing, text, max_new_tokens=20))
-            assert found == expected
-            assert len(calls) - count < count
-            calls.clear()
-    finally:
-        handle.remove()
+        assert found == expected
+        assert len(fewer) < len(calls)
 
 
 def test_details_are_told_where_they_are_asked_for(model: LoadedModel) -> None:

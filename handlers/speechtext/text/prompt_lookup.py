@@ -18,7 +18,7 @@ class PromptLookup:
 
     def __init__(self, most_tokens: int) -> None:
         self._most_tokens = most_tokens
-        self._length = min(FIRST_GUESS, most_tokens)
+        self._length = FIRST_GUESS
         # The place behind each run of tokens, that of the last one of its kind.
         self._places: dict[tuple[int, ...], int] = {}
         self._read = MATCHED_TOKENS
@@ -33,7 +33,7 @@ class PromptLookup:
             return []
         # What repeats itself goes on doing so.
         period = len(ids) - start
-        count = max(0, min(self._length, self._most_tokens, most_tokens))
+        count = min(self._length, self._most_tokens, most_tokens)
         return [ids[start + place % period] for place in range(count)]
 
     def note(self, guessed: int, right: int) -> None:
