@@ -56,7 +56,8 @@ def build_gateway(content: Mapping[str, Any]) -> Application:
 
 def put_before(models: RayModels, settings: Settings) -> FastAPI:
     """Return the gateway that stands before models of Ray's."""
-    return build_app(settings, ContractEngine(FrontEnd(models), models))
+    engine = ContractEngine(FrontEnd(models), models, settings.session_answer_timeout_s)
+    return build_app(settings, engine)
 
 
 # By the paths that a configuration has them under.

@@ -81,6 +81,7 @@ class Settings:
     traces: bool = False
     max_sessions: Count = 64
     session_idle_timeout_s: Seconds = 300.0
+    session_answer_timeout_s: Seconds = 30.0
 
 
 _SETTINGS = TypeAdapter(Settings)

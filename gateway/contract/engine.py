@@ -16,6 +16,7 @@ from gateway.engine import (
     Model,
     Request,
 )
+from gateway.settings import Settings
 
 Content = bytes | AsyncIterator[bytes] | None
 
@@ -51,9 +52,15 @@ class Catalogue(Protocol):
 class ContractEngine:
     """An engine: the addresses of the contract, and what the engine says of its models."""
 
-    def __init__(self, transport: Transport, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        catalogue: Catalogue,
+        session_answer_timeout_s: float = Settings.session_answer_timeout_s,
+    ) -> None:
         self._transport = transport
         self._catalogue = catalogue
+        self._session_answer_timeout_s = session_answer_timeout_s
 
     async def answer(self, model: str, request: Request, version: str | None = None) -> Answer:
         """Return the answer to a request."""
@@ -85,7 +92,7 @@ class ContractEngine:
         async def ask(request: Request) -> Answer:
             return await self.answer(model, request)
 
-        return ContractLiveSession(ask, audio_format)
+        return ContractLiveSession(ask, audio_format, self._session_answer_timeout_s)
 
     async def models(self) -> list[Model]:
         """Return the models there are, by name."""

@@ -11,6 +11,7 @@ from gateway.engine import (
     Answer,
     AudioFormat,
     EngineError,
+    EngineTimeoutError,
     InternalError,
     Request,
     SessionGoneError,
@@ -21,9 +22,13 @@ class ContractLiveSession:
     """Speech, chunk by chunk; docs/live.md has the headers and the answers."""
 
     def __init__(
-        self, ask: Callable[[Request], Awaitable[Answer]], audio_format: AudioFormat
+        self,
+        ask: Callable[[Request], Awaitable[Answer]],
+        audio_format: AudioFormat,
+        answer_timeout_s: float,
     ) -> None:
         self._ask = ask
+        self._answer_timeout_s = answer_timeout_s
         self._content_type = (
             f"audio/L16; rate={audio_format.rate_hz}; channels={audio_format.channels}; "
             "endianness=little-endian"
@@ -45,8 +50,20 @@ class ContractLiveSession:
                 headers["ts_request_sequence_end"] = "true"
             # Whatever comes of it, the engine may have opened the session.
             self._opened, self._ended = True, last
-            answer = await self._ask(Request(chunk, self._content_type, headers=headers))
-            return _read_answer(answer.body)
+            return await self._answer(Request(chunk, self._content_type, headers=headers))
+
+    async def _answer(self, request: Request) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._answer_timeout_s):
+                answer = await self._ask(request)
+        except TimeoutError as error:
+            # Nothing more is asked of it: it forgets the session as one that went silent.
+            self._ended = True
+            raise EngineTimeoutError(
+                "EngineTimeout",
+                f"Expected an answer of the engine within {self._answer_timeout_s:g} s, got none.",
+            ) from error
+        return _read_answer(answer.body)
 
     async def close(self) -> None:
         """End the session, where it has not ended, without its text; raises nothing."""

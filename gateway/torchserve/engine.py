@@ -11,4 +11,5 @@ class TorchServeEngine(ContractEngine):
 
     def __init__(self, settings: Settings) -> None:
         client = TorchServeClient(settings)
-        super().__init__(client, TorchServeCatalogue(client, settings))
+        catalogue = TorchServeCatalogue(client, settings)
+        super().__init__(client, catalogue, settings.session_answer_timeout_s)

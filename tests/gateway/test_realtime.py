@@ -488,6 +488,31 @@ def test_engine_does_not_forget_who_is_silent(narrow_gateway: RunningGateway) ->
     assert transcripts(events) == [SAID]
 
 
+def test_engine_that_never_answers(narrow_server: TrialServer, tmp_path: Path) -> None:
+    """TorchServe loses what it holds for a batch while its worker ends; docs/troubleshooting.md."""
+    pcm = speech(24_000, TURN_ON, silence_s=0)
+    worker = narrow_server.workers()[LIVE_MODEL]
+    with run_gateway(tmp_path, narrow_server.properties, session_answer_timeout_s=0.5) as gateway:
+        with connect(gateway.url) as connection:
+            receive(connection)
+            append(connection, pcm)
+            receive_until(connection, ".delta")
+            worker.suspend()
+            append(connection, pcm)
+            events = receive_until(connection, "error")
+            assert kinds(events)[-2:] == ["failed", "error"]
+            assert [each["error"]["code"] for each in events[-2:]] == ["engine_timeout"] * 2
+            assert "within 0.5 s" in events[-1]["error"]["message"]
+            assert closed(connection) == 1011
+        worker.resume()
+        # Longer than the engine keeps a silent session.
+        time.sleep(2)
+        with connect(gateway.url) as connection:
+            receive(connection)
+            append(connection, speech(24_000, TURN_ON))
+            assert transcripts(receive_until(connection, "item.done")) == [SAID]
+
+
 def test_engine_that_is_full_or_dies(
     narrow_gateway: RunningGateway, narrow_server: TrialServer
 ) -> None:
