@@ -50,7 +50,7 @@ BOOTSTRAP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstra
 export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lm telemetry model-parallel gpu gpu-wheels serve stop cluster transcribe annotate archive test lint types demo-models demo-scores \
+.PHONY: help setup lm openvino telemetry model-parallel gpu gpu-wheels serve stop cluster transcribe annotate archive test lint types demo-models demo-scores \
 	benchmark doctor fuzz mutants chaos soak front-door bulk-trial cluster-trial sbom audit docs lock clean
 
 help:  ## list the targets
@@ -93,6 +93,8 @@ archive: $(READY)  ## build archives; MODEL= or NAME= with HANDLER=; SOURCE=, FO
 
 lm: $(VENV)/.extra-lm  ## add beam search with a language model for Wav2Vec2 (a C++ compiler needed)
 
+openvino: $(VENV)/.extra-openvino  ## add OpenVINO, which text models can run in on a CPU
+
 telemetry: $(VENV)/.extra-telemetry  ## add traces of the gateway's requests
 
 model-parallel: $(VENV)/.extra-model-parallel  ## add text models spread over several GPUs
@@ -108,7 +110,7 @@ lint: $(READY)  ## ruff
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 
-types: $(READY) $(VENV)/.extra-cluster $(VENV)/.extra-telemetry  ## mypy, strict
+types: $(READY) $(VENV)/.extra-cluster $(VENV)/.extra-openvino $(VENV)/.extra-telemetry  ## mypy, strict
 	@$(BIN)/mypy
 
 demo-models: $(READY)  ## train the demo models from nothing (espeak-ng needed); MODEL= for one

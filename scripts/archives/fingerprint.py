@@ -2,11 +2,13 @@
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from archives.configs import ArchiveConfig, source_folder
 from archives.handler_files import list_handler_files
+from repository import ROOT
 
 # What writes into an archive; other versions of these may write something else.
 WRITERS = (
@@ -18,6 +20,8 @@ WRITERS = (
     "torchaudio",
     "transformers",
 )
+# What writes archives with `save_mode: openvino`, where it is installed.
+OPENVINO_WRITERS = ("nncf", "openvino")
 BUILDERS = Path(__file__).resolve().parent
 
 
@@ -27,13 +31,23 @@ def fingerprint(config: ArchiveConfig, source: str, handlers: Path) -> str:
     It is that of the files' contents and names, so that no other clock or folder changes it.
     """
     digest = hashlib.sha256(source.encode())
-    for library in WRITERS:
-        digest.update(f"\0{library}=={importlib.metadata.version(library)}".encode())
+    optional = OPENVINO_WRITERS if config.handler_settings.get("save_mode") == "openvino" else ()
+    for library, version in find_versions((*WRITERS, *optional)).items():
+        digest.update(f"\0{library}=={version}".encode())
     for name, path in _inputs(config, source, handlers):
         digest.update(f"\0{name}\0".encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def find_versions(libraries: Sequence[str]) -> dict[str, str]:
+    """Return the versions of libraries, by name, of those that are installed."""
+    found = {}
+    for name in libraries:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _inputs(config: ArchiveConfig, source: str, handlers: Path) -> Iterator[tuple[str, Path]]:
@@ -46,6 +60,9 @@ def _inputs(config: ArchiveConfig, source: str, handlers: Path) -> Iterator[tupl
     yield from _files_of("source", source)
     if speaker_model := config.handler_settings.get("speaker_model"):
         yield from _files_of("voices", str(speaker_model))
+    if calibration := config.handler_settings.get("calibration"):
+        path = ROOT / str(calibration)
+        yield from [("calibration", path)] if path.is_file() else []
 
 
 def _files_of(name: str, source: str) -> Iterator[tuple[str, Path]]:

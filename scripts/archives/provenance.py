@@ -5,11 +5,10 @@ or exchanged, on its way is noticed. Nobody signed it: it proves nothing against
 """
 
 import hashlib
-import importlib.metadata
 import json
 from pathlib import Path
 
-from archives.fingerprint import WRITERS
+from archives.fingerprint import OPENVINO_WRITERS, WRITERS, find_versions
 
 PROVENANCE_FILE = "provenance.json"
 
@@ -26,7 +25,7 @@ def write_provenance(source: str, model: Path, handlers: Path) -> None:
     }
     content = {
         "source": source,
-        "built_with": {name: importlib.metadata.version(name) for name in WRITERS},
+        "built_with": find_versions((*WRITERS, *OPENVINO_WRITERS)),
         "sha256": files,
     }
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"

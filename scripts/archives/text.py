@@ -8,7 +8,9 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from archives.hub import load_pretrained, local_folder
-from archives.layout import SCRIPTED_FILE, WEIGHTS_FILE
+from archives.layout import OPENVINO_FILE, SCRIPTED_FILE, WEIGHTS_FILE
+from archives.openvino_files import save_openvino
+from archives.text_calibration import read_calibration
 from archives.text_tracing import trace_text_model
 from speechtext.checkpoints import check_complete
 from speechtext.labels import LABELS_FILE, load_labels
@@ -40,9 +42,14 @@ def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -
     tokenizer.save_pretrained(folder)
     if (path / LABELS_FILE).is_file():
         shutil.copy(path / LABELS_FILE, folder)
+    if settings.save_mode == "pretrained":
+        model.save_pretrained(folder)
+        return WEIGHTS_FILE
+    model.config.save_pretrained(folder)
+    traced = trace_text_model(model.float().eval(), tokenizer)
     if settings.save_mode == "torchscript":
-        model.config.save_pretrained(folder)
-        trace_text_model(model.float().eval(), tokenizer, folder / SCRIPTED_FILE)
+        traced.script.save(str(folder / SCRIPTED_FILE))
         return SCRIPTED_FILE
-    model.save_pretrained(folder)
-    return WEIGHTS_FILE
+    samples = read_calibration(settings, tokenizer, model.config, traced.input_names)
+    save_openvino(traced, folder / OPENVINO_FILE, samples)
+    return OPENVINO_FILE

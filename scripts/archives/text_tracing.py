@@ -2,8 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,6 +10,14 @@ from archives.errors import SourceError
 from speechtext.text.windows import find_input_names
 
 TRACED_TOLERANCE = 1e-4
+
+
+class Traced(NamedTuple):
+    """A model as TorchScript, the names of its inputs, and an example of them."""
+
+    script: torch.jit.ScriptModule
+    input_names: Sequence[str]
+    example: tuple[torch.Tensor, ...]
 
 
 class _Heads(torch.nn.Module):
@@ -36,8 +43,8 @@ class _Heads(torch.nn.Module):
         return tuple(head for head in output.to_tuple() if isinstance(head, torch.Tensor))
 
 
-def trace_text_model(model: Any, tokenizer: Any, path: Path) -> None:
-    """Write a model as TorchScript, for any number of rows of any length.
+def trace_text_model(model: Any, tokenizer: Any) -> Traced:
+    """Return a model as TorchScript, for any number of rows of any length.
 
     It is traced with two rows of unlike length, so that neither size becomes a constant, and tried
     with one of another. Raises `SourceError` where the two models do not agree on it.
@@ -45,10 +52,11 @@ def trace_text_model(model: Any, tokenizer: Any, path: Path) -> None:
     names = find_input_names(model, tokenizer)
     texts = ["a few words", "a few more words than that, and a mark"]
     heads = _Heads(model, names).eval()
+    example = _tokenize(tokenizer, texts, names)
     with torch.inference_mode(), warnings.catch_warnings():
         # Tracing says of each size that it reads that it might become a constant.
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(heads, _tokenize(tokenizer, texts, names), strict=False)
+        traced = torch.jit.trace(heads, example, strict=False)
         other = _tokenize(tokenizer, [" ".join(texts)], names)
         for found, expected in zip(traced(*other), heads(*other), strict=True):
             if not torch.allclose(found, expected, atol=TRACED_TOLERANCE):
@@ -56,7 +64,7 @@ def trace_text_model(model: Any, tokenizer: Any, path: Path) -> None:
                     f"Expected a model that can be traced, got a {type(model).__name__} whose "
                     "TorchScript depends on the length of its texts; use save_mode: pretrained."
                 )
-    traced.save(str(path))
+    return Traced(traced, names, example)
 
 
 def _tokenize(tokenizer: Any, texts: list[str], names: Sequence[str]) -> tuple[torch.Tensor, ...]:

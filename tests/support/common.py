@@ -24,6 +24,8 @@ from trials.broken_audio import AUDIO
 
 EXAMPLES = ROOT / "examples"
 START_TIMEOUT_S = 300.0
+# The class of a text archive's network, by the `save_mode` that its builder traces it for.
+TRACED = {"torchscript": "RecursiveScriptModule", "openvino": "OpenVinoNetwork"}
 LoadModel = Callable[[str], LocalModel]
 # Made-up words that are nowhere but in requests.
 SCRIPTS = {

@@ -129,6 +129,17 @@ def test_settings_that_refuse_every_text_stop_the_load() -> None:
             CPU,
             r"^handler\.captum_explanation: expected save_mode: pretrained with it\.$",
         ),
+        (
+            {"save_mode": "torchscript", "quantization": "int8_dynamic"},
+            CPU,
+            r"^handler\.quantization: expected save_mode: pretrained with it\.$",
+        ),
+        (
+            {"quantization": "int8_static"},
+            CPU,
+            r"^handler\.quantization: expected save_mode: openvino with it\.$",
+        ),
+        ({"save_mode": "openvino"}, GPU, "a CPU with openvino, got cuda"),
     ],
 )
 def test_settings_that_exclude_each_other_are_told(

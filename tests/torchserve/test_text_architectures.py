@@ -4,11 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from benchmarks.random_text_models import KINDS, write_random_model
-from support.common import answers, as_json, assert_alike, lines, load_text_model, pipeline_rows
+from support.common import (
+    TRACED,
+    answers,
+    as_json,
+    assert_alike,
+    lines,
+    load_text_model,
+    pipeline_rows,
+)
 
 GENERATING = ["gpt2", "opt", "llama", "qwen2"]
 UNDERSTANDING = [kind for kind in KINDS if kind not in GENERATING]
@@ -96,16 +103,17 @@ def test_family_goes_on_from_prompts(family: str, tmp_path: Path) -> None:
     assert {len(row) for row in reply.answer["importances"]} == {ids.shape[1]}
 
 
+@pytest.mark.parametrize("save_mode", TRACED)
 @pytest.mark.parametrize("family", UNDERSTANDING)
-def test_torchscript_and_pretrained_agree(family: str, tmp_path: Path) -> None:
-    """Both ways to save a model give the same numbers, for rows of any number and length."""
+def test_traced_and_pretrained_agree(family: str, save_mode: str, tmp_path: Path) -> None:
+    """All ways to save a model give the same numbers, for rows of any number and length."""
     folder = write_random_model(tmp_path / "model", family, "sequence_classification", num_labels=4)
     options = {"max_batch_tokens": 64}
     pretrained = load_text_model(folder, tmp_path, **options)
-    scripted = load_text_model(folder, tmp_path, save_mode="torchscript", **options)
-    assert isinstance(scripted.handler.model, torch.jit.ScriptModule)
+    traced = load_text_model(folder, tmp_path, save_mode=save_mode, **options)
+    assert type(traced.handler.model).__name__ == TRACED[save_mode]
     rows = pipeline_rows([*lines(30, 30), "a"], top_k=4, function_to_apply="none")
-    for found, expected in zip(answers(scripted, rows), answers(pretrained, rows), strict=True):
+    for found, expected in zip(answers(traced, rows), answers(pretrained, rows), strict=True):
         assert [each["label"] for each in found] == [each["label"] for each in expected]
         for one, other in zip(found, expected, strict=True):
             assert one["score"] == pytest.approx(other["score"], abs=1e-4)

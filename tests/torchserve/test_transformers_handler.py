@@ -16,7 +16,7 @@ from archives.building import build_archive
 from archives.configs import read_configs
 from demo_models.catalogue import TEXT_MODELS
 from serving.local import load_archive
-from support.common import EXAMPLES, LoadModel, answers, load_text_model, pipeline_rows
+from support.common import EXAMPLES, TRACED, LoadModel, answers, load_text_model, pipeline_rows
 
 LABELS = {"Accepted", "Not Accepted"}
 TEXT_ARCHIVES = list(TEXT_MODELS)
@@ -175,19 +175,20 @@ def test_text_of_any_length_and_script_has_an_answer(archive: str, load_model: L
     assert [reply.status for reply in load_model(archive).answer(rows)] == [200] * 4
 
 
+@pytest.mark.parametrize("save_mode", TRACED)
 @pytest.mark.parametrize("archive", TEXT_ARCHIVES[:3])
-def test_torchscript_answers_like_pretrained(
-    archive: str, load_model: LoadModel, tmp_path: Path
+def test_traced_model_answers_like_pretrained(
+    archive: str, save_mode: str, load_model: LoadModel, tmp_path: Path
 ) -> None:
     config = read_configs()[archive]
     path = tmp_path / f"{archive}.yaml"
-    text = config.path.read_text().replace("save_mode: pretrained", "save_mode: torchscript")
+    text = config.path.read_text().replace("save_mode: pretrained", f"save_mode: {save_mode}")
     path.write_text(text.replace("captum_explanation: true", "captum_explanation: false"))
-    settings = {**config.handler_settings, "save_mode": "torchscript"}
+    settings = {**config.handler_settings, "save_mode": save_mode}
     changed = replace(config, path=path, handler_settings=settings)
     traced = load_archive(build_archive(changed, tmp_path, archive_format="no-archive"))
     rows = rows_of(payloads_of(archive, 20))
-    assert isinstance(traced.handler.model, torch.jit.ScriptModule)
+    assert type(traced.handler.model).__name__ == TRACED[save_mode]
     assert traced.answer(rows) == load_model(archive).answer(rows)
 
 

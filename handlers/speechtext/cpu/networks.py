@@ -6,6 +6,7 @@ import torch
 
 from speechtext.cpu.attention import speed_up_attention
 from speechtext.cpu.gelus import fuse_gelus
+from speechtext.cpu.openvino_network import OpenVinoNetwork
 from speechtext.cpu.packed import can_pack, pack_linear_layers
 
 
@@ -22,9 +23,9 @@ def leave_file(network: Any) -> None:
 def speed_up_network(network: torch.nn.Module) -> None:
     """Let a network that is ready for inference on a CPU compute the same in less time.
 
-    Answers differ by rounding alone. A TorchScript one stays as it is.
+    Answers differ by rounding alone. One that is compiled already stays as it is.
     """
-    if not isinstance(network, torch.jit.ScriptModule):
+    if not isinstance(network, (torch.jit.ScriptModule, OpenVinoNetwork)):
         pack_linear_layers(network)
         fuse_gelus(network)
         speed_up_attention(network)

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from speechtext.checkpoints import check_complete, load_checkpoint, load_script
 from speechtext.cpu.networks import leave_file, speed_up_network
+from speechtext.cpu.openvino_network import OpenVinoNetwork, load_openvino
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.labels import load_labels
 from speechtext.settings import STRICT
@@ -24,6 +25,8 @@ from speechtext.text.windows import find_input_names
 logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.pt"
+# How a model that is quantized that way is saved.
+QUANTIZED = {"int8_dynamic": "pretrained", "int8_static": "openvino"}
 # Modes of `torch.compile` that record CUDA graphs, which belong to the thread that first imported
 # them: engines load a model in one thread and ask it in another.
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
@@ -51,6 +54,8 @@ def load_text_model(
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if settings.save_mode == "torchscript":
         network = load_script(folder / serialized_file, device)
+    elif settings.save_mode == "openvino":
+        network = load_openvino(folder / serialized_file, choose_dtype(settings.dtype, device))
     else:
         network = load_network(folder, tokenizer, settings, device, settings.dtype)
         network = quantize(network) if settings.quantization else network
@@ -70,21 +75,31 @@ def load_text_model(
 
 def check_settings(settings: TextSettings, device: torch.device) -> None:
     """Raise `ValueError` for settings that exclude each other or need what is not there."""
-    task = find_task(settings.mode)
     if settings.BetterTransformer:
         logger.warning("BetterTransformer is deprecated: attn_implementation sdpa does the same.")
-    if settings.save_mode == "torchscript":
-        if not task.scriptable:
-            raise ValueError(f"handler.save_mode: expected pretrained for {settings.mode}.")
-        if settings.captum_explanation:
-            raise ValueError("handler.captum_explanation: expected save_mode: pretrained with it.")
+    if settings.save_mode != "pretrained":
+        _check_traced(settings, device)
     if settings.model_parallel and device.type != "cuda":
         raise ValueError("handler.model_parallel: expected GPUs to spread over, got none.")
     if settings.quantization:
-        _check_quantization(settings, device)
+        _check_quantization(settings.quantization, settings, device)
 
 
-def _check_quantization(settings: TextSettings, device: torch.device) -> None:
+def _check_traced(settings: TextSettings, device: torch.device) -> None:
+    if not find_task(settings.mode).scriptable:
+        raise ValueError(f"handler.save_mode: expected pretrained for {settings.mode}.")
+    if settings.captum_explanation:
+        raise ValueError("handler.captum_explanation: expected save_mode: pretrained with it.")
+    if settings.save_mode == "openvino" and device.type != "cpu":
+        raise ValueError(f"handler.save_mode: expected a CPU with openvino, got {device.type}.")
+
+
+def _check_quantization(quantization: str, settings: TextSettings, device: torch.device) -> None:
+    needed = QUANTIZED[quantization]
+    if settings.save_mode != needed:
+        raise ValueError(f"handler.quantization: expected save_mode: {needed} with it.")
+    if needed == "openvino":
+        return
     if device.type != "cpu" or settings.dtype != "float32":
         raise ValueError(
             f"handler.quantization: expected a CPU and dtype: float32 with it, got {device.type} "
@@ -235,8 +250,10 @@ def count_positions(network: Any, config: Any) -> int:
 def speed_up(model: Any, settings: CompileSettings, device: torch.device) -> Any:
     """Return the model, compiled where the YAML asks for it, else as this device is fastest.
 
-    Raises `ValueError` for a mode that records CUDA graphs.
+    Raises `ValueError` for a mode that records CUDA graphs, and for what is compiled already.
     """
+    if settings.enable and isinstance(model, OpenVinoNetwork):
+        raise ValueError("pt2.compile.enable: expected false with save_mode: openvino, got true.")
     if not settings.enable:
         if device.type == "cpu":
             speed_up_network(model)

@@ -24,9 +24,11 @@ class TextSettings:
     mode: str = "sequence_classification"
     do_lower_case: bool | None = None
     num_labels: int | None = None
-    save_mode: Literal["pretrained", "torchscript"] = "pretrained"
+    save_mode: Literal["pretrained", "torchscript", "openvino"] = "pretrained"
     dtype: DtypeName = "float32"
-    quantization: Literal["int8_dynamic"] | None = None
+    quantization: Literal["int8_dynamic", "int8_static"] | None = None
+    # A file of requests, one a line, that the builder chooses the scales of `int8_static` by.
+    calibration: str | None = None
     attn_implementation: str | None = None
     BetterTransformer: bool = False
     model_parallel: bool = False

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechtext.allowance import check_time
 from speechtext.batching import plan_groups
+from speechtext.cpu.openvino_network import OpenVinoNetwork
 from speechtext.finite import check_finite
 from speechtext.measurements import note_padding, stage
 from speechtext.text.payloads import Example
@@ -73,7 +74,9 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> 
 
 def find_input_names(model: Any, tokenizer: Any) -> list[str]:
     """Return which of the tokenizer's outputs the model takes, in the order of its arguments."""
-    if isinstance(model, torch.jit.ScriptModule):
+    if isinstance(model, OpenVinoNetwork):
+        arguments = list(model.input_names)
+    elif isinstance(model, torch.jit.ScriptModule):
         schema: Any = model.forward.schema  # type: ignore[attr-defined]
         arguments = [argument.name for argument in schema.arguments]
     else:
