@@ -27,6 +27,8 @@ LIVE = "emformer_asr_live"
 GENERATES = "gpt2_text_generation"
 # One of each kind, which show that the section runs.
 FEW = ["bert_question_answering", "gpt2_text_generation", "emformer_asr", "wav2vec2_commands"]
+# The keys of a label of several.
+RANKED = {"label", "score"}
 JSON_ANSWER = {"Accept": "application/json"}
 Row = Mapping[str, Any]
 
@@ -126,11 +128,16 @@ def distance(one: Any, other: Any) -> float:
 
 
 def decisions(answer: Any) -> Any:
-    """Return what an answer decides: all of it but its numbers with a point."""
+    """Return what an answer decides: all of it but its numbers with a point.
+
+    Of labels that are ranked, the first alone: those far behind are as improbable as each other.
+    """
     if isinstance(answer, dict):
         return {key: decisions(each) for key, each in answer.items() if not isinstance(each, float)}
     if isinstance(answer, list):
-        return [decisions(each) for each in answer if not isinstance(each, float)]
+        ranked = all(isinstance(each, dict) and each.keys() == RANKED for each in answer)
+        kept = answer[:1] if ranked else answer
+        return [decisions(each) for each in kept if not isinstance(each, float)]
     return answer
 
 

@@ -89,6 +89,8 @@ def test_power_is_what_the_driver_tells_meanwhile(
 def test_decisions_are_all_but_numbers_with_a_point() -> None:
     answer = [{"word": "Ann", "start": 3, "score": 0.5}, [0.1, "x"]]
     assert decisions(answer) == [{"word": "Ann", "start": 3}, ["x"]]
+    ranked = [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.05}]
+    assert decisions({"labels": ranked}) == {"labels": [{"label": "a"}]}
 
 
 def test_an_error_is_no_answer_to_compare(load_model: LoadModel) -> None:
