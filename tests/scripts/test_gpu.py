@@ -6,13 +6,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from gpu import __main__ as command
 from gpu.__main__ import SECTIONS, main, run
-from gpu.parity import answers, decisions, distance
+from gpu.parity import answers, decide_alike, decisions, distance
 from gpu.plan import Plan, Result
 from gpu.timing import power
 from support.common import LoadModel
@@ -89,8 +90,19 @@ def test_power_is_what_the_driver_tells_meanwhile(
 def test_decisions_are_all_but_numbers_with_a_point() -> None:
     answer = [{"word": "Ann", "start": 3, "score": 0.5}, [0.1, "x"]]
     assert decisions(answer) == [{"word": "Ann", "start": 3}, ["x"]]
-    ranked = [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.05}]
-    assert decisions({"labels": ranked}) == {"labels": [{"label": "a"}]}
+
+
+def test_labels_that_are_as_probable_are_one_decision() -> None:
+    def rank(**scores: float) -> list[dict[str, Any]]:
+        return [{"label": label, "score": score} for label, score in scores.items()]
+
+    exact = rank(a=0.34, b=0.33, c=0.2)
+    assert decide_alike(exact, rank(b=0.335, a=0.335, c=0.2))
+    assert decide_alike(exact, rank(a=0.34, c=0.3, b=0.3))
+    assert not decide_alike(exact, rank(c=0.35, a=0.34, b=0.33))
+    assert not decide_alike(exact, rank(d=0.35, a=0.34, b=0.33))
+    assert decide_alike([], [])
+    assert not decide_alike({"text": "a"}, {"text": "b"})
 
 
 def test_an_error_is_no_answer_to_compare(load_model: LoadModel) -> None:
