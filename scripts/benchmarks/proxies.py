@@ -28,6 +28,18 @@ HAPROXY = {
     **{name: value for name, value in ENVIRONMENT.items() if "DIRECT_INGRESS" not in name},
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
 }
+# Ray alone, in the place of the models and of the gateway.
+FLOOR: Mapping[str, Any] = {
+    "proxy_location": "EveryNode",
+    "applications": [
+        {
+            "name": name,
+            "import_path": f"scripts.benchmarks.ray_floor:build_{name}",
+            "route_prefix": route,
+        }
+        for name, route in (("echo", None), ("front", "/"))
+    ],
+}
 # How many replicas of the gateway there are, and what the environment of each node says.
 CHOICES: Mapping[str, tuple[int, Mapping[str, str]]] = {
     "Ray's proxy, as Ray has it": (1, {**ENVIRONMENT, "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}),
@@ -45,6 +57,9 @@ def benchmark_proxies(_threads: int, _long: bool) -> None:
         store = Path(name)
         config = read_configs()[MODEL]
         build_archive(config, store, config.source, "default")
+        report("  HAProxy, and an echo ...")
+        with run_serve(FLOOR, store, HAPROXY) as cluster:
+            rows.append(("HAProxy, behind it an echo, no gateway, no model", *measure(cluster)))
         for choice, (gateways, environment) in CHOICES.items():
             report(f"  {choice} ...")
             with run_serve(write_config(store, gateways), store, environment) as cluster:

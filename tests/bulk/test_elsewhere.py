@@ -54,7 +54,9 @@ def ray_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     said = tmp_path / "ray.log"
     # Its sockets have long names, for which tmp_path leaves no room.
     with tempfile.TemporaryDirectory(prefix="ray-") as folder, said.open("wb") as log:
-        command = [ray, "start", "--block", *words, "--temp-dir", folder]
+        # Without a range of their own, workers have 10,002 to 19,999, where the port may be, too.
+        words += ["--min-worker-port", "0", "--max-worker-port", "0", "--temp-dir", folder]
+        command = [ray, "start", "--block", *words]
         with killed_afterwards(subprocess.Popen(command, stdout=log, stderr=log)):
             until(lambda: "Ray runtime started" in said.read_text())
             monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")

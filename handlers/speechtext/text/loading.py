@@ -75,9 +75,12 @@ def load_text_model(
 
 def check_settings(settings: TextSettings, device: torch.device) -> None:
     """Raise `ValueError` for settings that exclude each other or need what is not there."""
+    task = find_task(settings.mode)
     if settings.BetterTransformer:
         logger.warning("BetterTransformer is deprecated: attn_implementation sdpa does the same.")
     if settings.save_mode != "pretrained":
+        if not task.scriptable:
+            raise ValueError(f"handler.save_mode: expected pretrained for {settings.mode}.")
         _check_traced(settings, device)
     if settings.model_parallel and device.type != "cuda":
         raise ValueError("handler.model_parallel: expected GPUs to spread over, got none.")
@@ -86,8 +89,6 @@ def check_settings(settings: TextSettings, device: torch.device) -> None:
 
 
 def _check_traced(settings: TextSettings, device: torch.device) -> None:
-    if not find_task(settings.mode).scriptable:
-        raise ValueError(f"handler.save_mode: expected pretrained for {settings.mode}.")
     if settings.captum_explanation:
         raise ValueError("handler.captum_explanation: expected save_mode: pretrained with it.")
     if settings.save_mode == "openvino" and device.type != "cpu":
