@@ -13,7 +13,8 @@ import psutil
 import torch
 
 from archives.building import find_archive
-from archives.configs import read_configs
+from archives.configs import ArchiveConfig, read_configs
+from archives.fingerprint import find_versions
 from gateway.settings import CONFIG_FILE as GATEWAY_CONFIG
 from repository import MODEL_STORE, ROOT, SERVER_FOLDER
 from serving.configuration import check_management, check_port, read_ports, read_properties
@@ -110,6 +111,7 @@ def examine_hardware() -> Iterator[Finding]:
     yield Finding("dtype: auto", str(choose_dtype("auto", device)).removeprefix("torch."))
     if device.type == "cpu":
         yield Finding("products", describe_products())
+        yield examine_openvino(read_configs())
     threads = sum(
         int(config.handler_settings.get("threads") or cores) for config in read_configs().values()
     )
@@ -126,6 +128,18 @@ def describe_products() -> str:
     capabilities = torch.cpu.get_capabilities()
     found = [name for name in INSTRUCTIONS if capabilities.get(name)]
     return f"{engine}; {', '.join(found) or 'no vector instructions that are known'}"
+
+
+def examine_openvino(configs: Mapping[str, ArchiveConfig]) -> Finding:
+    """Look for OpenVINO, and for the models that need it."""
+    found = find_versions(["openvino"]).get("openvino")
+    users = [
+        name
+        for name, config in configs.items()
+        if config.handler_settings.get("save_mode") == "openvino"
+    ]
+    state = f"{found or 'not installed'}, {', '.join(users) or 'no model'}"
+    return Finding("openvino", state, "make openvino installs it" if users and not found else "")
 
 
 def examine_java() -> Iterator[Finding]:

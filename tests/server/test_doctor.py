@@ -7,9 +7,16 @@ import socket
 import pytest
 
 import doctor
+from archives.configs import read_configs
 from archives.own_configs import demo_configs
 from serving.configuration import free_properties
-from serving.diagnosis import PACKAGES, examine_models, examine_packages, examine_ports
+from serving.diagnosis import (
+    PACKAGES,
+    examine_models,
+    examine_openvino,
+    examine_packages,
+    examine_ports,
+)
 from trials.servers import TrialServer
 
 
@@ -22,6 +29,7 @@ def test_doctor_prints_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
         "device",
         "dtype: auto",
         "products",
+        "openvino",
         "threads",
         "java",
         "disk of",
@@ -60,3 +68,17 @@ def test_packages_of_another_version_look_wrong(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1")
     problems = [each.problem for each in examine_packages() if each.problem]
     assert len(problems) == len(PACKAGES)
+
+
+def test_model_without_its_engine_looks_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    version, configs = importlib.metadata.version("openvino"), read_configs()
+    assert examine_openvino(configs) == ("openvino", f"{version}, no model", "")
+    config = configs["bert_seq_classification"]
+    mine = {"mine": dataclasses.replace(config, handler_settings={"save_mode": "openvino"})}
+    assert examine_openvino(mine) == ("openvino", f"{version}, mine", "")
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    missed = ("openvino", "not installed, mine", "make openvino installs it")
+    assert examine_openvino(mine) == missed
