@@ -26,6 +26,11 @@ class ArchiveConfig:
     example_headers: dict[str, str]
     handler_settings: dict[str, Any]
 
+    @property
+    def needs_openvino(self) -> bool:
+        """Tell whether OpenVINO writes and runs its model."""
+        return self.handler_settings.get("save_mode") == "openvino"
+
 
 def read_configs(folder: Path = CONFIG_FOLDER) -> dict[str, ArchiveConfig]:
     """Return the archives that the YAML files of a folder describe, by name."""

@@ -31,7 +31,7 @@ def fingerprint(config: ArchiveConfig, source: str, handlers: Path) -> str:
     It is that of the files' contents and names, so that no other clock or folder changes it.
     """
     digest = hashlib.sha256(source.encode())
-    optional = OPENVINO_WRITERS if config.handler_settings.get("save_mode") == "openvino" else ()
+    optional = OPENVINO_WRITERS if config.needs_openvino else ()
     for library, version in find_versions((*WRITERS, *optional)).items():
         digest.update(f"\0{library}=={version}".encode())
     for name, path in _inputs(config, source, handlers):

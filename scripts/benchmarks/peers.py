@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,31 +138,28 @@ def _bert(folder: Path, tokens: int, threads: int) -> Work:
     calibration = folder.parent / "calibration.txt"
     calibration.write_text("\n".join(texts), encoding="utf-8")
     in_openvino = {"save_mode": "openvino", "calibration": str(calibration)}
-    ours, ours_in_openvino = (
-        {
-            DTYPES[name]: partial(model.answer, [{"body": text} for text in texts])
-            for name, model in load_variants(
-                "bert_seq_classification", folder, threads, each
-            ).items()
-        }
-        for each in (
-            VARIANTS,
-            {name: {**keys, **in_openvino} for name, keys in OPENVINO_VARIANTS.items()},
-        )
-    )
+    openvino = {name: {**keys, **in_openvino} for name, keys in OPENVINO_VARIANTS.items()}
     network: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     asked = tokenizer(texts, return_tensors="pt")
     inputs = (asked["input_ids"], asked["attention_mask"])
     with tempfile.TemporaryDirectory() as files:
         runs: dict[str, Runs] = {
-            "ours": ours,
-            "ours in OpenVINO": ours_in_openvino,
+            "ours": _our_berts(folder, texts, threads, VARIANTS),
+            "ours in OpenVINO": _our_berts(folder, texts, threads, openvino),
             "OpenVINO": openvino_runs(network, inputs, threads),
             "ONNX Runtime": onnxruntime_runs(network, inputs, threads, Path(files)),
             "CTranslate2": ctranslate2_encoder_runs(folder, inputs[0], threads),
         }
     operations = _count(partial(network, *inputs))
     return Work(f"BERT-base, {TEXTS} texts of {tokens} tokens", operations, runs)
+
+
+def _our_berts(
+    folder: Path, texts: Sequence[str], threads: int, variants: Mapping[str, Mapping[str, Any]]
+) -> Runs:
+    models = load_variants("bert_seq_classification", folder, threads, variants)
+    asked = [{"body": text} for text in texts]
+    return {DTYPES[name]: partial(model.answer, asked) for name, model in models.items()}
 
 
 def _gpt2(workspace: Path, threads: int) -> Work:

@@ -159,7 +159,8 @@ def _judge_numbers(name: str, exact: Sequence[Any], found: Sequence[Any]) -> Res
 
 
 def _judge_decisions(name: str, exact: Sequence[Any], found: Sequence[Any]) -> Result:
-    other = sum(not alike for alike in map(decide_alike, exact, found))
+    pairs = zip(exact, found, strict=True)
+    other = sum(not decide_alike(*pair) for pair in pairs)
     what = f"{name}, bfloat16, {len(exact)} answers: other decisions"
     bar = "" if name == GENERATES else "0"
     return Result(what, str(other), bar, other == 0 if bar else None)

@@ -1,6 +1,5 @@
 """What this machine and its server are like, and what looks wrong."""
 
-import importlib.metadata
 import platform
 import shutil
 import tempfile
@@ -89,10 +88,10 @@ def examine_packages() -> Iterator[Finding]:
     yield Finding("python", platform.python_version())
     lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
     locked = {package["name"]: package["version"] for package in lock["package"]}
+    versions = find_versions(PACKAGES)
     for name in PACKAGES:
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+        found = versions.get(name)
+        if found is None:
             yield Finding(name, "not installed", "make setup installs it")
             continue
         # Builds of PyTorch for one kind of hardware say so behind a plus.
@@ -104,16 +103,16 @@ def examine_packages() -> Iterator[Finding]:
 
 def examine_hardware() -> Iterator[Finding]:
     """Tell on what, how exactly and with how many threads workers compute."""
-    device = choose_device(0)
+    device, configs = choose_device(0), read_configs()
     cores = count_cores()
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cores} cores"
     yield Finding("device", f"{device.type}, {named}")
     yield Finding("dtype: auto", str(choose_dtype("auto", device)).removeprefix("torch."))
     if device.type == "cpu":
         yield Finding("products", describe_products())
-        yield examine_openvino(read_configs())
+        yield examine_openvino(configs)
     threads = sum(
-        int(config.handler_settings.get("threads") or cores) for config in read_configs().values()
+        int(config.handler_settings.get("threads") or cores) for config in configs.values()
     )
     yield Finding("threads", f"{threads} of all workers, on {cores} cores")
     memory = psutil.virtual_memory()
@@ -133,11 +132,7 @@ def describe_products() -> str:
 def examine_openvino(configs: Mapping[str, ArchiveConfig]) -> Finding:
     """Look for OpenVINO, and for the models that need it."""
     found = find_versions(["openvino"]).get("openvino")
-    users = [
-        name
-        for name, config in configs.items()
-        if config.handler_settings.get("save_mode") == "openvino"
-    ]
+    users = [name for name, config in configs.items() if config.needs_openvino]
     state = f"{found or 'not installed'}, {', '.join(users) or 'no model'}"
     return Finding("openvino", state, "make openvino installs it" if users and not found else "")
 

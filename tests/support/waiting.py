@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 30.0
 
 
 def until(holds: Callable[[], bool]) -> None:
