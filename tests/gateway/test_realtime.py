@@ -498,13 +498,15 @@ def test_engine_that_never_answers(narrow_server: TrialServer, tmp_path: Path) -
             append(connection, pcm)
             receive_until(connection, ".delta")
             worker.suspend()
-            append(connection, pcm)
-            events = receive_until(connection, "error")
+            try:
+                append(connection, pcm)
+                events = receive_until(connection, "error")
+            finally:
+                worker.resume()
             assert kinds(events)[-2:] == ["failed", "error"]
             assert [each["error"]["code"] for each in events[-2:]] == ["engine_timeout"] * 2
             assert "within 0.5 s" in events[-1]["error"]["message"]
             assert closed(connection) == 1011
-        worker.resume()
         # Longer than the engine keeps a silent session.
         time.sleep(2)
         with connect(gateway.url) as connection:
