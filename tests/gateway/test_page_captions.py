@@ -70,6 +70,33 @@ def test_captions_go_on_before_another_gateway(
         assert page.texts("#live-captions li span:last-child") == [SAID]
 
 
+def test_samples_for_a_closing_socket_are_kept(page: Browser) -> None:
+    """The browser complains of what is sent while a socket closes, and loses it."""
+    said = page.driver.execute_async_script(
+        """
+        const done = arguments[0];
+        const Real = WebSocket;
+        let socket;
+        window.WebSocket = class extends Real {
+          constructor(...given) { super(...given); socket = this; }
+        };
+        const model = document.querySelector("#live-model").value;
+        import(new URL("page/files/realtime.js", document.baseURI)).then(({LiveTranscription}) => {
+          const session = new LiveTranscription(model, {
+            state: (name) => name === "listening" && queueMicrotask(() => {
+              socket.close();
+              session.append(new Int16Array(2400));
+              session.finish().then(() => done(socket.bufferedAmount));
+            }),
+            partial: () => {}, error: done, ended: () => done("ended"),
+          });
+          session.open();
+        });
+        """
+    )
+    assert said == 0
+
+
 @pytest.mark.parametrize("rate_hz", [24_000, 44_100, 48_000])
 def test_any_rate_of_a_microphone_becomes_24_khz(page: Browser, rate_hz: int) -> None:
     """A context of the microphone's own rate is what Firefox needs."""

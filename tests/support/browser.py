@@ -192,7 +192,8 @@ class Visit:
         return self._browser
 
     def _check(self, url: str) -> None:
-        assert self._browser.complaints() == []
+        complaints = self._browser.complaints()
+        assert not complaints, complaints
         assert hosts_of(self._browser.events()) <= {url.removeprefix("http://")}
 
 

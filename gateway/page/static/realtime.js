@@ -56,12 +56,12 @@ export class LiveTranscription {
     this.#waitingSamples += samples.length;
     this.#heardSamples += samples.length;
     while (this.#waitingSamples > MOST_WAITING_SAMPLES) this.#waitingSamples -= this.#waiting.shift().length;
-    if (this.#ready) this.#sendWaiting();
+    if (this.#listens()) this.#sendWaiting();
   }
 
   /** Return when the text of all that was appended is there, or is not to be had. */
   async finish() {
-    if (this.#ready) {
+    if (this.#listens()) {
       await new Promise((resolve) => {
         this.#finished = resolve;
         setTimeout(resolve, FINISH_TIMEOUT_MS);
@@ -72,6 +72,11 @@ export class LiveTranscription {
     this.#ready = false;
     this.#keepPartial();
     this.#socket.close(1000);
+  }
+
+  /** Tell whether what is sent is heard: a socket that is closing takes it and loses it. */
+  #listens() {
+    return this.#ready && this.#socket.readyState === WebSocket.OPEN;
   }
 
   #send(event) {
