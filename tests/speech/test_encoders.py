@@ -17,58 +17,26 @@ from speechtext.devices import CPU
 from speechtext.speech.audio_checkpoints import AudioSettings, check_family, load_network
 from speechtext.speech.chunks import FrameGrid, Windows, plan_chunks
 from speechtext.speech.ctc.loading import find_head
-from speechtext.speech.encoders import ENCODERS, Encoder, open_encoder
+from speechtext.speech.encoders import ENCODERS, open_encoder
 from speechtext.speech.frame_models import FrameModel, compute_frames
-from support.audio_models import extractor_of, random_model, write_model
+from support.audio_models import extractor_of, write_model
+from support.encoders import (
+    GROUP_NORM,
+    LABELS,
+    SAMPLES,
+    VARIANTS,
+    cut_whole,
+    name_of,
+    random_network,
+    waveforms_of,
+)
 from support.speech import as_frame_model
 
-LABELS = 32
 # The share of frames that are most alike what the whole says of the same frame.
 NEAREST = 0.9
+
+
 # Random weights say much the same of every frame otherwise.
-SAMPLES = (1, 400, 719, 720, 5_120, 16_000, 24_321, 40_001)
-GROUP_NORM: dict[str, Any] = {"feat_extract_norm": "group"}
-LAYER_NORM: dict[str, Any] = {
-    "feat_extract_norm": "layer",
-    "do_stable_layer_norm": True,
-    "conv_bias": True,
-}
-ADAPTER: dict[str, Any] = {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 48}
-VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *[
-        (family, norm)
-        for family in ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
-        for norm in (GROUP_NORM, LAYER_NORM)
-    ],
-    ("data2vec-audio", {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 3}),
-    *[
-        ("sew", {**norm, "squeeze_factor": 2})
-        for norm in (GROUP_NORM, {"feat_extract_norm": "layer"})
-    ],
-    ("sew-d", {"squeeze_factor": 2}),
-    *[
-        ("wav2vec2-conformer", {"position_embeddings_type": kind})
-        for kind in ("relative", "rotary")
-    ],
-    ("wav2vec2-bert", {}),
-    ("wav2vec2-bert", {**ADAPTER, "use_intermediate_ffn_before_adapter": True}),
-    ("wav2vec2", {**LAYER_NORM, **ADAPTER}),
-    ("wavlm", {**GROUP_NORM, **ADAPTER}),
-    ("parakeet_ctc", {}),
-    ("parakeet_ctc", {"scale_input": False, "attention_bias": False}),
-    ("wav2vec2-conformer", ADAPTER),
-]
-
-
-def random_network(family: str, **sizes: Any) -> Any:
-    return random_model(AutoModelForCTC, family, **sizes)
-
-
-def waveforms_of(samples: tuple[int, ...] = SAMPLES) -> list[torch.Tensor]:
-    chance = torch.Generator().manual_seed(1)
-    return [torch.randn(count, generator=chance) * 0.1 + 0.02 for count in samples]
-
-
 def ask_transformers(network: Any, extractor: Any, waveform: torch.Tensor) -> torch.Tensor:
     """Return the logits of the frames that are none of padding."""
     asked = extractor(waveform.numpy(), sampling_rate=16_000, return_tensors="pt")
@@ -80,10 +48,6 @@ def ask_transformers(network: Any, extractor: Any, waveform: torch.Tensor) -> to
     if network.config.model_type == "parakeet_ctc":
         return logits[: int(network._get_output_attention_mask(mask).sum())]
     return logits[: int(network._get_feat_extract_output_lengths(mask.sum()))]
-
-
-def name_of(variant: Any) -> str:
-    return variant if isinstance(variant, str) else "-".join(map(str, variant.values())) or "plain"
 
 
 @torch.inference_mode()
@@ -111,11 +75,6 @@ def test_frames_are_the_same_alone_and_in_any_batch(family: str, sizes: dict[str
     for piece, frames, count in zip(pieces, model.run(pieces), samples, strict=True):
         assert len(frames) == model.encoder.grid.count_frames(count)
         torch.testing.assert_close(frames, model.run([piece])[0], atol=1e-4, rtol=0)
-
-
-def cut_whole(encoder: Encoder, waveform: torch.Tensor) -> torch.Tensor:
-    (piece,) = encoder.cut(waveform, plan_chunks(encoder.grid, len(waveform), Windows(20, 2)))
-    return piece.load()
 
 
 @torch.inference_mode()

@@ -2,8 +2,9 @@
 
 Padding a batch of waveforms changes the answers of checkpoints whose first group norm averages
 over time (`feat_extract_norm: group`, as base-960h), and of families that convolve or pool behind
-the front end. So the convolutional front end takes each waveform by itself, and the rest runs on a
-padded batch, under a mask, only in those families where that is exact.
+the front end. So the convolutional front end takes each waveform by itself, or knows on a GPU which
+samples are its own, and the rest runs on a padded batch, under a mask, only in those families where
+that is exact.
 """
 
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ from speechtext.cpu.networks import speed_up_network
 from speechtext.measurements import note_padding
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Chunk, FrameGrid, cut_waveform
 from speechtext.speech.cpu_front_end import speed_up_front_end
+from speechtext.speech.gpu_convolutions import FrontEnd, RowByRow, Together, speed_up_positions
 
 # That of `Wav2Vec2FeatureExtractor`.
 NORMALIZATION_EPSILON = 1e-7
@@ -73,6 +75,8 @@ class Encoder(ABC):
         fix_weights(network)
         if network.device.type == "cpu":
             speed_up_network(network)
+        elif network.device.type == "cuda":
+            speed_up_positions(network)
 
     @property
     def device(self) -> torch.device:
@@ -111,22 +115,6 @@ def fix_weights(network: torch.nn.Module) -> None:
             remove_parametrizations(layer, "weight")
 
 
-class _RowByRow(torch.nn.Module):
-    """The front end of a padded batch: each waveform goes through the convolutions by itself."""
-
-    def __init__(self, front_end: torch.nn.Module) -> None:
-        super().__init__()
-        self.front_end = front_end
-        self.samples: Sequence[int] = ()
-
-    def forward(self, padded: torch.Tensor) -> torch.Tensor:
-        rows = [
-            self.front_end(row[None, :samples])[0].T
-            for row, samples in zip(padded, self.samples, strict=True)
-        ]
-        return pad_sequence(rows, batch_first=True).transpose(1, 2)
-
-
 class WaveformEncoder(Encoder):
     """Wav2Vec2 and what is built alike: convolutions over the samples, then a transformer."""
 
@@ -136,9 +124,7 @@ class WaveformEncoder(Encoder):
         # SEW pools that many frames, and has none for less.
         squeezed = getattr(network.config, "squeeze_factor", 1)
         self._least_samples = self.grid.field + (squeezed - 1) * self.grid.stride
-        if network.device.type == "cpu":
-            speed_up_front_end(network)
-        self._front_end = network.feature_extractor = _RowByRow(network.feature_extractor)
+        self._front_end = network.feature_extractor = _choose_front_end(network)
         # Its convolutions see what is behind the end of a shorter waveform.
         self.pads = type(self).pads and getattr(network, "adapter", None) is None
         epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
@@ -165,6 +151,15 @@ class WaveformEncoder(Encoder):
         missing = max(0, self._least_samples - len(piece))
         piece = piece.to(self.network.device, self.network.dtype)
         return torch.nn.functional.pad(piece, (0, missing)) if missing else piece
+
+
+def _choose_front_end(network: Any) -> FrontEnd:
+    """Return the front end of a network in the form that is fastest where it is."""
+    if network.device.type == "cuda":
+        return Together(network.feature_extractor)
+    if network.device.type == "cpu":
+        speed_up_front_end(network)
+    return RowByRow(network.feature_extractor)
 
 
 def _mask(samples: Sequence[int], padded: torch.Tensor) -> torch.Tensor | None:

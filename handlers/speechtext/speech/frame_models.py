@@ -29,7 +29,8 @@ class FrameModel:
     def run(self, pieces: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return what is said of the frames of each piece, float32."""
         hidden = self.encoder.encode(pieces, self.layers)
-        return [self.head(each).float() for each in hidden]
+        said = self.head(torch.cat(hidden, dim=-2)).float()
+        return list(said.split([each.shape[-2] for each in hidden], dim=-2))
 
 
 def compute_frames(
