@@ -1,5 +1,6 @@
 """The TorchScript recogniser against torchaudio's model: encodings, tokens and scores."""
 
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from archives.emformer import load_emformer
 from repository import ROOT
 from speechtext.speech.rnnt.features import LogMelFeatures, load_features, whole_features
+from speechtext.speech.rnnt.gpu_greedy import GpuGreedy
+from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
 from speechtext.speech.rnnt.torchscript.recognizer import EmformerRecognizer, save_recognizer
 from support.common import EXAMPLES
 from support.speech import SMALL
@@ -211,6 +214,55 @@ def test_full_size_greedy_equals_the_plain_loop(full_size: Any) -> None:
         ]
         assert [tokens_and_frames(each) for each in after] == expected
         assert len(expected[0][0]) > 5
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """Compare what two searches know of a recording."""
+    assert tokens_and_frames(found) == tokens_and_frames(expected)
+    assert found.probabilities[0] == pytest.approx(expected.probabilities[0], abs=1e-5)
+    assert found.scores[0] == pytest.approx(expected.scores[0], abs=1e-3)
+    assert (found.kept, found.frame) == (expected.kept, expected.frame)
+    torch.testing.assert_close(found.predictions, expected.predictions, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.states, expected.states, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("most_here", [1, 2, 100])
+def test_search_of_a_gpu_finds_the_same_in_pieces(
+    speech: list[torch.Tensor], most_here: int
+) -> None:
+    """Its tensors are a CPU's here; what it adds there is a graph of its step."""
+    decoder, search = SCRIPTED.decoder, GpuGreedy(SCRIPTED.decoder, most_here)
+    chance, found = random.Random(most_here), 0
+    waiting = [(row, decoder.start(), decoder.start()) for row in speech]
+    while waiting:
+        batch = chance.sample(waiting, min(len(waiting), chance.choice((1, 2, 5, 31))))
+        counts = [min(len(row), chance.choice((0, 1, 4, 9, 64))) for row, _, _ in batch]
+        pieces = pad_sequence([row[: max(1, *counts)] for row, _, _ in batch], batch_first=True)
+        expected = decoder.greedy(pieces, counts, [each[1] for each in batch], most_here)
+        after = search(pieces, counts, [Hypotheses(*each[2]) for each in batch])
+        for (row, old, _), count, one, other in zip(batch, counts, expected, after, strict=True):
+            assert_alike(other, one)
+            found += len(one.tokens[0]) - len(old.tokens[0])
+            waiting = [each for each in waiting if each[1] is not old]
+            if count < len(row):
+                waiting.append((row[count:], one, other))
+    assert found > 1000
+
+
+@torch.inference_mode()
+def test_search_of_a_gpu_in_full_size(full_size: Any) -> None:
+    scripted = script(full_size)
+    encodings, _ = full_size.transcribe(
+        torch.randn(5, 404, 80, generator=torch.manual_seed(0)), torch.full((5,), 400)
+    )
+    lengths = [100, 60, 1, 0, 33]
+    before = [scripted.decoder.start() for _ in lengths]
+    expected = scripted.decoder.greedy(encodings, lengths, before, 10)
+    after = GpuGreedy(scripted.decoder, 10)(encodings, lengths, [Hypotheses(*e) for e in before])
+    for found, one in zip(after, expected, strict=True):
+        assert_alike(found, one)
+    assert len(expected[0].tokens[0]) > 5
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from speechtext.devices import DtypeName, choose_dtype
 from speechtext.finite import check_finite
 from speechtext.measurements import note_padding, stage
 from speechtext.speech.rnnt.features import HOP_SAMPLES, SAMPLE_RATE_HZ, count_frames, cut_frames
+from speechtext.speech.rnnt.gpu_greedy import GpuGreedy
 from speechtext.speech.rnnt.hotword_search import (
     HotwordTrack,
     PieceScores,
@@ -52,6 +53,7 @@ class Transducer:
         dtype = choose_dtype(dtype_name, device)
         model.encoder.to(dtype)
         model.decoder.set_dtype(dtype)
+        self._greedy = GpuGreedy(model.decoder, step_max_tokens) if device.type == "cuda" else None
         # Archives that were built before cannot.
         if device.type == "cpu" and can_pack(dtype) and hasattr(model.encoder, "pack"):
             model.encoder.pack(PACKED_ROWS)
@@ -181,6 +183,8 @@ class Transducer:
             return []
         decoder, width = self.model.decoder, self._beam_width
         most_here = self._step_max_tokens
+        if width is None and self._greedy:
+            return self._greedy(encodings, frames, before)
         if width is None:
             found = decoder.greedy(encodings, frames, before, most_here)
         else:

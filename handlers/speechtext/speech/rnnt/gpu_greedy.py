@@ -1,0 +1,183 @@
+"""Greedy decoding of a batch without leaving the GPU: what `decoder.greedy` finds, step by step.
+
+A step there is a hundred small kernels, which take longer to launch than to run, and a copy back.
+Here a batch's bookkeeping is tensors of fixed shape, so that a step is recorded once as a CUDA
+graph and replayed, and the host looks only now and then whether the batch is done. Bataev et al.
+2024, "Label-Looping: Highly Efficient Decoding for Transducers"; Galvez et al. 2024, "Speed of
+Light Exact Greedy Decoding for RNN-T Speech Recognition Models on GPU".
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
+
+# Frames that a step looks at while blanks come.
+FRAMES_AHEAD = 8
+# Steps from one look at whether the batch is done to the next.
+STEPS_PER_LOOK = 8
+# Runs before a graph is recorded: libraries make their plans in them.
+WARM_UPS = 3
+
+
+class GpuGreedy:
+    """The greedy search of a decoder for batches of any shape, from any thread."""
+
+    def __init__(self, decoder: Any, most_here: int) -> None:
+        self._decoder = decoder
+        self._most_here = most_here
+        self._batches: dict[tuple[int, int], _Batch] = {}
+        # A graph writes where it was recorded to.
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, encodings: torch.Tensor, frames: Sequence[int], before: Sequence[Hypotheses]
+    ) -> list[Hypotheses]:
+        """Return what `before`, one hypothesis a row, become with encodings (batch, frames, dim).
+
+        A row has `frames` of its own.
+        """
+        # Few shapes, so that few graphs are recorded.
+        shape = _round_up(len(frames)), _round_up(encodings.shape[1])
+        with self._lock:
+            if shape not in self._batches:
+                self._batches[shape] = _Batch(self._decoder, *shape, self._most_here, before[0])
+            batch = self._batches[shape]
+            batch.load(encodings, frames, before)
+            batch.run()
+            return batch.read(before)
+
+
+def _round_up(count: int) -> int:
+    """Return the next power of two."""
+    return 1 << max(0, count - 1).bit_length()
+
+
+class _Batch:
+    """The tensors of batches of one shape, and the step that moves each row on."""
+
+    def __init__(
+        self, decoder: Any, rows: int, frames: int, most_here: int, example: Hypotheses
+    ) -> None:
+        self._decoder = decoder
+        self._most_here = most_here
+        device, dim = example.predictions.device, example.predictions.shape[1]
+        layers, both, _, width = example.states.shape
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=device)
+
+        self._encodings = zeros(rows, frames, dim, dtype=torch.float32)
+        self._predictions = zeros(rows, dim, dtype=torch.float32)
+        self._states = zeros(layers, both, rows, width, dtype=torch.float32)
+        self._rows, self._ahead = torch.arange(rows, device=device), zeros(1, FRAMES_AHEAD)
+        self._ahead.copy_(torch.arange(FRAMES_AHEAD))
+        # Of each row: its frame, its end, the tokens it has at its frame, and how many in all.
+        self._at, self._ends, self._here, self._count = zeros(4, rows)
+        self._scores = zeros(rows, dtype=torch.float64)
+        # One more than there can be: a row that emits nothing writes there.
+        self._most = frames * most_here
+        self._tokens, self._frames = zeros(2, rows, self._most + 1)
+        self._values = zeros(rows, self._most + 1, dtype=torch.float32)
+        self._replay = self._record() if device.type == "cuda" else self._step
+
+    def load(
+        self, encodings: torch.Tensor, frames: Sequence[int], before: Sequence[Hypotheses]
+    ) -> None:
+        """Take a batch that is to be decoded; rows that it lacks have no frames."""
+        own = len(frames)
+        self._encodings[:own, : encodings.shape[1]] = encodings
+        self._predictions[:own] = torch.cat([each.predictions for each in before])
+        self._states[:, :, :own] = torch.cat([each.states for each in before], dim=2)
+        self._ends.zero_()
+        self._ends[:own] = torch.tensor(frames)
+        self._scores[:own] = torch.tensor([each.scores[0] for each in before], dtype=torch.float64)
+        for counted in (self._at, self._here, self._count):
+            counted.zero_()
+
+    def run(self) -> None:
+        """Move the rows on until all of them are at their ends."""
+        while bool((self._at < self._ends).any()):
+            for _ in range(STEPS_PER_LOOK):
+                self._replay()
+
+    def read(self, before: Sequence[Hypotheses]) -> list[Hypotheses]:
+        """Return what the hypotheses have become."""
+        counts, ends, scores = self._count.tolist(), self._ends.tolist(), self._scores.tolist()
+        most = max(counts)
+        tokens, frames = self._tokens[:, :most].tolist(), self._frames[:, :most].tolist()
+        chances = self._values[:, :most].double().exp().tolist()
+        return [
+            Hypotheses(
+                [old.tokens[0] + tokens[row][: counts[row]]],
+                [old.frames[0] + [old.frame + each for each in frames[row][: counts[row]]]],
+                [old.probabilities[0] + chances[row][: counts[row]]],
+                [scores[row]],
+                old.kept,
+                old.frame + ends[row],
+                # Copies, as the next batch is written over these.
+                self._predictions[row : row + 1].clone(),
+                self._states[:, :, row : row + 1].clone(),
+            )
+            for row, old in enumerate(before)
+        ]
+
+    def _record(self) -> Callable[[], None]:
+        """Return what replays the step, recorded as a CUDA graph."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                self._step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # Another thread may load a model meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._step()
+        return graph.replay
+
+    def _step(self) -> None:
+        """Take the next frames of each row, up to its first token, and predict behind that."""
+        seen = self._at[:, None] + self._ahead
+        own = seen < self._ends[:, None]
+        values, labels = self._look(seen)
+        is_token = (labels != self._decoder.blank) & own
+        emits, place = is_token.any(dim=1), is_token.int().argmax(dim=1)
+        moved = torch.where(emits, place, own.sum(dim=1))
+        taken = own & (self._ahead < (moved + emits.long())[:, None])
+        self._scores += torch.where(taken, values.double(), 0.0).sum(dim=1)
+        self._here.mul_(moved == 0)
+        self._at += moved
+        token, value = labels[self._rows, place], values[self._rows, place]
+        self._write(emits, token, value)
+        self._predict(emits, token)
+
+    def _look(self, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the best label of each frame, shape (rows, frames ahead), and its value."""
+        last = self._encodings.shape[1] - 1
+        joint = self._decoder.joiner(
+            self._encodings[self._rows[:, None], seen.clamp(max=last)].flatten(0, 1),
+            self._predictions.repeat_interleave(FRAMES_AHEAD, dim=0),
+        )
+        values, labels = joint.max(dim=1)
+        return values.view(-1, FRAMES_AHEAD), labels.view(-1, FRAMES_AHEAD)
+
+    def _write(self, emits: torch.Tensor, token: torch.Tensor, value: torch.Tensor) -> None:
+        """Add the tokens; a row moves on where its frame has as many as it may."""
+        target = torch.where(emits, self._count, self._most)
+        self._tokens[self._rows, target] = token
+        self._frames[self._rows, target] = self._at
+        self._values[self._rows, target] = value
+        self._count += emits
+        self._here += emits
+        full = self._here == self._most_here
+        self._at += full
+        self._here.mul_(~full)
+
+    def _predict(self, emits: torch.Tensor, token: torch.Tensor) -> None:
+        predictions, states = self._decoder.predictor(token, self._states)
+        self._predictions.copy_(torch.where(emits[:, None], predictions, self._predictions))
+        self._states.copy_(torch.where(emits[:, None], states, self._states))
