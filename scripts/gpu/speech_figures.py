@@ -45,8 +45,9 @@ TINY = {
     "intermediate_size": 64,
     "conv_dim": (32,) * 7,
 }
-# Requests that a handler is given at once, and clients that fill such batches.
-SPEECH_BATCH, CLIENTS = 64, 128
+# Requests that a handler is given at once, the workers that share the device, and clients that fill
+# their batches: while one worker reads and writes, the others keep the device busy.
+SPEECH_BATCH, WORKERS, CLIENTS = 64, 4, 256
 SPEECH_BARS = {"Wav2Vec2-base": 3000, "Emformer": 2000}
 
 
@@ -83,7 +84,9 @@ def _speech(
 ) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as name:
         for dtype in DTYPES:
+            workers = plan.amount(WORKERS, 1)
             keys = {"batchSize": SPEECH_BATCH, "maxBatchDelay": 20}
+            keys |= {"minWorkers": workers, "maxWorkers": workers}
             built = build_with_settings(
                 read_configs()[archive],
                 source,
@@ -109,7 +112,7 @@ def _speech(
 def _served(
     plan: Plan, model: str, archive: Path, waves: Sequence[bytes], total_s: float
 ) -> Result:
-    """Return the same from bytes to texts, through TorchServe with one worker."""
+    """Return the same from bytes to texts, through TorchServe."""
     requests = [post(f"/predictions/{archive.name}", each, AUDIO) for each in waves]
     with run_server(ignore, [archive], archive.parent, plan.server_keys) as server:
 
