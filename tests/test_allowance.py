@@ -17,10 +17,10 @@ from speechtext.allowance import (
     allow,
     check_time,
     find_deadline_s,
-    measure_seconds,
     plan_seconds,
     reserve,
     run_admitted,
+    run_timed,
     spend,
     took_too_long,
 )
@@ -221,26 +221,30 @@ def test_requests_and_works_are_as_many() -> None:
 
 def test_seconds_are_those_of_the_work_alone() -> None:
     """On a processor what a thread waits is no work; on a GPU it is waited for."""
-    waited_s = measure_seconds(lambda: time.sleep(0.05))
+    waited_s, _ = run_timed(lambda: time.sleep(0.05))
     assert 0 <= waited_s < 0.04
 
     runs: list[float] = []
 
-    def work() -> None:
+    def work() -> int:
         runs.append(1)
         until_s = time.thread_time() + 0.05
         while time.thread_time() < until_s:
             pass
+        return len(runs)
 
-    assert 0.05 <= measure_seconds(work) < 0.08
+    seconds, count = run_timed(work)
+    assert 0.05 <= seconds < 0.08
     # A processor has nothing to load.
-    assert len(runs) == 1
+    assert count == 1
     runs.clear()
 
-    def load() -> None:
+    def load() -> int:
         time.sleep(0.02 if runs else 0.5)
         runs.append(1)
+        return len(runs)
 
     # The first run, which loads, is not counted.
-    assert 0.02 <= measure_seconds(load, torch.device("cuda")) < 0.4
-    assert len(runs) == 2
+    seconds, count = run_timed(load, torch.device("cuda"))
+    assert 0.02 <= seconds < 0.4
+    assert count == 2

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from speechtext.devices import CPU
 from speechtext.errors import DeadlineError, RequestError, RequestTooLargeError, UnavailableError
+
+Answer = TypeVar("Answer")
 
 # What requests may ask for of a server's timeout: the machine may be twice as slow as when it was
 # measured. And when what goes on all the same is given up.
@@ -127,8 +129,8 @@ def run_admitted(
     return [next(answers) if refusal is None else refusal for refusal in refusals]
 
 
-def measure_seconds(run: Callable[[], Any], device: torch.device = CPU) -> float:
-    """Return the seconds that something takes on a device.
+def run_timed(run: Callable[[], Answer], device: torch.device = CPU) -> tuple[float, Answer]:
+    """Return the seconds that something takes on a device, and what it gives.
 
     On a processor it is the time that this thread works, which does its part of all that several
     threads do: what else the machine does while a worker loads is not counted. A GPU loads and
@@ -138,8 +140,8 @@ def measure_seconds(run: Callable[[], Any], device: torch.device = CPU) -> float
         run()
     clock_s = time.thread_time if device.type == "cpu" else time.perf_counter
     started_s = clock_s()
-    run()
-    return clock_s() - started_s
+    answer = run()
+    return clock_s() - started_s, answer
 
 
 def _refuse(work: Work, most_s: float) -> RequestError | None:

@@ -112,7 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"expected sections among {', '.join(SECTIONS)}; got {', '.join(unknown)}")
     device = torch.device(options.device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cuda" and device.index is None:
+        # Some of PyTorch's functions take no device without its number.
+        device = torch.device("cuda", 0)
+    if device.type == "cuda" and device.index >= torch.cuda.device_count():
         parser.error(
             f"expected a GPU that PyTorch can use, or --device cpu; got {device}, "
             f"and there are {torch.cuda.device_count()}"

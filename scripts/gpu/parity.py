@@ -29,6 +29,7 @@ GENERATES = "gpt2_text_generation"
 FEW = ["bert_question_answering", "gpt2_text_generation", "emformer_asr", "wav2vec2_commands"]
 # The keys of a label of several, and the probability that bfloat16 may round off.
 RANKED, NEARLY = {"label", "score"}, 0.02
+MOST_NAMED = 10
 JSON_ANSWER = {"Accept": "application/json"}
 Row = Mapping[str, Any]
 
@@ -159,8 +160,10 @@ def _judge_numbers(name: str, exact: Sequence[Any], found: Sequence[Any]) -> Res
 
 
 def _judge_decisions(name: str, exact: Sequence[Any], found: Sequence[Any]) -> Result:
-    pairs = zip(exact, found, strict=True)
-    other = sum(not decide_alike(*pair) for pair in pairs)
+    pairs = enumerate(zip(exact, found, strict=True))
+    other = [str(number) for number, pair in pairs if not decide_alike(*pair)]
     what = f"{name}, bfloat16, {len(exact)} answers: other decisions"
     bar = "" if name == GENERATES else "0"
-    return Result(what, str(other), bar, other == 0 if bar else None)
+    # Which, so that they can be looked at.
+    named = f": numbers {', '.join(other[:MOST_NAMED])}" if bar and other else ""
+    return Result(what, f"{len(other)}{named}", bar, not other if bar else None)

@@ -12,7 +12,10 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from repository import ROOT
+from speechtext.allowance import run_timed
+from speechtext.text import trial
 from speechtext.text.base import LoadedModel, TextTask
+from speechtext.text.explanation.explanation import Explanation
 from speechtext.text.loading import check_settings, load_network
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
@@ -20,6 +23,12 @@ from speechtext.text.tasks import TASKS
 from speechtext.text.trial import count_words, try_task
 
 DEMO = ROOT / "demo_models" / "bert_seq_classification"
+DEMOS = {
+    "question_answering": "bert_question_answering",
+    "sequence_classification": "bert_seq_classification",
+    "text_generation": "gpt2_text_generation",
+    "token_classification": "bert_token_classification",
+}
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 # [CLS] and [SEP].
 FRAME = 2
@@ -189,3 +198,23 @@ def test_sizes_that_are_not_those_of_the_weights_stop_the_load(tmp_path: Path) -
         ValueError, match=r"^config\.json: expected the sizes of the weights beside"
     ):
         TextPredictor.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("mode", sorted(TASKS))
+def test_explanations_load_where_the_first_run_is_not_counted(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is asked twice; every archive that explains once refused to load on one."""
+    asked: list[torch.device] = []
+
+    def run_as_on_gpu(run: Callable[[], Any], device: torch.device = CPU) -> tuple[float, Any]:
+        asked.append(device)
+        return run_timed(run, GPU)
+
+    monkeypatch.setattr(trial, "run_timed", run_as_on_gpu)
+    settings = TextSettings(mode=mode, captum_explanation=True)
+    folder = ROOT / "demo_models" / DEMOS[mode]
+    predictor = TextPredictor.load(folder, settings)
+    (explained,) = predictor.explain([predictor.read(predictor.task.sample(4), explain=True)])
+    assert isinstance(explained, Explanation)
+    assert len(asked) == 4

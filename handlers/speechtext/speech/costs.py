@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from speechtext.allowance import Work, measure_seconds
+from speechtext.allowance import Work, run_timed
 
 PROBE_S = 10.0
 LOUDNESS = 0.05
@@ -42,4 +42,5 @@ def try_recognizer(
     """Recognise a recording of noise; return what this worker takes."""
     chance = torch.Generator().manual_seed(0)
     noise = LOUDNESS * torch.randn(int(PROBE_S * sample_rate_hz), generator=chance)
-    return SpeechCost(measure_seconds(lambda: recognize([noise]), device), power)
+    seconds, _ = run_timed(lambda: recognize([noise]), device)
+    return SpeechCost(seconds, power)

@@ -1,6 +1,6 @@
 """A text model tried when it is loaded: what loads answers, and what that takes is known."""
 
-from speechtext.allowance import measure_seconds
+from speechtext.allowance import run_timed
 from speechtext.errors import RequestError
 from speechtext.text.base import Answer, TextCosts, TextTask, write_words
 from speechtext.text.explanation.explainer import Explainer, count_tokens
@@ -46,9 +46,8 @@ def try_explainer(task: TextTask, explainer: Explainer) -> float:
     sample = task.sample(min(EXPLAINED_WORDS, count_words(most)))
     parameters = {**sample.get("parameters", {}), "n_steps": EXPLAINED_STEPS}
     example = task.read({**sample, "parameters": parameters}, explain=True)
-    batch, given = task.encode([example]), []
-    seconds = measure_seconds(lambda: given.extend(explainer.explain(batch)), task.model.device)
-    (found,) = given
+    batch = task.encode([example])
+    seconds, (found,) = run_timed(lambda: explainer.explain(batch), task.model.device)
     if isinstance(found, RequestError):
         raise ValueError(f"handler: expected settings under which texts are explained. {found}")
     targets = [each.target for each in found.explained]
@@ -75,12 +74,13 @@ def encode_defaults(task: TextTask) -> None:
 def _time(task: TextTask, words: int) -> tuple[float, Answer]:
     """Return the seconds of an answer to a text of so many words, and the answer."""
     example = task.read(task.sample(words))
-    (answer,) = task.answer(task.encode([example]))
-    # Once more: the first run is slower than all others.
-    seconds = measure_seconds(lambda: task.answer(task.encode([example])), task.model.device)
+    # The first run is slower than all others.
+    task.answer(task.encode([example]))
+    seconds, (answer,) = run_timed(lambda: task.answer(task.encode([example])), task.model.device)
     return seconds, answer
 
 
 def _measure_characters(task: TextTask) -> float:
     text = write_words(TOKENIZED_WORDS)
-    return measure_seconds(lambda: tokenize(task.tokenizer, [text])) / len(text)
+    seconds, _ = run_timed(lambda: tokenize(task.tokenizer, [text]))
+    return seconds / len(text)
