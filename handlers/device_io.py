@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ AUDIO_FIELDS = ("data", "body", "file")
 JSON_AUDIO_FIELDS = (*AUDIO_FIELDS, "inputs")
 # How `huggingface_hub.InferenceClient` begins the name that it gives itself, after the library's.
 HUB_CLIENT = "hf_hub/"
+# Kinds of clients whose `Accept` is read once: each sends the same with every request.
+KNOWN_CLIENTS = 64
 
 
 def prepare_worker(context: Any, threads: int | None) -> tuple[Path, torch.device]:
@@ -68,9 +71,13 @@ def preferred_media_type(accept: str, media_types: Sequence[str]) -> str:
 
     RFC 9110, section 12.5.1. Parameters such as a charset do not matter.
     """
+    return _read_accept(accept).best_match(media_types) or media_types[0]
+
+
+@lru_cache(maxsize=KNOWN_CLIENTS)
+def _read_accept(accept: str) -> MIMEAccept:
     ranges = parse_accept_header(accept, MIMEAccept)
-    named = MIMEAccept([(each.partition(";")[0], weight) for each, weight in ranges])
-    return named.best_match(media_types) or media_types[0]
+    return MIMEAccept([(each.partition(";")[0], weight) for each, weight in ranges])
 
 
 def is_hub_client(context: Any, index: int) -> bool:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from speechtext.devices import free_memory, is_lost
@@ -134,16 +135,16 @@ def plan_groups(lengths: Sequence[int], most_tokens: int, call_tokens: int) -> l
     cheapest, found by dynamic programming.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    costs, starts = [0], [0]
+    # What the rows before each one cost, and how many rows there are before it.
+    costs, before = np.zeros(len(order) + 1, np.int64), np.arange(len(order))
+    starts = [0]
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
         first = max(0, end - max(1, most_tokens // max(1, longest)))
-        cost, start = min(
-            (costs[start] + (end - start) * longest + call_tokens, start)
-            for start in range(first, end)
-        )
-        costs.append(cost)
-        starts.append(start)
+        candidates = costs[first:end] + (end - before[first:end]) * longest
+        best = int(candidates.argmin())
+        costs[end] = candidates[best] + call_tokens
+        starts.append(first + best)
     groups, end = [], len(order)
     while end:
         groups.append(order[starts[end] : end])

@@ -1,5 +1,6 @@
 """The TorchScript recogniser against torchaudio's model: encodings, tokens and scores."""
 
+import math
 import random
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from archives.emformer import load_emformer
 from repository import ROOT
+from speechtext.speech.rnnt import gpu_greedy
 from speechtext.speech.rnnt.features import LogMelFeatures, load_features, whole_features
 from speechtext.speech.rnnt.gpu_greedy import GpuGreedy
 from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
@@ -232,7 +234,7 @@ def test_search_of_a_gpu_finds_the_same_in_pieces(
     speech: list[torch.Tensor], most_here: int
 ) -> None:
     """Its tensors are a CPU's here; what it adds there is a graph of its step."""
-    decoder, search = SCRIPTED.decoder, GpuGreedy(SCRIPTED.decoder, most_here)
+    decoder, search = SCRIPTED.decoder, GpuGreedy(SCRIPTED.decoder, most_here, least_frames=1)
     chance, found = random.Random(most_here), 0
     waiting = [(row, decoder.start(), decoder.start()) for row in speech]
     while waiting:
@@ -251,6 +253,28 @@ def test_search_of_a_gpu_finds_the_same_in_pieces(
 
 
 @torch.inference_mode()
+def test_search_of_a_gpu_takes_tokens_on_the_way(
+    speech: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model that never blanks, more than there is room for; graphs of few shapes are kept."""
+    monkeypatch.setattr(gpu_greedy, "MOST_FRAMES", 4 * 128)
+    model = load_emformer(FOLDER)
+    model.joiner.linear.bias.data[-1] = -100
+    decoder = script(model).decoder
+    search = GpuGreedy(decoder, 3, least_frames=1)
+    for rows, frames in ((2, 60), (3, 33), (1, 5), (4, 100), (2, 60)):
+        pieces = pad_sequence(speech[:rows], batch_first=True)[:, :frames]
+        counts = [pieces.shape[1] - row for row in range(rows)]
+        before = [decoder.start() for _ in counts]
+        expected = decoder.greedy(pieces, counts, before, 3)
+        after = search(pieces, counts, [Hypotheses(*each) for each in before])
+        for found, one, count in zip(after, expected, counts, strict=True):
+            assert_alike(found, one)
+            assert len(found.tokens[0]) == 3 * count
+        assert sum(map(math.prod, search._batches)) <= 4 * 128
+
+
+@torch.inference_mode()
 def test_search_of_a_gpu_in_full_size(full_size: Any) -> None:
     scripted = script(full_size)
     encodings, _ = full_size.transcribe(
@@ -259,7 +283,8 @@ def test_search_of_a_gpu_in_full_size(full_size: Any) -> None:
     lengths = [100, 60, 1, 0, 33]
     before = [scripted.decoder.start() for _ in lengths]
     expected = scripted.decoder.greedy(encodings, lengths, before, 10)
-    after = GpuGreedy(scripted.decoder, 10)(encodings, lengths, [Hypotheses(*e) for e in before])
+    search = GpuGreedy(scripted.decoder, 10, least_frames=1)
+    after = search(encodings, lengths, [Hypotheses(*each) for each in before])
     for found, one in zip(after, expected, strict=True):
         assert_alike(found, one)
     assert len(expected[0].tokens[0]) > 5

@@ -7,6 +7,7 @@ graph and replayed, and the host looks only now and then whether the batch is do
 Light Exact Greedy Decoding for RNN-T Speech Recognition Models on GPU".
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,13 @@ from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
 FRAMES_AHEAD = 8
 # Steps from one look at whether the batch is done to the next.
 STEPS_PER_LOOK = 8
+# Tokens of a row that are kept on the GPU, until the host takes them with one of its looks.
+ROOM = 8 * STEPS_PER_LOOK
+# Frames of all rows that a graph is recorded for at least: a step of fewer takes a GPU as long, and
+# live sessions, of which now one and now fifty have something to say, share a graph.
+LEAST_FRAMES = 64 * 64
+# Frames of all graphs together, of which the oldest is dropped: 4 KB of the GPU each.
+MOST_FRAMES = 128 * 1024
 # Runs before a graph is recorded: libraries make their plans in them.
 WARM_UPS = 3
 
@@ -26,9 +34,10 @@ WARM_UPS = 3
 class GpuGreedy:
     """The greedy search of a decoder for batches of any shape, from any thread."""
 
-    def __init__(self, decoder: Any, most_here: int) -> None:
+    def __init__(self, decoder: Any, most_here: int, least_frames: int = LEAST_FRAMES) -> None:
         self._decoder = decoder
         self._most_here = most_here
+        self._least_frames = least_frames
         self._batches: dict[tuple[int, int], _Batch] = {}
         # A graph writes where it was recorded to.
         self._lock = threading.Lock()
@@ -40,15 +49,22 @@ class GpuGreedy:
 
         A row has `frames` of its own.
         """
-        # Few shapes, so that few graphs are recorded.
-        shape = _round_up(len(frames)), _round_up(encodings.shape[1])
         with self._lock:
-            if shape not in self._batches:
-                self._batches[shape] = _Batch(self._decoder, *shape, self._most_here, before[0])
-            batch = self._batches[shape]
+            batch = self._find(len(frames), encodings.shape[1], before[0])
             batch.load(encodings, frames, before)
-            batch.run()
-            return batch.read(before)
+            return batch.read(batch.run(), before)
+
+    def _find(self, rows: int, frames: int, example: Hypotheses) -> "_Batch":
+        """Return the tensors for a batch: of few shapes, so that few graphs are recorded."""
+        length = _round_up(frames)
+        shape = _round_up(max(rows, self._least_frames // length)), length
+        batch = self._batches.pop(shape, None)
+        if batch is None:
+            batch = _Batch(self._decoder, *shape, self._most_here, example)
+        self._batches[shape] = batch
+        while sum(map(math.prod, self._batches)) > MOST_FRAMES and len(self._batches) > 1:
+            del self._batches[next(iter(self._batches))]
+        return batch
 
 
 def _round_up(count: int) -> int:
@@ -78,10 +94,9 @@ class _Batch:
         # Of each row: its frame, its end, the tokens it has at its frame, and how many in all.
         self._at, self._ends, self._here, self._count = zeros(4, rows)
         self._scores = zeros(rows, dtype=torch.float64)
-        # One more than there can be: a row that emits nothing writes there.
-        self._most = frames * most_here
-        self._tokens, self._frames = zeros(2, rows, self._most + 1)
-        self._values = zeros(rows, self._most + 1, dtype=torch.float32)
+        # With one place more: a row that emits nothing writes there.
+        self._tokens, self._frames = zeros(2, rows, ROOM + 1)
+        self._values = zeros(rows, ROOM + 1, dtype=torch.float32)
         self._replay = self._record() if device.type == "cuda" else self._step
 
     def load(
@@ -98,23 +113,40 @@ class _Batch:
         for counted in (self._at, self._here, self._count):
             counted.zero_()
 
-    def run(self) -> None:
-        """Move the rows on until all of them are at their ends."""
-        while bool((self._at < self._ends).any()):
+    def run(self) -> list[list[tuple[int, int, float]]]:
+        """Move the rows on to their ends; return the tokens, frames and log-probabilities of each.
+
+        Rows that a batch lacks have none.
+        """
+        found: list[list[tuple[int, int, float]]] = [[] for _ in self._rows]
+        while True:
+            left = torch.stack([(self._at < self._ends).sum(), self._count.max()])
+            unfinished, most = left.tolist()
+            if not unfinished or most + STEPS_PER_LOOK > ROOM:
+                self._take(found)
+            if not unfinished:
+                return found
             for _ in range(STEPS_PER_LOOK):
                 self._replay()
 
-    def read(self, before: Sequence[Hypotheses]) -> list[Hypotheses]:
-        """Return what the hypotheses have become."""
-        counts, ends, scores = self._count.tolist(), self._ends.tolist(), self._scores.tolist()
-        most = max(counts)
-        tokens, frames = self._tokens[:, :most].tolist(), self._frames[:, :most].tolist()
-        chances = self._values[:, :most].double().exp().tolist()
+    def _take(self, found: list[list[tuple[int, int, float]]]) -> None:
+        """Add what was emitted since this was done last."""
+        kept = (self._tokens, self._frames, self._values)
+        columns = zip(*(each.tolist() for each in kept), strict=True)
+        for own, count, row in zip(found, self._count.tolist(), columns, strict=True):
+            own += zip(*(each[:count] for each in row), strict=True)
+        self._count.zero_()
+
+    def read(
+        self, found: Sequence[Sequence[tuple[int, int, float]]], before: Sequence[Hypotheses]
+    ) -> list[Hypotheses]:
+        """Return what the hypotheses have become, with the tokens that were found."""
+        ends, scores = self._ends.tolist(), self._scores.tolist()
         return [
             Hypotheses(
-                [old.tokens[0] + tokens[row][: counts[row]]],
-                [old.frames[0] + [old.frame + each for each in frames[row][: counts[row]]]],
-                [old.probabilities[0] + chances[row][: counts[row]]],
+                [old.tokens[0] + [token for token, _, _ in found[row]]],
+                [old.frames[0] + [old.frame + frame for _, frame, _ in found[row]]],
+                [old.probabilities[0] + [math.exp(value) for _, _, value in found[row]]],
                 [scores[row]],
                 old.kept,
                 old.frame + ends[row],
@@ -167,7 +199,7 @@ class _Batch:
 
     def _write(self, emits: torch.Tensor, token: torch.Tensor, value: torch.Tensor) -> None:
         """Add the tokens; a row moves on where its frame has as many as it may."""
-        target = torch.where(emits, self._count, self._most)
+        target = torch.where(emits, self._count, ROOM)
         self._tokens[self._rows, target] = token
         self._frames[self._rows, target] = self._at
         self._values[self._rows, target] = value
