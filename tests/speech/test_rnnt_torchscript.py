@@ -234,7 +234,7 @@ def test_search_of_a_gpu_finds_the_same_in_pieces(
     speech: list[torch.Tensor], most_here: int
 ) -> None:
     """Its tensors are a CPU's here; what it adds there is a graph of its step."""
-    decoder, search = SCRIPTED.decoder, GpuGreedy(SCRIPTED.decoder, most_here, least_frames=1)
+    decoder, search = SCRIPTED.decoder, GpuGreedy(SCRIPTED.decoder, most_here, least=1)
     chance, found = random.Random(most_here), 0
     waiting = [(row, decoder.start(), decoder.start()) for row in speech]
     while waiting:
@@ -261,7 +261,7 @@ def test_search_of_a_gpu_takes_tokens_on_the_way(
     model = load_emformer(FOLDER)
     model.joiner.linear.bias.data[-1] = -100
     decoder = script(model).decoder
-    search = GpuGreedy(decoder, 3, least_frames=1)
+    search = GpuGreedy(decoder, 3, least=1)
     for rows, frames in ((2, 60), (3, 33), (1, 5), (4, 100), (2, 60)):
         pieces = pad_sequence(speech[:rows], batch_first=True)[:, :frames]
         counts = [pieces.shape[1] - row for row in range(rows)]
@@ -283,7 +283,7 @@ def test_search_of_a_gpu_in_full_size(full_size: Any) -> None:
     lengths = [100, 60, 1, 0, 33]
     before = [scripted.decoder.start() for _ in lengths]
     expected = scripted.decoder.greedy(encodings, lengths, before, 10)
-    search = GpuGreedy(scripted.decoder, 10, least_frames=1)
+    search = GpuGreedy(scripted.decoder, 10, least=1)
     after = search(encodings, lengths, [Hypotheses(*each) for each in before])
     for found, one in zip(after, expected, strict=True):
         assert_alike(found, one)

@@ -22,22 +22,24 @@ FRAMES_AHEAD = 8
 STEPS_PER_LOOK = 8
 # Tokens of a row that are kept on the GPU, until the host takes them with one of its looks.
 ROOM = 8 * STEPS_PER_LOOK
-# Frames of all rows that a graph is recorded for at least: a step of fewer takes a GPU as long, and
-# live sessions, of which now one and now fifty have something to say, share a graph.
-LEAST_FRAMES = 64 * 64
+# Rows, and frames of each, that a graph is recorded for at least, unless the frames are many: a step
+# of fewer takes a GPU as long, and live sessions, now of one and now of fifty, share a graph.
+LEAST = 64
 # Frames of all graphs together, of which the oldest is dropped: 4 KB of the GPU each.
 MOST_FRAMES = 128 * 1024
 # Runs before a graph is recorded: libraries make their plans in them.
 WARM_UPS = 3
+# A token, its frame, and its log-probability.
+Emission = tuple[int, int, float]
 
 
 class GpuGreedy:
     """The greedy search of a decoder for batches of any shape, from any thread."""
 
-    def __init__(self, decoder: Any, most_here: int, least_frames: int = LEAST_FRAMES) -> None:
+    def __init__(self, decoder: Any, most_here: int, least: int = LEAST) -> None:
         self._decoder = decoder
         self._most_here = most_here
-        self._least_frames = least_frames
+        self._least = least
         self._batches: dict[tuple[int, int], _Batch] = {}
         # A graph writes where it was recorded to.
         self._lock = threading.Lock()
@@ -52,12 +54,12 @@ class GpuGreedy:
         with self._lock:
             batch = self._find(len(frames), encodings.shape[1], before[0])
             batch.load(encodings, frames, before)
-            return batch.read(batch.run(), before)
+            return batch.read(batch.run(len(before)), before)
 
     def _find(self, rows: int, frames: int, example: Hypotheses) -> "_Batch":
         """Return the tensors for a batch: of few shapes, so that few graphs are recorded."""
-        length = _round_up(frames)
-        shape = _round_up(max(rows, self._least_frames // length)), length
+        length = _round_up(max(frames, self._least))
+        shape = _round_up(max(rows, self._least**2 // length)), length
         batch = self._batches.pop(shape, None)
         if batch is None:
             batch = _Batch(self._decoder, *shape, self._most_here, example)
@@ -113,32 +115,29 @@ class _Batch:
         for counted in (self._at, self._here, self._count):
             counted.zero_()
 
-    def run(self) -> list[list[tuple[int, int, float]]]:
-        """Move the rows on to their ends; return the tokens, frames and log-probabilities of each.
-
-        Rows that a batch lacks have none.
-        """
-        found: list[list[tuple[int, int, float]]] = [[] for _ in self._rows]
+    def run(self, rows: int) -> list[list[Emission]]:
+        """Move the rows on to their ends; return what each of the first `rows` emits."""
+        found: list[list[Emission]] = [[] for _ in range(rows)]
         while True:
             left = torch.stack([(self._at < self._ends).sum(), self._count.max()])
             unfinished, most = left.tolist()
             if not unfinished or most + STEPS_PER_LOOK > ROOM:
-                self._take(found)
+                self._take(found, most)
             if not unfinished:
                 return found
             for _ in range(STEPS_PER_LOOK):
                 self._replay()
 
-    def _take(self, found: list[list[tuple[int, int, float]]]) -> None:
-        """Add what was emitted since this was done last."""
+    def _take(self, found: list[list[Emission]], most: int) -> None:
+        """Add what was emitted since this was done last, at most so much of a row."""
         kept = (self._tokens, self._frames, self._values)
-        columns = zip(*(each.tolist() for each in kept), strict=True)
-        for own, count, row in zip(found, self._count.tolist(), columns, strict=True):
+        columns = zip(*(each[: len(found), :most].tolist() for each in kept), strict=True)
+        for own, count, row in zip(found, self._count[: len(found)].tolist(), columns, strict=True):
             own += zip(*(each[:count] for each in row), strict=True)
         self._count.zero_()
 
     def read(
-        self, found: Sequence[Sequence[tuple[int, int, float]]], before: Sequence[Hypotheses]
+        self, found: Sequence[Sequence[Emission]], before: Sequence[Hypotheses]
     ) -> list[Hypotheses]:
         """Return what the hypotheses have become, with the tokens that were found."""
         ends, scores = self._ends.tolist(), self._scores.tolist()
