@@ -22,8 +22,8 @@ FRAMES_AHEAD = 8
 STEPS_PER_LOOK = 8
 # Tokens of a row that are kept on the GPU, until the host takes them with one of its looks.
 ROOM = 8 * STEPS_PER_LOOK
-# Rows, and frames of each, that a graph is recorded for at least, unless the frames are many: a step
-# of fewer takes a GPU as long, and live sessions, now of one and now of fifty, share a graph.
+# Rows, and frames of each, that a graph is recorded for at least, fewer rows where frames are many:
+# a step of fewer takes a GPU as long, and live sessions, now of one, now of fifty, share a graph.
 LEAST = 64
 # Frames of all graphs together, of which the oldest is dropped: 4 KB of the GPU each.
 MOST_FRAMES = 128 * 1024
