@@ -12,6 +12,7 @@ import torch
 
 from batches import LOST_STATUS
 from repository import ROOT
+from speechtext.allowance import run_timed
 from speechtext.batching import run_smaller
 from speechtext.checkpoints import load_script, move_constants
 from speechtext.devices import (
@@ -176,6 +177,13 @@ def test_process_whose_gpu_is_lost_ends() -> None:
 def test_cuda_graphs_of_another_thread_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match=r"^pt2.compile.mode: expected one without CUDA graphs"):
         speed_up(torch.nn.Linear(1, 1), CompileSettings(enable=True, mode=mode), GPU)
+
+
+def test_first_run_on_a_gpu_is_not_counted() -> None:
+    runs: list[int] = []
+    run_timed(lambda: runs.append(1), GPU)
+    run_timed(lambda: runs.append(2))
+    assert runs == [1, 1, 2]
 
 
 def test_what_does_not_fit_is_run_in_smaller_parts() -> None:

@@ -8,12 +8,11 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from speechtext.speech.ctc.loading import find_head
-from speechtext.speech.encoders import WaveformEncoder, fix_weights, open_encoder
+from speechtext.speech.encoders import RowByRow, WaveformEncoder, fix_weights, open_encoder
 from speechtext.speech.frame_models import FrameModel
 from speechtext.speech.gpu_convolutions import (
     ROUND_SAMPLES,
     GroupedProducts,
-    RowByRow,
     Together,
     speed_up_positions,
 )

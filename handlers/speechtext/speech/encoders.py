@@ -19,7 +19,7 @@ from speechtext.cpu.networks import speed_up_network
 from speechtext.measurements import note_padding
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Chunk, FrameGrid, cut_waveform
 from speechtext.speech.cpu_front_end import speed_up_front_end
-from speechtext.speech.gpu_convolutions import FrontEnd, RowByRow, Together, speed_up_positions
+from speechtext.speech.gpu_convolutions import FrontEnd, Together, speed_up_positions
 
 # That of `Wav2Vec2FeatureExtractor`.
 NORMALIZATION_EPSILON = 1e-7
@@ -113,6 +113,22 @@ def fix_weights(network: torch.nn.Module) -> None:
     for layer in network.modules():
         if is_parametrized(layer, "weight"):
             remove_parametrizations(layer, "weight")
+
+
+class RowByRow(FrontEnd):
+    """Each waveform goes through the convolutions by itself, which is fastest on a CPU."""
+
+    def __init__(self, front_end: torch.nn.Module) -> None:
+        super().__init__()
+        self.front_end = front_end
+
+    def forward(self, padded: torch.Tensor) -> torch.Tensor:
+        """Return shape (batch, channels, frames) for shape (batch, samples)."""
+        rows = [
+            self.front_end(row[None, :samples])[0].T
+            for row, samples in zip(padded, self.samples, strict=True)
+        ]
+        return pad_sequence(rows, batch_first=True).transpose(1, 2)
 
 
 class WaveformEncoder(Encoder):

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 
 # Lengths are rounded up to these, so that shapes come again.
 ROUND_SAMPLES = 16_000
@@ -28,22 +27,6 @@ class FrontEnd(torch.nn.Module):
     """
 
     samples: Sequence[int] = ()
-
-
-class RowByRow(FrontEnd):
-    """Each waveform goes through the convolutions by itself, which is fastest on a CPU."""
-
-    def __init__(self, front_end: torch.nn.Module) -> None:
-        super().__init__()
-        self.front_end = front_end
-
-    def forward(self, padded: torch.Tensor) -> torch.Tensor:
-        """Return shape (batch, channels, frames) for shape (batch, samples)."""
-        rows = [
-            self.front_end(row[None, :samples])[0].T
-            for row, samples in zip(padded, self.samples, strict=True)
-        ]
-        return pad_sequence(rows, batch_first=True).transpose(1, 2)
 
 
 class Together(FrontEnd):
