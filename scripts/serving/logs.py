@@ -1,6 +1,7 @@
 """What a server wrote: its log, and what tells why it or a worker did not start."""
 
 import re
+import time
 from pathlib import Path
 
 LAST_LINES = 15
@@ -10,6 +11,8 @@ FAILURE = re.compile(r"Load model failed: ([^,]+),")
 REFUSAL = "W-[0-9]+-{model}_[^ ]* MODEL_LOG - (?:[a-z_]+\\.)*LoadError: (.+)"
 # What stands between the front end's own words and what a worker wrote.
 WORKER_MARK = "MODEL_LOG - "
+# The front end may log that a worker ended before it has read what the worker wrote last.
+REFUSAL_WITHIN_S, READ_EVERY_S = 3.0, 0.1
 
 
 def log_path(folder: Path) -> Path:
@@ -23,13 +26,19 @@ def output_path(folder: Path) -> Path:
 
 
 def find_failure(folder: Path) -> str | None:
-    """Return which model could not be loaded, and why, where the log of a server says so."""
+    """Return which model could not be loaded, and why, where the log of a server says so.
+
+    Waits some seconds for the reason, which may be logged after the failure.
+    """
     failure = FAILURE.search(_read_log(folder))
     return f"{failure[1]}: {_why_not_loaded(folder, failure[1])}" if failure else None
 
 
 def _why_not_loaded(folder: Path, model: str) -> str:
-    sentences = re.findall(REFUSAL.format(model=re.escape(model)), _read_log(folder))
+    refusal = re.compile(REFUSAL.format(model=re.escape(model)))
+    until_s = time.monotonic() + REFUSAL_WITHIN_S
+    while not (sentences := refusal.findall(_read_log(folder))) and time.monotonic() < until_s:
+        time.sleep(READ_EVERY_S)
     if sentences:
         return str(sentences[-1])
     return f"its worker could not load it.\n{last_lines(folder)}"
