@@ -7,14 +7,24 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from archives.errors import SourceError
 from archives.hub import load_pretrained, local_folder
 from archives.layout import OPENVINO_FILE, SCRIPTED_FILE, WEIGHTS_FILE
-from archives.openvino_files import save_openvino
+from archives.openvino_files import (
+    check_installed,
+    compress_weights,
+    convert_traced,
+    quantize,
+    save_openvino,
+)
+from archives.openvino_generators import convert_generator
 from archives.text_calibration import read_calibration
 from archives.text_tracing import trace_text_model
 from speechtext.checkpoints import check_complete
+from speechtext.devices import CPU
 from speechtext.labels import LABELS_FILE, load_labels
 from speechtext.text.loading import (
+    check_settings,
     check_tokenizer_files,
     check_vocabulary,
     count_positions,
@@ -46,10 +56,37 @@ def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -
         model.save_pretrained(folder)
         return WEIGHTS_FILE
     model.config.save_pretrained(folder)
-    traced = trace_text_model(model.float().eval(), tokenizer)
+    model = model.float().eval()
     if settings.save_mode == "torchscript":
-        traced.script.save(str(folder / SCRIPTED_FILE))
+        trace_text_model(model, tokenizer).script.save(str(folder / SCRIPTED_FILE))
         return SCRIPTED_FILE
-    samples = read_calibration(settings, tokenizer, model.config, traced.input_names)
-    save_openvino(traced, folder / OPENVINO_FILE, samples)
+    _check_openvino(settings)
+    save_openvino(_convert(model, tokenizer, settings, folder), folder / OPENVINO_FILE)
     return OPENVINO_FILE
+
+
+def _check_openvino(settings: TextSettings) -> None:
+    """Raise `SourceError` where OpenVINO is missing, or a worker would refuse the archive."""
+    check_installed()
+    try:
+        check_settings(settings, CPU)
+    except ValueError as error:
+        raise SourceError(str(error)) from error
+
+
+def _convert(model: Any, tokenizer: Any, settings: TextSettings, folder: Path) -> Any:
+    """Return a model as OpenVINO's, quantized as the settings say."""
+    if not find_task(settings.mode).single_call:
+        model.generation_config.save_pretrained(folder)
+        return _compress(convert_generator(model), settings)
+    traced = trace_text_model(model, tokenizer)
+    if settings.quantization != "int8_static":
+        return _compress(convert_traced(traced), settings)
+    samples = read_calibration(settings, tokenizer, model.config, traced.input_names)
+    return quantize(convert_traced(traced), samples)
+
+
+def _compress(converted: Any, settings: TextSettings) -> Any:
+    return (
+        compress_weights(converted, settings.quantization) if settings.quantization else converted
+    )

@@ -18,14 +18,12 @@ Samples = Sequence[Mapping[str, Any]]
 
 def read_calibration(
     settings: TextSettings, tokenizer: Any, config: Any, input_names: Sequence[str]
-) -> Samples | None:
+) -> Samples:
     """Return the model's inputs for each request of the file that the settings name.
 
-    None where they quantize nothing. A line is a text, or JSON: of a text, or of a request. Raises
-    `SourceError` where the file is missing, or a line of it is no request.
+    A line is a text, or JSON: of a text, or of a request. Raises `SourceError` where the file is
+    missing, or a line of it is no request.
     """
-    if not settings.quantization:
-        return None
     if settings.calibration is None:
         raise SourceError("handler.calibration: expected a file of requests with int8_static.")
     path = ROOT / settings.calibration

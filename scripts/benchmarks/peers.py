@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,11 +43,13 @@ DTYPES = {
     "auto": "bfloat16",
     "int8_dynamic": "int8",
     "int8_static": "int8",
+    "int8_weight_only": "int8",
+    "int4_weight_only": "int4",
 }
-OPENVINO_VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "float32": {},
-    "auto": {"dtype": "auto"},
-    "int8_static": {"dtype": "auto", "quantization": "int8_static"},
+IN_OPENVINO: Mapping[str, Any] = {"save_mode": "openvino"}
+UNQUANTIZED: Mapping[str, Mapping[str, Any]] = {
+    "float32": IN_OPENVINO,
+    "auto": {**IN_OPENVINO, "dtype": "auto"},
 }
 Runs = Mapping[str, Callable[[], Any]]
 
@@ -137,15 +139,17 @@ def _bert(folder: Path, tokens: int, threads: int) -> Work:
     texts = texts_of(tokenizer, tokens, TEXTS)
     calibration = folder.parent / "calibration.txt"
     calibration.write_text("\n".join(texts), encoding="utf-8")
-    in_openvino = {"save_mode": "openvino", "calibration": str(calibration)}
-    openvino = {name: {**keys, **in_openvino} for name, keys in OPENVINO_VARIANTS.items()}
+    int8 = {"quantization": "int8_static", "calibration": str(calibration)}
+    openvino = {**UNQUANTIZED, "int8_static": {**UNQUANTIZED["auto"], **int8}}
     network: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     asked = tokenizer(texts, return_tensors="pt")
     inputs = (asked["input_ids"], asked["attention_mask"])
+    asked_ours = [{"body": text} for text in texts]
+    load = partial(_our_models, "bert_seq_classification", folder, asked_ours, threads)
     with tempfile.TemporaryDirectory() as files:
         runs: dict[str, Runs] = {
-            "ours": _our_berts(folder, texts, threads, VARIANTS),
-            "ours in OpenVINO": _our_berts(folder, texts, threads, openvino),
+            "ours": load(VARIANTS),
+            "ours in OpenVINO": load(openvino),
             "OpenVINO": openvino_runs(network, inputs, threads),
             "ONNX Runtime": onnxruntime_runs(network, inputs, threads, Path(files)),
             "CTranslate2": ctranslate2_encoder_runs(folder, inputs[0], threads),
@@ -154,11 +158,14 @@ def _bert(folder: Path, tokens: int, threads: int) -> Work:
     return Work(f"BERT-base, {TEXTS} texts of {tokens} tokens", operations, runs)
 
 
-def _our_berts(
-    folder: Path, texts: Sequence[str], threads: int, variants: Mapping[str, Mapping[str, Any]]
+def _our_models(
+    archive: str,
+    folder: Path,
+    asked: list[dict[str, Any]],
+    threads: int,
+    variants: Mapping[str, Mapping[str, Any]],
 ) -> Runs:
-    models = load_variants("bert_seq_classification", folder, threads, variants)
-    asked = [{"body": text} for text in texts]
+    models = load_variants(archive, folder, threads, variants)
     return {DTYPES[name]: partial(model.answer, asked) for name, model in models.items()}
 
 
@@ -169,11 +176,13 @@ def _gpt2(workspace: Path, threads: int) -> Work:
     folder = write_random_model(workspace / "gpt2", "gpt2", "text_generation", tiny=False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = texts_of(tokenizer, PROMPT_TOKENS, PROMPTS)
-    variants = {name: {**settings, "do_sample": False} for name, settings in VARIANTS.items()}
-    parameters = {"max_new_tokens": NEW_TOKENS}
+    weight_only = {
+        name: {**IN_OPENVINO, "quantization": name}
+        for name in ("int8_weight_only", "int4_weight_only")
+    }
+    parameters = {"max_new_tokens": NEW_TOKENS, "do_sample": False}
     asked = [{"body": {"text": each, "parameters": parameters}} for each in prompts]
-    models = load_variants("gpt2_text_generation", folder, threads, variants)
-    ours = {DTYPES[name]: partial(model.answer, asked) for name, model in models.items()}
+    load = partial(_our_models, "gpt2_text_generation", folder, asked, threads)
     tokens = [tokenizer.convert_ids_to_tokens(tokenizer(each)["input_ids"]) for each in prompts]
     network: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
     _name_every_token(folder, tokenizer, network.config.vocab_size)
@@ -183,7 +192,8 @@ def _gpt2(workspace: Path, threads: int) -> Work:
     files = workspace / "openvino"
     files.mkdir()
     runs: dict[str, Runs] = {
-        "ours": ours,
+        "ours": load(VARIANTS),
+        "ours in OpenVINO": load({**UNQUANTIZED, **weight_only}),
         "OpenVINO": openvino_generator_runs(network, ids, NEW_TOKENS, threads, files),
         "CTranslate2": ctranslate2_generator_runs(folder, tokens, NEW_TOKENS, threads),
     }
@@ -212,7 +222,7 @@ def _count(run: Callable[[], Any]) -> float:
 
 
 def _time(work: Work, rates: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
-    for dtype in work.runs["ours"]:
+    for dtype in dict.fromkeys(dtype for runs in work.runs.values() for dtype in runs):
         runs = {name: each[dtype] for name, each in work.runs.items() if dtype in each}
         seconds = time_side_by_side(runs, REPEATS)
         ours = min(each for name, each in seconds.items() if name in OURS)

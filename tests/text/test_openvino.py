@@ -17,7 +17,7 @@ from archives.text import stage_text
 from benchmarks.random_text_models import write_line, write_random_model
 from demo_models.catalogue import TEXT_MODELS
 from repository import ROOT
-from speechtext.cpu.openvino_network import load_openvino
+from speechtext.cpu.openvino_network import compile_openvino
 from speechtext.errors import RequestError
 from speechtext.text.loading import CompileSettings
 from speechtext.text.predictor import TextPredictor
@@ -118,10 +118,10 @@ def test_what_is_missing_or_damaged_is_told(
     assert predictor.task.model.network.input_names
     (folder / "model.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"^model\.xml: expected a file of OpenVINO's, got a dam"):
-        load_openvino(folder / "model.xml", torch.float32)
+        compile_openvino(folder / "model.xml", torch.float32)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ValueError, match=r"^handler\.save_mode: expected the package openvino"):
-        load_openvino(folder / "model.xml", torch.float32)
+        compile_openvino(folder / "model.xml", torch.float32)
     with pytest.raises(SourceError, match=r"make openvino installs it"):
         stage_text(str(source), folder, {"save_mode": "openvino"})
 

@@ -131,7 +131,17 @@ def test_settings_that_refuse_every_text_stop_the_load() -> None:
         (
             {"mode": "text_generation", "save_mode": "torchscript"},
             CPU,
-            r"^handler\.save_mode: expected pretrained for text_generation\.$",
+            r"^handler\.save_mode: expected pretrained or openvino for text_generation\.$",
+        ),
+        (
+            {"mode": "text_generation", "save_mode": "openvino", "quantization": "int8_static"},
+            CPU,
+            r"^handler\.quantization: expected int8_weight_only or int4_weight_only for text_gen",
+        ),
+        (
+            {"quantization": "int4_weight_only"},
+            CPU,
+            r"^handler\.quantization: expected save_mode: openvino with it\.$",
         ),
         (
             {"save_mode": "torchscript", "captum_explanation": True},

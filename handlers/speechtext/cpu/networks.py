@@ -6,7 +6,7 @@ import torch
 
 from speechtext.cpu.attention import speed_up_attention
 from speechtext.cpu.gelus import fuse_gelus
-from speechtext.cpu.openvino_network import OpenVinoNetwork
+from speechtext.cpu.openvino_network import OpenVinoModel
 from speechtext.cpu.packed import can_pack, pack_linear_layers
 
 
@@ -25,7 +25,7 @@ def speed_up_network(network: torch.nn.Module) -> None:
 
     Answers differ by rounding alone. One that is compiled already stays as it is.
     """
-    if not isinstance(network, (torch.jit.ScriptModule, OpenVinoNetwork)):
+    if not isinstance(network, (torch.jit.ScriptModule, OpenVinoModel)):
         pack_linear_layers(network)
         fuse_gelus(network)
         speed_up_attention(network)

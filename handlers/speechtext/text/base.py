@@ -87,8 +87,8 @@ class TextTask(ABC):
     auto_model: ClassVar[Any]
     parameters: ClassVar[type[Any]]
     has_labels: ClassVar[bool] = False
-    # Whether a TorchScript file can hold the model.
-    scriptable: ClassVar[bool] = False
+    # Whether a call of the model keeps nothing for the next, as TorchScript and calibration ask.
+    single_call: ClassVar[bool] = False
     padding_side: ClassVar[str] = "right"
     # Whether a text is read to its end, in windows, and not cut to one.
     reads_whole: ClassVar[bool] = False
@@ -316,7 +316,7 @@ class TextTask(ABC):
 class UnderstandingTask(TextTask):
     """A task whose model reads each window once."""
 
-    scriptable = True
+    single_call = True
 
     # Whether the model says something about each token.
     per_token: ClassVar[bool] = False

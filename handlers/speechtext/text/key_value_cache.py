@@ -57,23 +57,48 @@ class RoomyLayer(DynamicLayer):
         return keys, values
 
 
-def make_cache(network: Any) -> DynamicCache | None:
+class RoomyCache(DynamicCache):
+    """The layers of a network, of rows that come and go where each layer has a place for those."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config=config)
+        own: Any = RoomyLayer
+        self.layers = [own() if type(each) is DynamicLayer else each for each in self.layers]
+
+    @property
+    def has_rows(self) -> bool:
+        """Tell whether rows can be added and removed.
+
+        Layers of sliding windows and recurrent ones have no place for each position.
+        """
+        return bool(self.layers) and all(isinstance(each, RoomyLayer) for each in self.layers)
+
+    def add_rows(self, other: "RoomyCache") -> None:
+        """Take the rows of another cache; what is shorter gets padding in front."""
+        width = max(cache.get_seq_length() for cache in (self, other))
+        layers: Any = zip(self.layers, other.layers, strict=True)
+        for mine, others in layers:
+            mine.add_rows(others, width)
+
+    def keep_rows(self, kept: Sequence[int], first: int) -> None:
+        """Forget all rows but those, and the positions before `first`."""
+        layers: Any = self.layers
+        for layer in layers:
+            layer.keep_rows(kept, first)
+
+
+def make_cache(network: Any) -> Any:
     """Return an empty cache for a network, None for one that brings a kind of its own."""
+    if hasattr(network, "make_cache"):
+        return network.make_cache()
     if not network._supports_default_dynamic_cache():
         return None
-    cache = DynamicCache(config=network.config.get_text_config(decoder=True))
-    own: Any = RoomyLayer
-    cache.layers = [own() if type(each) is DynamicLayer else each for each in cache.layers]
-    return cache
+    return RoomyCache(network.config.get_text_config(decoder=True))
 
 
 def has_rows(cache: Any) -> bool:
-    """Tell whether rows can be added to a cache, and removed from it.
-
-    Those of sliding windows and of recurrent layers have no place for each position.
-    """
-    layers = getattr(cache, "layers", [])
-    return bool(layers) and all(isinstance(layer, RoomyLayer) for layer in layers)
+    """Tell whether rows can be added to a cache, and removed from it."""
+    return bool(getattr(cache, "has_rows", False))
 
 
 def _make_room(given: torch.Tensor, used: int, positions: int) -> torch.Tensor:

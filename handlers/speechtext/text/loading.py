@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 from pydantic.dataclasses import dataclass
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
 from speechtext.checkpoints import check_complete, load_checkpoint, load_script
 from speechtext.cpu.networks import leave_file, speed_up_network
-from speechtext.cpu.openvino_network import OpenVinoNetwork, load_openvino
+from speechtext.cpu.openvino_network import OpenVinoModel, OpenVinoNetwork, compile_openvino
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.labels import load_labels
 from speechtext.settings import STRICT
 from speechtext.text.base import LoadedModel
+from speechtext.text.openvino_generator import OpenVinoGenerator, is_generator
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
 from speechtext.text.windows import find_input_names
@@ -26,7 +27,12 @@ logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.pt"
 # How a model that is quantized that way is saved.
-QUANTIZED = {"int8_dynamic": "pretrained", "int8_static": "openvino"}
+QUANTIZED = {
+    "int8_dynamic": "pretrained",
+    "int8_static": "openvino",
+    "int8_weight_only": "openvino",
+    "int4_weight_only": "openvino",
+}
 # Modes of `torch.compile` that record CUDA graphs, which belong to the thread that first imported
 # them: engines load a model in one thread and ask it in another.
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
@@ -55,7 +61,8 @@ def load_text_model(
     if settings.save_mode == "torchscript":
         network = load_script(folder / serialized_file, device)
     elif settings.save_mode == "openvino":
-        network = load_openvino(folder / serialized_file, choose_dtype(settings.dtype, device))
+        dtype = choose_dtype(settings.dtype, device)
+        network = load_openvino(folder / serialized_file, config, dtype)
     else:
         network = load_network(folder, tokenizer, settings, device, settings.dtype)
         network = quantize(network) if settings.quantization else network
@@ -79,11 +86,18 @@ def check_settings(settings: TextSettings, device: torch.device) -> None:
     if settings.BetterTransformer:
         logger.warning("BetterTransformer is deprecated: attn_implementation sdpa does the same.")
     if settings.save_mode != "pretrained":
-        if not task.scriptable:
-            raise ValueError(f"handler.save_mode: expected pretrained for {settings.mode}.")
+        if settings.save_mode == "torchscript" and not task.single_call:
+            raise ValueError(
+                f"handler.save_mode: expected pretrained or openvino for {settings.mode}."
+            )
         _check_traced(settings, device)
     if settings.model_parallel and device.type != "cuda":
         raise ValueError("handler.model_parallel: expected GPUs to spread over, got none.")
+    if settings.quantization == "int8_static" and not task.single_call:
+        raise ValueError(
+            "handler.quantization: expected int8_weight_only or int4_weight_only for "
+            f"{settings.mode}, got int8_static."
+        )
     if settings.quantization:
         _check_quantization(settings.quantization, settings, device)
 
@@ -99,13 +113,15 @@ def _check_quantization(quantization: str, settings: TextSettings, device: torch
     needed = QUANTIZED[quantization]
     if settings.save_mode != needed:
         raise ValueError(f"handler.quantization: expected save_mode: {needed} with it.")
-    if needed == "openvino":
+    if quantization == "int8_static":
         return
     if device.type != "cpu" or settings.dtype != "float32":
         raise ValueError(
             f"handler.quantization: expected a CPU and dtype: float32 with it, got {device.type} "
             f"and {settings.dtype}."
         )
+    if needed == "openvino":
+        return
     if settings.captum_explanation:
         raise ValueError("handler.captum_explanation: expected no quantization with it.")
     if settings.prompt_lookup_num_tokens:
@@ -186,6 +202,19 @@ def load_network(
     return model.eval()
 
 
+def load_openvino(path: Path, config: Any, dtype: torch.dtype) -> OpenVinoModel:
+    """Return what runs a file of OpenVINO's: token after token, where that is how it was made.
+
+    Raises `ValueError` where the package is missing, and for a damaged file.
+    """
+    compiled = compile_openvino(path, dtype)
+    if not is_generator(compiled):
+        return OpenVinoNetwork(compiled)
+    return OpenVinoGenerator(
+        compiled, config, GenerationConfig.from_pretrained(path.parent, local_files_only=True)
+    )
+
+
 def load_exact(folder: Path, tokenizer: Any, settings: TextSettings, device: torch.device) -> Any:
     """Return the archive's model in float32, as this device is fastest."""
     network = load_network(folder, tokenizer, settings, device, "float32")
@@ -253,7 +282,7 @@ def speed_up(model: Any, settings: CompileSettings, device: torch.device) -> Any
 
     Raises `ValueError` for a mode that records CUDA graphs, and for what is compiled already.
     """
-    if settings.enable and isinstance(model, OpenVinoNetwork):
+    if settings.enable and isinstance(model, OpenVinoModel):
         raise ValueError("pt2.compile.enable: expected false with save_mode: openvino, got true.")
     if not settings.enable:
         if device.type == "cpu":

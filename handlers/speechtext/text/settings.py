@@ -26,7 +26,9 @@ class TextSettings:
     num_labels: int | None = None
     save_mode: Literal["pretrained", "torchscript", "openvino"] = "pretrained"
     dtype: DtypeName = "float32"
-    quantization: Literal["int8_dynamic", "int8_static"] | None = None
+    quantization: (
+        Literal["int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"] | None
+    ) = None
     # A file of requests, one a line, that the builder chooses the scales of `int8_static` by.
     calibration: str | None = None
     attn_implementation: str | None = None

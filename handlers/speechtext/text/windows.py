@@ -10,7 +10,7 @@ import torch
 
 from speechtext.allowance import check_time
 from speechtext.batching import plan_groups
-from speechtext.cpu.openvino_network import OpenVinoNetwork
+from speechtext.cpu.openvino_network import OpenVinoModel
 from speechtext.finite import check_finite
 from speechtext.measurements import note_padding, stage
 from speechtext.text.payloads import Example
@@ -79,7 +79,7 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> 
 
 def find_input_names(model: Any, tokenizer: Any) -> list[str]:
     """Return which of the tokenizer's outputs the model takes, in the order of its arguments."""
-    if isinstance(model, OpenVinoNetwork):
+    if isinstance(model, OpenVinoModel):
         arguments = list(model.input_names)
     elif isinstance(model, torch.jit.ScriptModule):
         schema: Any = model.forward.schema  # type: ignore[attr-defined]
