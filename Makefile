@@ -93,7 +93,7 @@ archive: $(READY)  ## build archives; MODEL= or NAME= with HANDLER=; SOURCE=, FO
 
 lm: $(VENV)/.extra-lm  ## add beam search with a language model for Wav2Vec2 (a C++ compiler needed)
 
-openvino: $(VENV)/.extra-openvino  ## add OpenVINO, which text models can run in on a CPU
+openvino: $(VENV)/.extra-openvino  ## add OpenVINO, which text models and Wav2Vec2 can run in on a CPU
 
 telemetry: $(VENV)/.extra-telemetry  ## add traces of the gateway's requests
 

@@ -2,8 +2,6 @@
 
 WEIGHTS_FILE = "model.safetensors"
 SCRIPTED_FILE = "model.pt"
-# Beside it OpenVINO looks for the weights, in model.bin.
-OPENVINO_FILE = "model.xml"
 # The source of models that torchaudio itself offers.
 TORCHAUDIO = "torchaudio"
 # The labels of facebook/wav2vec2-base-960h, in its order.

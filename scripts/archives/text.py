@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from archives.errors import SourceError
 from archives.hub import load_pretrained, local_folder
-from archives.layout import OPENVINO_FILE, SCRIPTED_FILE, WEIGHTS_FILE
+from archives.layout import SCRIPTED_FILE, WEIGHTS_FILE
 from archives.openvino_files import (
     check_installed,
     compress_weights,
@@ -21,6 +21,7 @@ from archives.openvino_generators import convert_generator
 from archives.text_calibration import read_calibration
 from archives.text_tracing import trace_text_model
 from speechtext.checkpoints import check_complete
+from speechtext.cpu.openvino_network import OPENVINO_FILE
 from speechtext.devices import CPU
 from speechtext.labels import LABELS_FILE, load_labels
 from speechtext.text.loading import (

@@ -20,14 +20,17 @@ from archives.configs import source_folder
 from archives.errors import SourceError
 from archives.hub import ADAPTER_FILE, load_pretrained, local_folder
 from archives.layout import TORCHAUDIO, WEIGHTS_FILE
+from archives.openvino_ctc import stage_openvino
 from archives.wav2vec2_bundles import bundle_names, convert_bundle
 from audio_modes import SpeakerEmbeddingMode, Transcription, find_mode
 from speaker_requests import VOICES_FOLDER
 from speechtext.checkpoints import check_complete
 from speechtext.labels import LABELS_FILE
+from speechtext.settings import read_settings
 from speechtext.speech.audio_checkpoints import check_family
 from speechtext.speech.ctc.beam import LANGUAGE_MODEL_FILE, spell
 from speechtext.speech.ctc.loading import check_vocabulary, choose_language, count_labels
+from speechtext.speech.ctc.settings import Wav2Vec2Settings
 
 # KenLM's formats.
 LANGUAGE_MODELS = (".arpa", ".bin", ".binary", ".gz")
@@ -37,10 +40,8 @@ def stage_wav2vec2(source: str, folder: Path, handler_settings: Mapping[str, Any
     """Write a checkpoint of the mode's head and its processor; return the weights file's name."""
     mode = find_mode({"handler": handler_settings})
     if mode is Transcription:
-        _stage_transcription(source, folder, handler_settings)
-    else:
-        named = str(handler_settings["mode"])
-        stage_task(local_folder(source), folder, mode.auto_class, named)
+        return _stage_transcription(source, folder, handler_settings)
+    stage_task(local_folder(source), folder, mode.auto_class, str(handler_settings["mode"]))
     return WEIGHTS_FILE
 
 
@@ -62,9 +63,13 @@ def stage_task(path: Path, folder: Path, auto_class: Any, mode: str) -> None:
         shutil.copy(path / LABELS_FILE, folder)
 
 
-def _stage_transcription(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> None:
-    """Write a model for CTC and its processor, with what it needs of a language."""
-    language = handler_settings.get("target_lang")
+def _stage_transcription(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> str:
+    """Write a model for CTC and its processor, with what it needs of a language.
+
+    Return the name of the weights file.
+    """
+    settings = read_settings(Wav2Vec2Settings, {"handler": handler_settings}, "handler")
+    language = settings.target_lang
     if source.startswith(f"{TORCHAUDIO}:"):
         model, processor = _speech_bundle(source.removeprefix(f"{TORCHAUDIO}:"))
     else:
@@ -78,8 +83,11 @@ def _stage_transcription(source: str, folder: Path, handler_settings: Mapping[st
         save_file(adapter, folder / ADAPTER_FILE.format(language), {"format": "pt"})
     check_vocabulary(processor.tokenizer, count_labels(model))
     processor.save_pretrained(folder)
-    model.save_pretrained(folder)
     _stage_language_model(Path(source), folder, handler_settings, processor.tokenizer)
+    if settings.save_mode == "openvino":
+        return stage_openvino(model, processor.feature_extractor, folder, settings)
+    model.save_pretrained(folder)
+    return WEIGHTS_FILE
 
 
 def _stage_language_model(

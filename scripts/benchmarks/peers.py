@@ -20,13 +20,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from archives.configs import read_configs
 from benchmarks.full_size_models import write_base_960h
 from benchmarks.random_text_models import write_random_model
 from benchmarks.recordings import SAMPLE_RATE_HZ
 from benchmarks.side_by_side import time_side_by_side
 from benchmarks.text_models import VARIANTS, load_variants, texts_of
-from serving.local import build_with_settings, load_archive
 from speechtext.cpu.packed import PackedLinear
 from speechtext.speech.encoders import fix_weights
 from tables import print_table
@@ -113,15 +111,15 @@ def _wav2vec2(workspace: Path, threads: int) -> Work:
     waveform = torch.randn(1, SAMPLES, generator=torch.Generator().manual_seed(0)) * 0.1
     file = io.BytesIO()
     soundfile.write(file, waveform[0].numpy(), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
-    ours = {}
-    for dtype in ("float32", "auto"):
-        config = read_configs()["wav2vec2"]
-        archive = build_with_settings(config, folder, workspace, dtype=dtype, threads=threads)
-        model = load_archive(archive)
-        ours[DTYPES[dtype]] = partial(model.answer, [{"body": file.getvalue()}])
+    shown = workspace / "shown"
+    shown.mkdir()
+    (shown / "one.flac").write_bytes(file.getvalue())
+    int8 = {"quantization": "int8_static", "calibration": str(shown)}
+    load = partial(_our_models, "wav2vec2", folder, [{"body": file.getvalue()}], threads)
     inputs = (waveform,)
     runs: dict[str, Runs] = {
-        "ours": ours,
+        "ours": load({name: VARIANTS[name] for name in ("float32", "auto")}),
+        "ours in OpenVINO": load({**UNQUANTIZED, "int8_static": {**UNQUANTIZED["auto"], **int8}}),
         "OpenVINO": openvino_runs(network, inputs, threads),
         "ONNX Runtime": onnxruntime_runs(network, inputs, threads, workspace),
     }

@@ -50,7 +50,10 @@ def load_variants(
 ) -> dict[str, LocalModel]:
     """Return an archive's model with each of the settings."""
     config = read_configs()[archive]
-    own = {"captum_explanation": False, "num_labels": None, "threads": threads}
+    # What a demo model's YAML says of itself, and models of speech do not.
+    others: dict[str, Any] = {"captum_explanation": False, "num_labels": None}
+    own = {name: value for name, value in others.items() if name in config.handler_settings}
+    own["threads"] = threads
     return {
         name: load_archive(
             build_with_settings(config, folder, folder.parent, **{**own, **settings})

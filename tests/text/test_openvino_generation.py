@@ -1,5 +1,6 @@
 """Texts that OpenVINO writes: those of PyTorch, whoever comes and goes, and in int8 as good."""
 
+import copy
 import json
 import random
 from functools import cache
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.masking_utils import create_causal_mask
 
 from archives.errors import SourceError
 from archives.openvino_files import save_openvino
-from archives.openvino_generators import convert_generator
+from archives.openvino_generators import ATTENTION, convert_generator
 from archives.text import stage_text
 from benchmarks.random_text_models import write_random_model
 from demo_models.catalogue import TEXT_MODELS
@@ -185,3 +187,20 @@ def test_settings_that_a_worker_would_refuse_are_told_at_build(tmp_path: Path) -
     ):
         with pytest.raises(SourceError, match=said):
             stage_text(str(DEMO), tmp_path, {**GENERATION, **keys})
+
+
+def test_padding_sees_something_and_nothing_else_changes() -> None:
+    """A query that sees nothing is no number in some of OpenVINO's kernels."""
+    attention_mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    masks = []
+    for name in ("sdpa", ATTENTION):
+        config = copy.deepcopy(network("gpt2").config)
+        config._attn_implementation = name
+        mask = create_causal_mask(config, torch.zeros(2, 4, 32), attention_mask, None)
+        assert isinstance(mask, torch.Tensor)
+        masks.append(mask)
+    expected, found = masks
+    assert not expected[0, 0, 0].any()
+    assert found[0, 0, :2].all()
+    assert torch.equal(found[0, 0, 2:], expected[0, 0, 2:])
+    assert torch.equal(found[1], expected[1])

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from speechtext.devices import CPU
+
 if TYPE_CHECKING:
     from openvino import CompiledModel
 
+# Beside it OpenVINO looks for the weights, in model.bin.
+OPENVINO_FILE = "model.xml"
 MISSING = "handler.save_mode: expected the package openvino, of the extra openvino, with it."
 # How OpenVINO calls the dtypes that it computes in.
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
@@ -30,14 +34,23 @@ class OpenVinoModel(torch.nn.Module):
 class OpenVinoNetwork(OpenVinoModel):
     """Computes each call by itself."""
 
+    device = CPU
+
     def __init__(self, compiled: "CompiledModel") -> None:
         super().__init__(compiled)
         self._request = compiled.create_infer_request()
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs, in their order, on the CPU."""
-        found = self._request.infer({name: each.numpy() for name, each in inputs.items()})
+        given = {name: each.numpy() for name, each in inputs.items()}
+        found = self._request.infer(given, share_inputs=True)
         return tuple(torch.from_numpy(found[index]) for index in range(len(found)))
+
+
+def check_device(device: torch.device) -> None:
+    """Raise `ValueError` for a device that OpenVINO is not for."""
+    if device.type != "cpu":
+        raise ValueError(f"handler.save_mode: expected a CPU with openvino, got {device.type}.")
 
 
 def compile_openvino(path: Path, dtype: torch.dtype) -> "CompiledModel":

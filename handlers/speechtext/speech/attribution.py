@@ -9,12 +9,15 @@ from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 
 from speechtext.allowance import check_time
+from speechtext.parameters import impossible
 from speechtext.settings import STRICT
 from speechtext.speech.chunks import SAMPLE_RATE_HZ, Chunk
 
 if TYPE_CHECKING:
     from speechtext.speech.frame_models import FrameModel
 
+# The method that asks for no gradients.
+OCCLUSION: Literal["occlusion"] = "occlusion"
 # By default a recording has so many stretches, none shorter than a sound takes.
 STRETCHES, SHORTEST_S = 50, 0.1
 # The forward and backward pass of a step, in forward passes.
@@ -76,9 +79,12 @@ def attribute(
     `judge` makes numbers, shape (outputs,), of what `model` says of the chunk's frames, and
     `choose` says which of them is explained. A stretch is taken away as silence. Zeiler and Fergus
     2014, "Visualizing and Understanding Convolutional Networks" (occlusion); Sundararajan et al.
-    2017, "Axiomatic Attribution for Deep Networks". Raises `DeadlineError`.
+    2017, "Axiomatic Attribution for Deep Networks". Raises `DeadlineError`, and
+    `ImpossibleRequestError` for the gradients of a network that has none.
     """
     encoder = model.encoder
+    if asked.method != OCCLUSION and not encoder.has_gradients:
+        raise impossible("method", f"{OCCLUSION}: this network has no gradients", asked.method)
     (piece,) = encoder.cut(waveform, [chunk])
     values = piece.load().to(encoder.device)[None]
 
@@ -139,7 +145,7 @@ def _integrate(
 
 
 METHODS: Mapping[str, Callable[[Numbers, torch.Tensor, torch.Tensor, int, int], Scores]] = {
-    "occlusion": _occlude,
+    OCCLUSION: _occlude,
     "integrated_gradients": _integrate,
 }
 

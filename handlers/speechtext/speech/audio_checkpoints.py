@@ -75,10 +75,18 @@ def load_encoder(folder: Path, network: Any) -> Encoder:
 
     Raises `ValueError` where the folder's extractor takes audio of another rate.
     """
+    return open_encoder(network.base_model, load_extractor(folder))
+
+
+def load_extractor(folder: Path) -> Any:
+    """Return what makes a network's input of waveforms.
+
+    Raises `ValueError` where it takes audio of another rate.
+    """
     extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
     if extractor.sampling_rate != SAMPLE_RATE_HZ:
         raise ValueError(
             f"preprocessor_config.json: expected a sampling_rate of {SAMPLE_RATE_HZ}, got "
             f"{extractor.sampling_rate}."
         )
-    return open_encoder(network.base_model, extractor)
+    return extractor

@@ -66,6 +66,8 @@ class Encoder(ABC):
     pads = True
     # Samples that a value of a piece stands for.
     input_stride = 1
+    # Whether what it says has gradients with respect to the waveform.
+    has_gradients = True
     # Whether there are no other heads than that for CTC.
     transcribes_only = False
 
@@ -131,8 +133,8 @@ class RowByRow(FrontEnd):
         return pad_sequence(rows, batch_first=True).transpose(1, 2)
 
 
-class WaveformEncoder(Encoder):
-    """Wav2Vec2 and what is built alike: convolutions over the samples, then a transformer."""
+class SampleEncoder(Encoder):
+    """Networks that are given samples, normalised over the whole waveform where they ask for it."""
 
     def __init__(self, network: Any, extractor: Any) -> None:
         super().__init__(network, extractor)
@@ -140,9 +142,6 @@ class WaveformEncoder(Encoder):
         # SEW pools that many frames, and has none for less.
         squeezed = getattr(network.config, "squeeze_factor", 1)
         self._least_samples = self.grid.field + (squeezed - 1) * self.grid.stride
-        self._front_end = network.feature_extractor = _choose_front_end(network)
-        # Its convolutions see what is behind the end of a shorter waveform.
-        self.pads = type(self).pads and getattr(network, "adapter", None) is None
         epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
         self._epsilon = epsilon if extractor.do_normalize else None
 
@@ -152,21 +151,32 @@ class WaveformEncoder(Encoder):
         norm = None if epsilon is None else measure_normalization(waveform, epsilon)
         return [Piece(cut_waveform(waveform, self.grid, chunk), norm) for chunk in chunks]
 
+    def _extend(self, piece: torch.Tensor) -> torch.Tensor:
+        """Return a waveform that has a frame: one too short gets silence behind it."""
+        missing = max(0, self._least_samples - len(piece))
+        return torch.nn.functional.pad(piece, (0, missing)) if missing else piece
+
+
+class WaveformEncoder(SampleEncoder):
+    """Wav2Vec2 and what is built alike: convolutions over the samples, then a transformer."""
+
+    def __init__(self, network: Any, extractor: Any) -> None:
+        super().__init__(network, extractor)
+        self._front_end = network.feature_extractor = _choose_front_end(network)
+        # Its convolutions see what is behind the end of a shorter waveform.
+        self.pads = type(self).pads and getattr(network, "adapter", None) is None
+
     def encode(self, pieces: Sequence[torch.Tensor], layers: bool = False) -> list[torch.Tensor]:
         """Return the hidden states of normalised waveforms; one of no whole frame has silence."""
         counts = [self.grid.count_frames(len(piece)) for piece in pieces]
         samples = [max(self._least_samples, len(piece)) for piece in pieces]
-        padded = pad_sequence([self._extend(piece) for piece in pieces], batch_first=True)
+        network = self.network
+        rows = [self._extend(piece.to(network.device, network.dtype)) for piece in pieces]
+        padded = pad_sequence(rows, batch_first=True)
         self._front_end.samples = samples
         note_padding(max(counts) * len(counts), sum(counts))
         hidden = self._run(padded, layers, attention_mask=_mask(samples, padded))
         return [row[..., :count, :] for row, count in zip(hidden, counts, strict=True)]
-
-    def _extend(self, piece: torch.Tensor) -> torch.Tensor:
-        """Return a waveform as the network takes it: one too short has silence behind it."""
-        missing = max(0, self._least_samples - len(piece))
-        piece = piece.to(self.network.device, self.network.dtype)
-        return torch.nn.functional.pad(piece, (0, missing)) if missing else piece
 
 
 def _choose_front_end(network: Any) -> FrontEnd:

@@ -13,7 +13,12 @@ from transformers.pytorch_utils import Conv1D
 
 from speechtext.checkpoints import check_complete, load_checkpoint, load_script
 from speechtext.cpu.networks import leave_file, speed_up_network
-from speechtext.cpu.openvino_network import OpenVinoModel, OpenVinoNetwork, compile_openvino
+from speechtext.cpu.openvino_network import (
+    OpenVinoModel,
+    OpenVinoNetwork,
+    check_device,
+    compile_openvino,
+)
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.labels import load_labels
 from speechtext.settings import STRICT
@@ -105,8 +110,8 @@ def check_settings(settings: TextSettings, device: torch.device) -> None:
 def _check_traced(settings: TextSettings, device: torch.device) -> None:
     if settings.captum_explanation:
         raise ValueError("handler.captum_explanation: expected save_mode: pretrained with it.")
-    if settings.save_mode == "openvino" and device.type != "cpu":
-        raise ValueError(f"handler.save_mode: expected a CPU with openvino, got {device.type}.")
+    if settings.save_mode == "openvino":
+        check_device(device)
 
 
 def _check_quantization(quantization: str, settings: TextSettings, device: torch.device) -> None:

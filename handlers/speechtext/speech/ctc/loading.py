@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCTC, AutoProcessor
+from transformers import AutoConfig, AutoModelForCTC, AutoProcessor
 
-from speechtext.speech.audio_checkpoints import load_encoder, load_network
+from speechtext.devices import choose_dtype
+from speechtext.speech.audio_checkpoints import load_encoder, load_extractor, load_network
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.frame_models import FrameModel
+from speechtext.speech.openvino_encoder import OpenVinoEncoder, load_openvino_network
 
 
 def load_model(
@@ -19,12 +21,32 @@ def load_model(
 
     Raises `ValueError` or `OSError` where the folder has no such model.
     """
-    model = load_network(AutoModelForCTC, folder, settings, device)
+    load = _load_openvino if settings.save_mode == "openvino" else _load_pretrained
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    model, labels, frame_model = load(folder, settings, device, processor)
+    check_vocabulary(processor.tokenizer, labels)
+    return model, processor, frame_model
+
+
+def _load_pretrained(
+    folder: Path, settings: Wav2Vec2Settings, device: torch.device, processor: Any
+) -> tuple[Any, int, FrameModel]:
+    model = load_network(AutoModelForCTC, folder, settings, device)
     if settings.target_lang:
         choose_language(model, processor, settings.target_lang)
-    check_vocabulary(processor.tokenizer, count_labels(model))
-    return model, processor, FrameModel(load_encoder(folder, model), find_head(model))
+    frame_model = FrameModel(load_encoder(folder, model), find_head(model))
+    return model, count_labels(model), frame_model
+
+
+def _load_openvino(
+    folder: Path, settings: Wav2Vec2Settings, device: torch.device, _processor: Any
+) -> tuple[Any, int, FrameModel]:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    dtype = choose_dtype(settings.dtype, device)
+    network = load_openvino_network(folder, config, dtype, device)
+    labels = network.compiled.output(0).partial_shape[-1].get_length()
+    encoder = OpenVinoEncoder(network, load_extractor(folder))
+    return network, labels, FrameModel(encoder, lambda logits: logits)
 
 
 def find_head(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -15,6 +15,10 @@ from speechtext.speech.hotwords import HotwordBoost, HotwordPhrases
 class Wav2Vec2Settings(SpeakerSettings, AudioSettings):
     """How a CTC model recognises speech: the `handler` keys of its archive's YAML."""
 
+    save_mode: Literal["pretrained", "openvino"] = "pretrained"
+    quantization: Literal["int8_static"] | None = None
+    # A folder of recordings that the builder chooses the scales of `int8_static` by.
+    calibration: str | None = None
     language: str | None = None
     target_lang: str | None = None
     decoder: Literal["greedy", "beam"] = "greedy"
@@ -31,3 +35,7 @@ class Wav2Vec2Settings(SpeakerSettings, AudioSettings):
         super().__post_init__()
         if self.hotwords and self.decoder == "greedy":
             raise ValueError("expected decoder: beam for hotwords")
+        if self.quantization and self.save_mode == "pretrained":
+            raise ValueError("expected save_mode: openvino for quantization")
+        if self.target_lang and self.save_mode == "openvino":
+            raise ValueError("expected save_mode: pretrained for target_lang")
