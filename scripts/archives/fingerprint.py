@@ -62,11 +62,14 @@ def _inputs(config: ArchiveConfig, source: str, handlers: Path) -> Iterator[tupl
         yield from _files_of("voices", str(speaker_model))
     if calibration := config.handler_settings.get("calibration"):
         path = ROOT / str(calibration)
-        yield from [("calibration", path)] if path.is_file() else []
+        yield from [("calibration", path)] if path.is_file() else _files_in("calibration", path)
 
 
 def _files_of(name: str, source: str) -> Iterator[tuple[str, Path]]:
-    folder = source_folder(source)
-    if folder:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            yield f"{name}/{path.relative_to(folder)}", path
+    if folder := source_folder(source):
+        yield from _files_in(name, folder)
+
+
+def _files_in(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        yield f"{name}/{path.relative_to(folder)}", path

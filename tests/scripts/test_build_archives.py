@@ -180,6 +180,17 @@ def test_other_versions_and_builders_make_other_archives(
     assert digest() != before
 
 
+def test_other_recordings_to_calibrate_by_make_another_archive(tmp_path: Path) -> None:
+    config = read_configs()["wav2vec2"]
+    settings = {**config.handler_settings, "calibration": str(tmp_path)}
+    calibrated = replace(config, handler_settings=settings)
+    digests = set()
+    for content in (b"", b"one", b"other"):
+        (tmp_path / "recording.wav").write_bytes(content)
+        digests.add(fingerprint(calibrated, config.source, HANDLER_FOLDER))
+    assert len(digests) == 3
+
+
 def test_source_of_the_name_that_the_archiver_clears_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

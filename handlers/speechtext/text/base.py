@@ -40,7 +40,7 @@ TokenListener = Callable[[int, TokenEvent], None]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model of transformers or a TorchScript one, and what goes with it.
+    """A model of transformers, a TorchScript one or one of OpenVINO's, and what goes with it.
 
     `labels` name the model's outputs; `positions` is the longest window that it takes,
     `input_names` are those of the tokenizer's outputs that it takes.
