@@ -113,6 +113,19 @@ def test_guesses_change_no_row(family: str, tmp_path: Path) -> None:
     assert [row.ids for row in found] == [row.ids for row in alone]
 
 
+def test_gated_layers_in_bfloat16_are_given_more_than_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one, OpenVINO ends the process on processors with AMX."""
+    model = network("llama")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    converted = convert(model, tmp_path, torch.bfloat16)
+    assert all(len(ids) > 0 for ids in finish(Decoder(converted, pad_id=0), rows(6)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    with pytest.raises(ValueError, match=r"^handler\.threads: expected 2 or more for gated layers"):
+        load_openvino(tmp_path / "model.xml", model.config, torch.bfloat16)
+
+
 @pytest.mark.parametrize("family", ROWLESS)
 def test_network_that_keeps_something_else_is_told(family: str) -> None:
     with pytest.raises(SourceError, match=r"^handler\.save_mode: expected a network that keeps"):

@@ -43,6 +43,11 @@ QUANTIZED = {
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 
+# The activation of gated layers, as in Llama. On processors with AMX, OpenVINO 2026.4 divides by zero
+# where it compiles them in bfloat16 for one thread.
+GATED = "silu"
+
+
 @dataclass(frozen=True, config=STRICT)
 class CompileSettings:
     """The `pt2: compile:` keys of an archive's YAML, as `torch.compile` takes them."""
@@ -210,14 +215,24 @@ def load_network(
 def load_openvino(path: Path, config: Any, dtype: torch.dtype) -> OpenVinoModel:
     """Return what runs a file of OpenVINO's: token after token, where that is how it was made.
 
-    Raises `ValueError` where the package is missing, and for a damaged file.
+    Raises `ValueError` where the package is missing, for a damaged file, and where OpenVINO would
+    end the process.
     """
+    if config.to_dict().get("hidden_act") == GATED and dtype == torch.bfloat16:
+        _check_threads()
     compiled = compile_openvino(path, dtype)
     if not is_generator(compiled):
         return OpenVinoNetwork(compiled)
     return OpenVinoGenerator(
         compiled, config, GenerationConfig.from_pretrained(path.parent, local_files_only=True)
     )
+
+
+def _check_threads() -> None:
+    if torch.get_num_threads() == 1:
+        raise ValueError(
+            "handler.threads: expected 2 or more for gated layers in bfloat16 with openvino, got 1."
+        )
 
 
 def load_exact(folder: Path, tokenizer: Any, settings: TextSettings, device: torch.device) -> Any:
