@@ -43,8 +43,8 @@ QUANTIZED = {
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 
-# The activation of gated layers, as in Llama. On processors with AMX, OpenVINO 2026.4 divides by zero
-# where it compiles them in bfloat16 for one thread.
+# The activation of gated layers, as in Llama. On processors with AMX, OpenVINO 2026.4 divides by
+# zero where it compiles them in bfloat16 for one thread.
 GATED = "silu"
 
 
