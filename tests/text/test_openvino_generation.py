@@ -82,7 +82,7 @@ def test_tokens_are_those_of_pytorch(family: str, converted: Any) -> None:
     assert finish(Decoder(converted(family), pad_id=0), rows(36)) == expected
 
 
-@pytest.mark.parametrize("family", CONVERTED)
+@pytest.mark.parametrize("family", ["gpt2", "llama", "falcon"])
 def test_who_joins_and_leaves_changes_no_row(family: str, converted: Any) -> None:
     model = converted(family)
     alone = [finish(Decoder(model, pad_id=0), [row])[0] for row in rows(30)]

@@ -184,7 +184,7 @@ def test_traced_model_answers_like_pretrained(
     path = tmp_path / f"{archive}.yaml"
     text = config.path.read_text().replace("save_mode: pretrained", f"save_mode: {save_mode}")
     path.write_text(text.replace("captum_explanation: true", "captum_explanation: false"))
-    settings = {**config.handler_settings, "save_mode": save_mode}
+    settings = {**config.handler_settings, "save_mode": save_mode, "captum_explanation": False}
     changed = replace(config, path=path, handler_settings=settings)
     traced = load_archive(build_archive(changed, tmp_path, archive_format="no-archive"))
     rows = rows_of(payloads_of(archive, 20))
