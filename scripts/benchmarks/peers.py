@@ -114,12 +114,11 @@ def _wav2vec2(workspace: Path, threads: int) -> Work:
     shown = workspace / "shown"
     shown.mkdir()
     (shown / "one.flac").write_bytes(file.getvalue())
-    int8 = {"quantization": "int8_static", "calibration": str(shown)}
     load = partial(_our_models, "wav2vec2", folder, [{"body": file.getvalue()}], threads)
     inputs = (waveform,)
     runs: dict[str, Runs] = {
         "ours": load({name: VARIANTS[name] for name in ("float32", "auto")}),
-        "ours in OpenVINO": load({**UNQUANTIZED, "int8_static": {**UNQUANTIZED["auto"], **int8}}),
+        "ours in OpenVINO": load(_in_openvino(shown)),
         "OpenVINO": openvino_runs(network, inputs, threads),
         "ONNX Runtime": onnxruntime_runs(network, inputs, threads, workspace),
     }
@@ -137,8 +136,6 @@ def _bert(folder: Path, tokens: int, threads: int) -> Work:
     texts = texts_of(tokenizer, tokens, TEXTS)
     calibration = folder.parent / "calibration.txt"
     calibration.write_text("\n".join(texts), encoding="utf-8")
-    int8 = {"quantization": "int8_static", "calibration": str(calibration)}
-    openvino = {**UNQUANTIZED, "int8_static": {**UNQUANTIZED["auto"], **int8}}
     network: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     asked = tokenizer(texts, return_tensors="pt")
     inputs = (asked["input_ids"], asked["attention_mask"])
@@ -147,13 +144,18 @@ def _bert(folder: Path, tokens: int, threads: int) -> Work:
     with tempfile.TemporaryDirectory() as files:
         runs: dict[str, Runs] = {
             "ours": load(VARIANTS),
-            "ours in OpenVINO": load(openvino),
+            "ours in OpenVINO": load(_in_openvino(calibration)),
             "OpenVINO": openvino_runs(network, inputs, threads),
             "ONNX Runtime": onnxruntime_runs(network, inputs, threads, Path(files)),
             "CTranslate2": ctranslate2_encoder_runs(folder, inputs[0], threads),
         }
     operations = _count(partial(network, *inputs))
     return Work(f"BERT-base, {TEXTS} texts of {tokens} tokens", operations, runs)
+
+
+def _in_openvino(calibration: Path) -> Mapping[str, Mapping[str, Any]]:
+    int8 = {"quantization": "int8_static", "calibration": str(calibration)}
+    return {**UNQUANTIZED, "int8_static": {**UNQUANTIZED["auto"], **int8}}
 
 
 def _our_models(

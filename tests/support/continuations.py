@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from repository import ROOT
 from speechtext.text.decoding import Decoder
 from speechtext.text.sampling import Continuation, GenerationParameters
+from support.common import counted_calls
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300,
@@ -108,3 +109,11 @@ def finish(decoder: Decoder, given: Sequence[Continuation]) -> list[list[int]]:
     decoder.add(given)
     decoder.run()
     return [row.ids for row in given]
+
+
+def finish_each(model: Any, given: Sequence[Continuation], guessed_tokens: int = 0) -> int:
+    """Continue rows one after the other; return how often the network was called."""
+    with counted_calls(model) as calls:
+        for row in given:
+            finish(Decoder(model, 0, guessed_tokens=guessed_tokens), [row])
+    return len(calls)

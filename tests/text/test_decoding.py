@@ -32,6 +32,7 @@ from support.continuations import (
     ROWLESS,
     SIZES,
     finish,
+    finish_each,
     network,
     repetitive_network,
     repetitive_rows,
@@ -78,13 +79,8 @@ def test_who_joins_and_leaves_changes_no_row(family: str) -> None:
 def test_guesses_change_no_row(family: str) -> None:
     """Of prompts alone, whose tokens are drawn or penalised too, and of those that meet others."""
     model, alone, found = repetitive_network(family), repetitive_rows(12), repetitive_rows(12)
-    with counted_calls(model) as plain:
-        for row in alone:
-            finish(Decoder(model, pad_id=0), [row])
-    with counted_calls(model) as guessing:
-        for row in found:
-            finish(Decoder(model, 0, guessed_tokens=8), [row])
-    assert (len(guessing) < len(plain)) == (family not in ROWLESS)
+    plain, guessing = finish_each(model, alone), finish_each(model, found, guessed_tokens=8)
+    assert (guessing < plain) == (family not in ROWLESS)
     joining, decoder = repetitive_rows(12), Decoder(model, 0, guessed_tokens=8)
     waiting, chance = list(joining), random.Random(3)
     while waiting or decoder.rows:

@@ -18,37 +18,21 @@ from benchmarks.random_text_models import write_line, write_random_model
 from demo_models.catalogue import TEXT_MODELS
 from repository import ROOT
 from speechtext.cpu.openvino_network import compile_openvino
-from speechtext.errors import RequestError
 from speechtext.text.loading import CompileSettings
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
 from support.common import lines
+from support.openvino import answers, load
 
 UNDERSTANDING = ["bert_seq_classification", "bert_token_classification", "bert_question_answering"]
 INT8 = {"quantization": "int8_static", "dtype": "auto"}
 LENGTHS = (1, 2, 15, 16, 17, 63, 150, 333, 510)
 
 
-def load(source: Path, folder: Path, **settings: Any) -> TextPredictor:
-    """Return the predictor of an archive's files, run by OpenVINO."""
-    keys = {"save_mode": "openvino", **settings}
-    folder.mkdir()
-    file = stage_text(str(source), folder, keys)
-    return TextPredictor.load(folder, TextSettings(**keys), file=file)
-
-
 def write_calibration(path: Path, payloads: Sequence[Any]) -> str:
     """Write requests, one a line; return the path."""
     path.write_text("".join(f"{json.dumps(each)}\n" for each in payloads), encoding="utf-8")
     return str(path)
-
-
-def answers(predictor: TextPredictor, payloads: list[Any]) -> list[Any]:
-    """Return the answers to payloads that come together."""
-    found = predictor.answer([predictor.read(each) for each in payloads])
-    kept = [each for each in found if not isinstance(each, RequestError)]
-    assert len(kept) == len(payloads)
-    return [json.loads(json.dumps(each.content)) for each in kept]
 
 
 def test_wide_model_says_what_transformers_says_at_every_length(tmp_path: Path) -> None:

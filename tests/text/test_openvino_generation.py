@@ -1,7 +1,6 @@
 """Texts that OpenVINO writes: those of PyTorch, whoever comes and goes, and in int8 as good."""
 
 import copy
-import json
 import random
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,6 @@ from archives.text import stage_text
 from benchmarks.random_text_models import write_random_model
 from demo_models.catalogue import TEXT_MODELS
 from repository import ROOT
-from speechtext.errors import RequestError
 from speechtext.text.decoding import Decoder
 from speechtext.text.loading import load_openvino
 from speechtext.text.openvino_generator import OpenVinoGenerator
@@ -30,11 +28,13 @@ from support.continuations import (
     FAMILIES,
     ROWLESS,
     finish,
+    finish_each,
     network,
     repetitive_network,
     repetitive_rows,
     rows,
 )
+from support.openvino import answers, load
 
 DEMO = ROOT / "demo_models" / "gpt2_text_generation"
 CONVERTED = [family for family in FAMILIES if family not in ROWLESS]
@@ -57,22 +57,6 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return convert(network(family), tmp_path_factory.mktemp(family))
 
     return of
-
-
-def load(source: Path, folder: Path, **settings: Any) -> TextPredictor:
-    """Return the predictor of an archive's files, run by OpenVINO."""
-    keys = {**GENERATION, **settings}
-    folder.mkdir()
-    file = stage_text(str(source), folder, keys)
-    return TextPredictor.load(folder, TextSettings(**keys), file=file)
-
-
-def answers(predictor: TextPredictor, payloads: list[Any]) -> list[Any]:
-    """Return the answers to payloads that come together."""
-    found = predictor.answer([predictor.read(each) for each in payloads])
-    kept = [each for each in found if not isinstance(each, RequestError)]
-    assert len(kept) == len(payloads)
-    return [json.loads(json.dumps(each.content)) for each in kept]
 
 
 @pytest.mark.parametrize("family", CONVERTED)
@@ -103,13 +87,8 @@ def test_who_joins_and_leaves_changes_no_row(family: str, converted: Any) -> Non
 def test_guesses_change_no_row(family: str, tmp_path: Path) -> None:
     model = convert(repetitive_network(family), tmp_path)
     alone, found = repetitive_rows(12), repetitive_rows(12)
-    with counted_calls(model) as plain:
-        for row in alone:
-            finish(Decoder(model, pad_id=0), [row])
-    with counted_calls(model) as guessing:
-        for row in found:
-            finish(Decoder(model, 0, guessed_tokens=8), [row])
-    assert len(guessing) < len(plain)
+    plain, guessing = finish_each(model, alone), finish_each(model, found, guessed_tokens=8)
+    assert guessing < plain
     assert [row.ids for row in found] == [row.ids for row in alone]
 
 
@@ -185,7 +164,9 @@ def test_weights_of_few_bits_write_as_well(bits: int, most_bytes: float, tmp_pat
     payloads = [each.payload for each in examples]
     settings: dict[str, Any] = {"max_new_tokens": 20, "do_sample": False}
     exact = TextPredictor.load(DEMO, TextSettings(mode="text_generation", **settings))
-    smaller = load(DEMO, tmp_path / "model", quantization=f"int{bits}_weight_only", **settings)
+    smaller = load(
+        DEMO, tmp_path / "model", **GENERATION, quantization=f"int{bits}_weight_only", **settings
+    )
     assert (tmp_path / "model" / "model.bin").stat().st_size < most_bytes
     exact_scores = world.score(answers(exact, payloads), examples)
     found = world.score(answers(smaller, payloads), examples)
