@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from benchmarks.audio import benchmark_audio
+from benchmarks.beam import benchmark_beam
 from benchmarks.cluster import benchmark_cluster
 from benchmarks.emformer import benchmark_emformer
 from benchmarks.gateway import benchmark_gateway
@@ -22,6 +23,7 @@ from benchmarks.wav2vec2 import benchmark_wav2vec2
 BENCHMARKS: dict[str, Callable[[int, bool], None]] = {
     "live": benchmark_live,
     "wav2vec2": benchmark_wav2vec2,
+    "beam": benchmark_beam,
     "audio": benchmark_audio,
     "speakers": benchmark_speakers,
     "emformer": benchmark_emformer,

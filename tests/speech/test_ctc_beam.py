@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,6 +95,36 @@ def test_language_model_lowers_the_word_error_rate(load_model: LoadModel, folder
         )
         beam.append(handler.recognizer._text(decode(probabilities)))
     assert word_error_rate(references, beam) < 0.6 * word_error_rate(references, greedy)
+
+
+@pytest.mark.parametrize("signal_to_noise_db", [20, 0, -6])
+@pytest.mark.parametrize("lm_weight", [1.15, 3.5])
+def test_what_is_far_behind_the_best_does_not_come_back(
+    signal_to_noise_db: float, lm_weight: float, load_model: LoadModel, folder: Path
+) -> None:
+    """Torchaudio's threshold, which keeps more, finds the same tokens."""
+    handler = load_model("wav2vec2").handler
+    own = Wav2Vec2Settings(decoder="beam", lm="lm.arpa", lm_weight=lm_weight)
+    theirs = replace(own, beam_threshold=50.0)
+    searches = [
+        load_beam_decoder(each, handler.processor.tokenizer, folder) for each in (own, theirs)
+    ]
+    for _, waveform in noisy_examples(20, signal_to_noise_db):
+        probabilities = probabilities_of(handler, waveform)
+        ours, expected = (search(probabilities) for search in searches)
+        assert ours == expected
+
+
+def test_threshold_is_the_searchs(load_model: LoadModel, folder: Path) -> None:
+    """Of hypotheses that are far behind, little is left where the threshold is low."""
+    handler = load_model("wav2vec2").handler
+    own = Wav2Vec2Settings(decoder="beam", lm="lm.arpa")
+    low = replace(own, beam_threshold=0.1)
+    wide, narrow = (
+        load_beam_decoder(each, handler.processor.tokenizer, folder) for each in (own, low)
+    )
+    noisy = [probabilities_of(handler, waveform) for _, waveform in noisy_examples(10, -6)]
+    assert list(map(wide, noisy)) != list(map(narrow, noisy))
 
 
 def test_parts_are_aligned_as_the_whole(load_model: LoadModel, folder: Path) -> None:

@@ -15,9 +15,17 @@ def find_best_path(probabilities: torch.Tensor, blank: int) -> list[Token]:
     Graves et al. 2006, "Connectionist Temporal Classification", section 3.2.
     """
     highest, path = probabilities.max(dim=-1)
+    return merge_path(path, highest, blank)
+
+
+def merge_path(path: torch.Tensor, probabilities: torch.Tensor, blank: int) -> list[Token]:
+    """Return the tokens of a path of labels with their mean probabilities, both of shape (frames,).
+
+    `torchaudio.functional.merge_tokens` does so in a loop.
+    """
     labels, counts = torch.unique_consecutive(path, return_counts=True)
     stops = counts.cumsum(dim=0)
-    sums = torch.nn.functional.pad(highest.double().cumsum(dim=0), (1, 0))
+    sums = torch.nn.functional.pad(probabilities.double().cumsum(dim=0), (1, 0))
     means = (sums[stops] - sums[stops - counts]) / counts
     columns = (each.tolist() for each in (labels, stops - counts, stops, means))
     return [Token(*row) for row in zip(*columns, strict=True) if row[0] != blank]

@@ -35,6 +35,8 @@ from speechtext.speech.transcripts import (
     time_words,
 )
 
+# Words whose spelling is kept.
+WORDS_KEPT = 10_000
 # From probabilities of shape (frames, labels), and hotwords to search for, to tokens.
 Decode = Callable[[torch.Tensor, HotwordScores | None], list[Token]]
 
@@ -63,6 +65,8 @@ class Wav2Vec2Recognizer:
         self._decode = decode
         self._biasing = biasing
         self._tokenizer = processor.tokenizer
+        # Tokenizers take their time for each letter, and words come again and again.
+        self._decode_word = functools.lru_cache(WORDS_KEPT)(self._decode_labels)
         self._labels = name_labels(processor.tokenizer, model.config.vocab_size)
         self._blank = processor.tokenizer.pad_token_id
         self._delimiter = find_delimiter(processor.tokenizer)
@@ -196,7 +200,7 @@ class Wav2Vec2Recognizer:
         return emissions
 
     def _write_segment(self, words: Sequence[Sequence[Token]]) -> Segment:
-        texts = [self._text(word) for word in words]
+        texts = list(map(self._word_text, words))
         return Segment(" ".join(texts), time_words(words, texts, self._frame_s))
 
     def _decode_emission(
@@ -223,7 +227,7 @@ class Wav2Vec2Recognizer:
         """Return what probabilities of shape (frames, labels) say, and the tokens of its words."""
         tokens = self._decode(probabilities, hotwords)
         spoken = group_words(tokens, self._delimiter, self._starts)
-        words = time_words(spoken, [self._text(word) for word in spoken], self._frame_s)
+        words = time_words(spoken, list(map(self._word_text, spoken)), self._frame_s)
         return Transcript(self._text(tokens), samples / SAMPLE_RATE_HZ, words), spoken
 
     def _find_alternatives(
@@ -233,7 +237,12 @@ class Wav2Vec2Recognizer:
         return find_alternatives(frames, self._labels, self._blank, self._delimiter)
 
     def _text(self, tokens: Sequence[Token]) -> str:
-        labels = [token.label for token in tokens]
+        return self._decode_labels(tuple(token.label for token in tokens))
+
+    def _word_text(self, tokens: Sequence[Token]) -> str:
+        return self._decode_word(tuple(token.label for token in tokens))
+
+    def _decode_labels(self, labels: tuple[int, ...]) -> str:
         text: str = self._tokenizer.decode(labels, group_tokens=False)
         return text.strip()
 
