@@ -13,7 +13,7 @@ from werkzeug.http import parse_accept_header
 
 from speechtext.devices import choose_device, limit_threads, prepare_device
 from speechtext.errors import MalformedRequestError, UnsupportedMediaError, explanation_unsupported
-from speechtext.host_memory import limit_products
+from speechtext.host_memory import keep_freed, limit_products
 
 Row = Mapping[str, Any]
 
@@ -37,6 +37,7 @@ def prepare_worker(context: Any, threads: int | None) -> tuple[Path, torch.devic
     workers = int((context.model_yaml_config or {}).get("maxWorkers") or 1)
     limit_threads(threads, workers)
     limit_products()
+    keep_freed()
     properties = context.system_properties
     device = choose_device(properties.get("gpu_id"))
     prepare_device(device)

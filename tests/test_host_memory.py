@@ -91,12 +91,61 @@ def test_names_that_were_looked_up_are_given_back() -> None:
     assert sys.getrefcount(name) == used
 
 
+LARGE = """
+import resource
+import sys
+import torch
+from speechtext.host_memory import keep_freed, trim_freed
+import psutil
+
+if sys.argv[1] == "kept":
+    keep_freed()
+torch.set_num_threads(1)
+for _ in range(8):
+    torch.ones(16 * 2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    torch.ones(16 * 2**20)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+memory = psutil.Process()
+kept = memory.memory_info().rss
+trim_freed()
+print(faults, kept - memory.memory_info().rss)
+"""
+
+
+def run_alone(script: str, how: str, **variables: str) -> list[int]:
+    """Return the numbers that a script prints in a process of its own."""
+    path = os.pathsep.join((str(ROOT / "handlers"), str(ROOT)))
+    # Handlers that other tests loaded have set limits in this process.
+    others = {name: value for name, value in os.environ.items() if "_CACHE_" not in name}
+    environment = {**others, "PYTHONPATH": path, **variables}
+    command = [sys.executable, "-W", "ignore", "-c", script, how]
+    return list(map(int, subprocess.check_output(command, env=environment).split()))
+
+
+def test_large_blocks_are_kept_for_the_next_ones_and_given_back() -> None:
+    """64 MB, five times: each page of them is new each time, or of the one before."""
+    pages = 16 * 2**20 * 4 // 4096
+    faults, given_back = run_alone(LARGE, "free")
+    assert faults > 4 * pages
+    assert given_back < 16 * 2**20
+    faults, given_back = run_alone(LARGE, "kept")
+    assert faults < 0.1 * pages
+    assert given_back > 48 * 2**20
+
+
+def test_thresholds_of_the_environment_stay() -> None:
+    faults, _ = run_alone(LARGE, "kept", MALLOC_MMAP_THRESHOLD_="65536")
+    assert faults > 4 * 16 * 2**20 * 4 // 4096
+
+
 PRODUCTS = """
 import sys
 import psutil
 import torch
 from speechtext.cpu.packed import PackedLinear
-from speechtext.host_memory import find_trim, limit_products
+from speechtext.host_memory import limit_products, trim_freed
 
 if sys.argv[1] == "limited":
     limit_products()
@@ -109,8 +158,7 @@ with torch.inference_mode():
     for rows in range(1, 300):
         for layer in layers:
             layer(torch.randn(rows, 48))
-if trim := find_trim():
-    trim(0)
+trim_freed()
 print(process.memory_info().rss - before)
 """
 
@@ -136,15 +184,6 @@ def test_limit_that_is_set_already_stays(
 
 def test_code_for_products_of_many_shapes_is_limited() -> None:
     """Of 1,196 shapes, oneDNN keeps less, and ideep does: with either alone 0.65 of it is left."""
-
-    def grown(how: str) -> int:
-        path = os.pathsep.join((str(ROOT / "handlers"), str(ROOT)))
-        # Handlers that other tests loaded have set the limit in this process.
-        others = {name: value for name, value in os.environ.items() if "_CACHE_" not in name}
-        environment = {**others, "PYTHONPATH": path}
-        command = [sys.executable, "-W", "ignore", "-c", PRODUCTS, how]
-        return int(subprocess.check_output(command, env=environment))
-
-    free, limited = grown("free"), grown("limited")
+    (free,), (limited,) = run_alone(PRODUCTS, "free"), run_alone(PRODUCTS, "limited")
     assert free > 10 * 2**20
     assert limited < 0.45 * free

@@ -4,7 +4,7 @@ import gc
 import math
 from pathlib import Path
 
-from speechtext.host_memory import find_trim
+from speechtext.host_memory import trim_freed
 
 PROCESS = Path("/proc/self")
 
@@ -15,9 +15,7 @@ def reset_peak_mb() -> float:
     What was freed goes back to Linux first, where the C library knows how. Not a number elsewhere.
     """
     gc.collect()
-    trim = find_trim()
-    if trim:
-        trim(0)
+    trim_freed()
     if PROCESS.exists():
         (PROCESS / "clear_refs").write_text("5")
     return peak_mb()

@@ -102,19 +102,21 @@ class EncoderLayer(torch.nn.Module):
 
         `hidden` has shape (batch, frames, width), `left` (batch, left frames, 2 * width). `seen`,
         of shape (batch * windows, keys), tells which rows of the keys and values each window's
-        queries may look at; `mask`, of shape (batch * windows, 1, queries, keys), is 0 where one
-        does, else minus infinity.
+        queries may look at: all of its recording where there is one window. `mask`, of shape
+        (batch * windows, 1, queries, keys), is 0 where one does, else minus infinity.
         """
         width = hidden.size(2)
         normed = self.norm_input(hidden)
-        history = torch.cat([left, self.key_value(normed)], dim=1).flatten(0, 1)
-        keys, values = embedding(seen, history).split(width, dim=2)
+        history = torch.cat([left, self.key_value(normed)], dim=1)
+        one_window = seen.size(0) == hidden.size(0)
+        looked_at = history if one_window else embedding(seen, history.flatten(0, 1))
+        keys, values = looked_at.split(width, dim=2)
         queries = self.query(normed).view(seen.size(0), -1, width)
         attended = scaled_dot_product_attention(
             self._split(queries), self._split(keys), self._split(values), attn_mask=mask
         )
         residual = self.out(attended.transpose(1, 2).reshape(hidden.shape)) + hidden
-        return self.norm_output(self.feed_forward(residual) + residual), history
+        return self.norm_output(self.feed_forward(residual) + residual), history.flatten(0, 1)
 
     @torch.jit.export
     def pack(self, rows: int) -> None:
@@ -149,7 +151,7 @@ class SegmentEncoder(torch.nn.Module):
         self.segments_per_window = SEGMENTS_PER_WINDOW
         self.input = encoder.input_linear
         self.layers: Any = torch.nn.ModuleList(map(EncoderLayer, emformer.emformer_layers))
-        self.output = encoder.output_linear
+        self.output = PackedProduct(encoder.output_linear)
         self.norm = encoder.layer_norm
 
     @torch.jit.export
@@ -164,6 +166,7 @@ class SegmentEncoder(torch.nn.Module):
         """Lay the layers' weights out for a CPU that multiplies about so many rows, for good."""
         for layer in self.layers:
             layer.pack(rows)
+        self.output.pack(rows)
 
     def forward(
         self, features: Tensor, frames: Tensor, left: Tensor, before: Tensor
@@ -187,13 +190,14 @@ class SegmentEncoder(torch.nn.Module):
         mask = mask.masked_fill(~visible, -float("inf")).flatten(0, 1)[:, None]
         kept = frames[:, None] + torch.arange(-self.left, 0, device=frames.device)
         kept = self._in_flat_batch(self._row_of(kept), hidden.size(1))
-        lefts: list[Tensor] = []
+        kept = kept.flatten()
+        next_left = torch.empty_like(left)
         for index, layer in enumerate(self.layers):
             hidden, history = layer(hidden, left[index], seen.flatten(0, 1), mask)
-            lefts.append(embedding(kept, history))
+            torch.index_select(history, 0, kept, out=next_left[index].flatten(0, 1))
         hidden = hidden.unflatten(1, (-1, self.right + self.segment))[:, :, self.right :]
         own = hidden.flatten(1, 2)[:, :own_frames]
-        return self.norm(self.output(own)).float(), torch.stack(lefts)
+        return self.norm(self.output(own)).float(), next_left
 
     def _reduce(self, features: Tensor) -> Tensor:
         """Return shape (batch, frames, width): as many frames side by side as are in a stride."""
@@ -222,30 +226,30 @@ class SegmentEncoder(torch.nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return which keys each window sees and which of them each of its queries sees.
 
-        A window's keys are the right contexts of its segments, its left context and its own frames.
-        Shapes (batch, windows, keys) and (batch, windows, queries, keys).
+        A window's keys are its left context and its segments, each behind its right context, in the
+        order in which a layer has them. Shapes (batch, windows, keys) and (batch, windows, queries,
+        keys).
         """
-        device, batch = frames.device, frames.size(0)
+        device, batch, slots = frames.device, frames.size(0), self._slots()
         segment = torch.arange(per_window, device=device)
-        span = per_window * self.segment
-        first = torch.arange(windows, device=device)[:, None] * span
-        offset = torch.arange(self.left + span, device=device)[None]
+        # Where a key is in its window, a copy where the frame is that it stands before.
+        within = torch.arange(slots, device=device).sub(self.right).clamp(min=0)
+        own = (self.left + segment[:, None] * self.segment + within).flatten()
+        offset = torch.cat([torch.arange(self.left, device=device), own])
+        first = torch.arange(windows, device=device)[:, None] * (per_window * self.segment)
         position = first + offset - self.left
-        copied = torch.arange(windows * per_window, device=device)[:, None] * self._slots()
-        copied = self.left + copied + torch.arange(self.right, device=device)
-        rows = torch.cat([copied.view(windows, -1), self._row_of(position)], dim=1)
-        own_copies = segment[:, None] == segment.repeat_interleave(self.right)[None]
+        behind = torch.arange(windows * per_window * slots, device=device).view(windows, -1)
+        rows = torch.cat([self._row_of(position[:, : self.left]), self.left + behind], dim=1)
         start = segment[:, None] * self.segment
         near = (offset >= start) & (offset < start + self.left + self.segment)
         real = (position >= -before[:, None, None]) & (position < frames[:, None, None])
-        visible = torch.cat(
-            [
-                own_copies.expand(batch, windows, per_window, per_window * self.right),
-                near & real[:, :, None],
-            ],
-            dim=3,
-        ).repeat_interleave(self._slots(), dim=2)
-        return rows.expand(batch, windows, rows.size(1)), visible
+        copied = torch.arange(slots, device=device).repeat(per_window) < self.right
+        copied = torch.cat([torch.zeros(self.left, dtype=torch.bool, device=device), copied])
+        owner = torch.cat(
+            [torch.full((self.left,), -1, device=device), segment.repeat_interleave(slots)]
+        )
+        visible = torch.where(copied, segment[:, None] == owner, near & real[:, :, None])
+        return rows.expand(batch, windows, rows.size(1)), visible.repeat_interleave(slots, dim=2)
 
     def _slots(self) -> int:
         return self.right + self.segment
