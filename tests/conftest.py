@@ -18,6 +18,7 @@ from archives.configs import more_configs, read_configs
 from archives.own_configs import demo_configs
 from gateway.settings import Settings, parse_settings
 from repository import ROOT
+from serving.configuration import LOG_CONFIG
 from serving.local import LocalModel, build_with_settings, load_archive
 from support.common import LoadModel
 from trials.gateways import RunningGateway, run_gateway
@@ -102,9 +103,15 @@ def load_model(request: pytest.FixtureRequest, unpacked: Callable[[str], Path]) 
 
 
 @pytest.fixture(scope="session")
-def server(model_store: Path) -> Iterator[TrialServer]:
-    """Return a running server with the seven archives."""
-    with run_server(archives=sorted(model_store.glob("*.mar")), store=model_store) as running:
+def server(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialServer]:
+    """Return a running server with the seven archives, as talkative as it can be."""
+    log_config = tmp_path_factory.mktemp("logs") / "log4j2.xml"
+    text = LOG_CONFIG.read_text(encoding="utf-8")
+    for level in ("info", "warn"):
+        text = text.replace(f'level="{level}"', 'level="all"')
+    log_config.write_text(text, encoding="utf-8")
+    archives = sorted(model_store.glob("*.mar"))
+    with run_server(archives=archives, store=model_store, log_config=log_config) as running:
         yield running
 
 

@@ -184,11 +184,16 @@ def _is_alive_in(process: psutil.Process, session: int) -> bool:
         return False
 
 
-def stop_server(folder: Path, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
+def stop_server(
+    folder: Path,
+    drain_timeout_s: float = DRAIN_TIMEOUT_S,
+    end_timeout_s: float = STOP_TIMEOUT_S,
+) -> bool:
     """Stop the server of `folder` with its workers and its files; tell whether it was running.
 
     Requests that run are answered first, those that come meanwhile get 503 and when to try again.
-    Raises `ServerError` where the record of the server is damaged.
+    Java takes 3.5 s to end, and is killed after `end_timeout_s`. Raises `ServerError` where the
+    record of the server is damaged.
     """
     record = _read_record(folder)
     if record is None:
@@ -196,7 +201,7 @@ def stop_server(folder: Path, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
     processes = server_processes(record)
     if processes:
         _drain(record, drain_timeout_s)
-    end_processes(processes, STOP_TIMEOUT_S)
+    end_processes(processes, end_timeout_s)
     shutil.rmtree(record.temporary_folder, ignore_errors=True)
     _record_path(folder).unlink()
     return bool(processes)

@@ -17,6 +17,9 @@ from serving.errors import ServerError
 from serving.process import ServerRecord, find_server, server_processes, start_server, stop_server
 from serving.status import START_TIMEOUT_S, read_workers, wait_until_ready
 
+# How long a trial server has to end before it is killed.
+END_TIMEOUT_S = 0.2
+
 
 @dataclass(frozen=True)
 class TrialServer:
@@ -85,7 +88,8 @@ def run_server(
             start_archives(folder, store, built, properties, report, log_config)
             yield TrialServer(folder, store, built, properties)
         finally:
-            stop_server(folder)
+            # Nobody asks any more.
+            stop_server(folder, end_timeout_s=END_TIMEOUT_S)
 
 
 def start_archives(

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from serving.configuration import LOG_CONFIG
 from support.common import SCRIPTS, traces
 from trials.corpus import TEXT_MODELS
 from trials.good_traffic import AUDIO, JSON, SPEECH, TEXT, Session, cut_speech, post
 from trials.grpc_client import GrpcClient
 from trials.http_client import Client, Request
-from trials.servers import run_server
+from trials.servers import TrialServer
 
 MODEL = "bert_seq_classification"
 TIMEOUT_S = 60.0
@@ -86,39 +85,29 @@ def telling_elsewhere(text: str, models: Sequence[str] = TEXT_MODELS) -> Iterato
     yield Request("/predictions/emformer_asr_live", SPEECH, (("ts_request_sequence_id", text),))
 
 
-def test_no_log_tells_what_was_said(model_store: Path, tmp_path: Path) -> None:
+def test_no_log_tells_what_was_said(server: TrialServer) -> None:
     """With TorchServe as talkative as it can be."""
-    everything = LOG_CONFIG.read_text()
-    for level in ("info", "warn"):
-        everything = everything.replace(f'level="{level}"', 'level="all"')
-    (tmp_path / "log4j2.xml").write_text(everything)
-    archives = sorted(model_store.glob("*.mar"))
-    with run_server(
-        archives=archives, store=model_store, log_config=tmp_path / "log4j2.xml"
-    ) as running:
-        client = Client(running.address, TIMEOUT_S)
-        latin, *others = SCRIPTS.values()
-        asked = [*telling(latin), *telling_elsewhere(latin)]
-        # All models draw and read alike; each script has its own way through fonts and parsers.
-        for number, text in enumerate(others):
-            asked += telling_elsewhere(text, [TEXT_MODELS[number % len(TEXT_MODELS)]])
-        statuses = [client.send(request).status for request in asked]
-        client.close()
-        grpc = GrpcClient(int(running.properties["grpc_inference_port"]), TIMEOUT_S)
-        for model in TEXT_MODELS:
-            for text in SCRIPTS.values():
-                grpc.call(model, {"data": text.encode()})
-            grpc.call(model, {latin: latin.encode()}, stream=True)
-        grpc.close()
-        assert {200, 400, 415, 422} <= set(statuses)
-        assert not {None, 503} & set(statuses)
-        folders = (running.folder, Path(running.record.temporary_folder))
-        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-        logs = [path for path in files if "models" not in path.parts]
-        read = {path: path.read_text(errors="replace") for path in logs}
-        assert any("DEBUG" in text and "request_id" in text for text in read.values())
-        canaries = set(HEARD).union(*map(traces, SCRIPTS.values()))
-        told = [
-            (path.name, word) for path, text in read.items() for word in canaries if word in text
-        ]
-        assert told == []
+    client = Client(server.address, TIMEOUT_S)
+    latin, *others = SCRIPTS.values()
+    asked = [*telling(latin), *telling_elsewhere(latin)]
+    # All models draw and read alike; each script has its own way through fonts and parsers.
+    for number, text in enumerate(others):
+        asked += telling_elsewhere(text, [TEXT_MODELS[number % len(TEXT_MODELS)]])
+    statuses = [client.send(request).status for request in asked]
+    client.close()
+    grpc = GrpcClient(int(server.properties["grpc_inference_port"]), TIMEOUT_S)
+    for model in TEXT_MODELS:
+        for text in SCRIPTS.values():
+            grpc.call(model, {"data": text.encode()})
+        grpc.call(model, {latin: latin.encode()}, stream=True)
+    grpc.close()
+    assert {200, 400, 415, 422} <= set(statuses)
+    assert not {None, 503} & set(statuses)
+    folders = (server.folder, Path(server.record.temporary_folder))
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    logs = [path for path in files if "models" not in path.parts]
+    read = {path: path.read_text(errors="replace") for path in logs}
+    assert any("DEBUG" in text and "request_id" in text for text in read.values())
+    canaries = set(HEARD).union(*map(traces, SCRIPTS.values()))
+    told = [(path.name, word) for path, text in read.items() for word in canaries if word in text]
+    assert told == []
