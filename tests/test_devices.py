@@ -1,5 +1,7 @@
 """What a GPU needs and can be tried without one."""
 
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -9,12 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from batches import LOST_STATUS
 from repository import ROOT
+from speechtext import checkpoints
 from speechtext.allowance import run_timed
 from speechtext.batching import run_smaller
-from speechtext.checkpoints import load_script, move_constants
+from speechtext.checkpoints import (
+    PRODUCTS,
+    load_checkpoint,
+    load_script,
+    move_constants,
+    name_products,
+)
 from speechtext.devices import (
     choose_device,
     choose_dtype,
@@ -217,3 +227,38 @@ def test_what_never_fits_and_other_faults_are_told(error: Exception) -> None:
     with pytest.raises(type(error)):
         run_smaller(run, 4)
     assert asked == ([4, 2, 1] if isinstance(error, torch.OutOfMemoryError) else [4])
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch lacks oneDNN.")
+def test_products_are_named_as_pytorch_names_them() -> None:
+    for namespace, schemas in PRODUCTS.items():
+        for schema in schemas:
+            name = f"{namespace}::{schema.partition('(')[0]}"
+            declared = map(str, torch._C._jit_get_schemas_for_operator(name))
+            # What sizes may be is another matter.
+            assert f"{namespace}::{schema}" in [
+                each.replace("int?", "SymInt?") for each in declared
+            ]
+
+
+def test_names_that_pytorch_lacks_are_there_for_files_to_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    missing = {"no_such_library": ("product(Tensor a, int b) -> Tensor",)}
+    monkeypatch.setattr(checkpoints, "PRODUCTS", missing)
+    kept = name_products.__wrapped__()
+    assert torch.ops.no_such_library.product.default._schema.name == "no_such_library::product"
+    assert len(kept) == 1
+
+
+def test_loading_a_checkpoint_says_nothing() -> None:
+    told = io.StringIO()
+    handler = logging.StreamHandler(told)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        folder = ROOT / "demo_models" / "bert_seq_classification"
+        load_checkpoint(AutoModelForSequenceClassification, folder)
+    finally:
+        logger.removeHandler(handler)
+    assert told.getvalue() == ""

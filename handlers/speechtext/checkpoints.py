@@ -1,7 +1,7 @@
 """Loading what people hand over: checkpoints of transformers and TorchScript files."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,12 +13,24 @@ from speechtext.batching import is_out_of_memory
 
 # Only pre-training uses it, so fine-tuned checkpoints such as wav2vec2-base-960h lack it.
 NEVER_NEEDED = "masked_spec_embed"
+# Of transformers' modules, those that tell of weights; the second does, for several GPUs, where the
+# first has a level of its own (5.23).
+REPORTERS = ("modeling_utils", "distributed.tensor_parallel")
 # What an Emformer's file names of oneDNN, as PyTorch declares it.
-PRODUCTS = (
-    "_reorder_linear_weight(Tensor self, SymInt? batch_size=None) -> Tensor",
-    "_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, "
-    "str? algorithm) -> Tensor Y",
-)
+PRODUCTS: Mapping[str, Sequence[str]] = {
+    "mkldnn": (
+        "_reorder_linear_weight(Tensor self, SymInt? batch_size=None) -> Tensor Y",
+        "_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, "
+        "str? algorithm) -> Tensor Y",
+    ),
+    "onednn": (
+        "qlinear_prepack(Tensor weight, int[]? x_shape) -> Tensor",
+        "qlinear_pointwise(Tensor qx, float x_scale, int x_zero_point, Tensor qw, Tensor w_scale, "
+        "Tensor w_zero_point, Tensor? bias, float output_scale, int output_zero_point, "
+        "ScalarType? output_dtype, str post_op_name, Scalar?[] post_op_args, "
+        "str post_op_algorithm) -> Tensor",
+    ),
+}
 
 
 def load_script(path: Path, device: torch.device) -> Any:
@@ -50,17 +62,20 @@ def move_constants(script: Any, device: torch.device) -> None:
 
 
 @cache
-def name_products() -> torch.library.Library | None:
+def name_products() -> list[torch.library.Library]:
     """Name oneDNN's products where PyTorch is built without it, as on Macs.
 
-    TorchScript asks for every name in a module, also of what is never called there.
+    TorchScript asks for every name in a module, also of what is never called there. The names last
+    as long as what is returned.
     """
-    if torch.backends.mkldnn.is_available():
-        return None
-    library = torch.library.Library("mkldnn", "DEF")
-    for schema in PRODUCTS:
-        library.define(schema)
-    return library
+    libraries = []
+    for namespace, schemas in PRODUCTS.items():
+        library = torch.library.Library(namespace, "FRAGMENT")
+        for schema in schemas:
+            if not hasattr(getattr(torch.ops, namespace), schema.partition("(")[0]):
+                library.define(schema)
+        libraries.append(library)
+    return libraries
 
 
 def load_checkpoint(model_class: Any, folder: Path, **options: Any) -> Any:
@@ -82,13 +97,15 @@ def load_checkpoint(model_class: Any, folder: Path, **options: Any) -> Any:
 @contextmanager
 def without_reports() -> Iterator[None]:
     """Keep transformers from printing tables of weights: `check_complete` says what matters."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(f"transformers.{name}") for name in REPORTERS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def check_complete(report: Mapping[str, Any], mode: str) -> None:

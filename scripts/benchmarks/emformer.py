@@ -23,6 +23,12 @@ from speechtext.speech.rnnt.features import MEL_BINS, RIGHT_CONTEXT_FRAMES
 from speechtext.speech.rnnt.transducer import CPU_SEGMENTS
 from tables import print_table
 
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "float32": {"dtype": "float32"},
+    "auto": {"dtype": "auto"},
+    "float32, int8": {"dtype": "float32", "quantization": "int8_dynamic"},
+    "auto, int8": {"dtype": "auto", "quantization": "int8_dynamic"},
+}
 FRAMES_PER_S = 100
 REDUCTION = 4
 # Multiplications and additions of the base model's matrices for a frame of 40 ms, with the copies
@@ -43,16 +49,16 @@ def benchmark_emformer(threads: int, long: bool) -> None:
         folder.mkdir()
         network = write_bundle(folder)
         archives = {
-            dtype: build_with_settings(
-                config, folder, folder.parent, dtype=dtype, threads=threads, beam_width=None
+            name: build_with_settings(
+                config, folder, folder.parent, threads=threads, beam_width=None, **settings
             )
-            for dtype in ("float32", "auto")
+            for name, settings in VARIANTS.items()
         }
         if torch.cuda.is_available():
             print(
                 f"\nEmformer of full size on {torch.cuda.get_device_name()}, clips of {CLIP_S} s:\n"
             )
-            time_on_gpu(archives)
+            time_on_gpu({name: archives[name] for name in ("float32", "auto")})
             return
         models = {dtype: load_archive(archive) for dtype, archive in archives.items()}
         _time_encoders(network, models)

@@ -1,16 +1,12 @@
 """Speech that OpenVINO recognises: as PyTorch does, in int8 nearly so."""
 
-import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 import torch
-import torchaudio
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from archives.errors import SourceError
@@ -31,7 +27,7 @@ from speechtext.speech.frame_models import FrameModel, compute_frames
 from speechtext.speech.openvino_encoder import OpenVinoEncoder, load_openvino_network
 from support.audio_models import extractor_of
 from support.encoders import GROUP_NORM, LABELS, VARIANTS, name_of, random_network, waveforms_of
-from support.speech import read_waveform
+from support.speech import count_wrong_words, read_waveform, sentences
 
 DEMO = ROOT / "demo_models" / "wav2vec2"
 OPENVINO = {"save_mode": "openvino"}
@@ -109,21 +105,6 @@ def recordings() -> list[torch.Tensor]:
     return [read_waveform(path) for path in kept]
 
 
-def sentences(count: int, seed: int) -> Iterator[tuple[torch.Tensor, list[str]]]:
-    """Yield the examples faster, slower, quieter and in some noise, and their words."""
-    generator = np.random.default_rng(seed)
-    said = json.loads((EXAMPLES / "transcripts.json").read_text(encoding="utf-8"))
-    names = [name for name in said if "hz" not in name]
-    for index in range(count):
-        name = names[index % len(names)]
-        wave = read_waveform(EXAMPLES / name).numpy()
-        places = np.arange(0, len(wave) - 1, generator.uniform(0.9, 1.1))
-        heard = np.interp(places, np.arange(len(wave)), wave) * generator.uniform(0.1, 1.5)
-        loudness = heard.std() * 10 ** (-generator.uniform(0, 20) / 20)
-        noisy = heard + generator.normal(0, loudness, len(heard))
-        yield torch.from_numpy(noisy).float(), said[name].upper().split()
-
-
 def test_demo_model_hears_explains_and_aligns_the_same(tmp_path: Path) -> None:
     expected, found = Wav2Vec2Recognizer.load(DEMO), stage(tmp_path / "model")
     waves = recordings()
@@ -151,17 +132,9 @@ def test_int8_hears_as_well(tmp_path: Path) -> None:
     int8 = {"quantization": "int8_static", "calibration": str(shown)}
     exact, quantized = Wav2Vec2Recognizer.load(DEMO), stage(tmp_path / "model", **int8)
     assert b'"i8"' in (tmp_path / "model" / OPENVINO_FILE).read_bytes()
-    waves, said = zip(*sentences(120, seed=2), strict=True)
-    rates = [
-        sum(
-            torchaudio.functional.edit_distance(words, found.text.split())
-            for words, found in zip(said, recognizer.transcribe(waves), strict=True)
-        )
-        / sum(map(len, said))
-        for recognizer in (exact, quantized)
-    ]
-    assert rates[0] < 0.2
-    assert rates[1] <= rates[0] + 0.003
+    heard, as_well = (count_wrong_words(each, 120, seed=2) for each in (exact, quantized))
+    assert heard < 0.2
+    assert as_well <= heard + 0.003
 
 
 def test_int8_answer_does_not_depend_on_the_batch(tmp_path: Path) -> None:

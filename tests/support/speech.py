@@ -1,12 +1,17 @@
 """What tests of speech recognition share."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 import torch
+import torchaudio
 from transformers import Wav2Vec2FeatureExtractor
 
+from repository import EXAMPLES
 from speechtext.speech.encoders import measure_normalization, open_encoder
 from speechtext.speech.frame_models import FrameModel
 
@@ -40,6 +45,29 @@ def read_waveform(path: Path) -> torch.Tensor:
     """Return a recording as models take it, shape (samples,)."""
     samples, _ = soundfile.read(path, dtype="float32")
     return torch.from_numpy(samples)
+
+
+def sentences(count: int, seed: int) -> Iterator[tuple[torch.Tensor, list[str]]]:
+    """Yield the examples faster, slower, quieter and in some noise, and their words."""
+    generator = np.random.default_rng(seed)
+    said = json.loads((EXAMPLES / "transcripts.json").read_text(encoding="utf-8"))
+    names = [name for name in said if "hz" not in name]
+    for index in range(count):
+        name = names[index % len(names)]
+        wave = read_waveform(EXAMPLES / name).numpy()
+        places = np.arange(0, len(wave) - 1, generator.uniform(0.9, 1.1))
+        heard = np.interp(places, np.arange(len(wave)), wave) * generator.uniform(0.1, 1.5)
+        loudness = heard.std() * 10 ** (-generator.uniform(0, 20) / 20)
+        noisy = heard + generator.normal(0, loudness, len(heard))
+        yield torch.from_numpy(noisy).float(), said[name].upper().split()
+
+
+def count_wrong_words(recognizer: Any, count: int, seed: int) -> float:
+    """Return what share of the words of so many `sentences` a recogniser has wrong."""
+    waves, said = zip(*sentences(count, seed), strict=True)
+    heard = [each.text.upper().split() for each in recognizer.transcribe(waves)]
+    wrong: int = sum(map(torchaudio.functional.edit_distance, said, heard))
+    return wrong / sum(map(len, said))
 
 
 def normalize(waveform: torch.Tensor) -> torch.Tensor:

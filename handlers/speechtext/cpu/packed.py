@@ -32,6 +32,15 @@ def can_pack(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
+def can_multiply_int8() -> bool:
+    """Tell whether this processor multiplies int8 with sums in int32: VNNI, which AMX has as well.
+
+    Without it, oneDNN's sums overflow, or are slower than those in float32.
+    """
+    x86 = platform.machine().lower() in X86 and torch.backends.mkldnn.is_available()
+    return x86 and bool(torch.cpu._is_vnni_supported())
+
+
 class PackedLinear(torch.nn.Module):
     """Computes what a `Linear` computes, and the GELU of that where it is given one.
 

@@ -28,7 +28,7 @@ from speechtext.speech.rnnt.loading import (
 )
 from speechtext.speech.rnnt.recordings import Recording
 from speechtext.speech.rnnt.segments import find_segment_ends
-from speechtext.speech.rnnt.transducer import Transducer
+from speechtext.speech.rnnt.transducer import Quantization, Transducer
 from speechtext.speech.rnnt.vocabulary import Vocabulary
 from speechtext.speech.transcripts import Segment
 
@@ -41,6 +41,7 @@ class LiveSettings(SpeakerSettings):
     """How live speech is recognised: the `handler` keys of a live archive's YAML."""
 
     dtype: DtypeName = "float32"
+    quantization: Quantization | None = None
     threads: int | None = None
     step_max_tokens: Annotated[int, KeyOptions(ge=1)] = 100
     max_audio_seconds: float = 3600.0
@@ -95,7 +96,8 @@ class LiveRecognizer:
                 "Expected the TorchScript file that make archive writes, got an RNNTBeamSearch, "
                 "which cannot carry on."
             )
-        transducer = Transducer(model, device, settings.dtype, settings.step_max_tokens)
+        limits = settings.step_max_tokens, None
+        transducer = Transducer(model, device, settings.dtype, *limits, settings.quantization)
         transducer.warm_up()
         recognizer = cls(transducer, vocabulary, settings)
         recognizer.cost = try_recognizer(recognizer.recognize_waveforms, SAMPLE_RATE_HZ, device)

@@ -35,7 +35,7 @@ from speechtext.speech.rnnt.scripted_beam_search import (
     ScriptedBeamSearch,
 )
 from speechtext.speech.rnnt.segments import SegmentTracker
-from speechtext.speech.rnnt.transducer import Transducer
+from speechtext.speech.rnnt.transducer import Quantization, Transducer
 from speechtext.speech.rnnt.vocabulary import WORD_START, Vocabulary, split_path
 from speechtext.speech.transcripts import SegmentListener, Token, Transcript
 
@@ -45,6 +45,7 @@ class EmformerSettings(SpeakerSettings):
     """How an Emformer RNN-T recognises: the `handler` keys of its archive's YAML."""
 
     dtype: DtypeName = "float32"
+    quantization: Quantization | None = None
     threads: int | None = None
     language: str | None = None
     beam_width: Annotated[int, KeyOptions(ge=1)] | None = None
@@ -194,14 +195,20 @@ def load_recognizer(
     vocabulary = load_vocabulary(folder)
     model = load_transducer(folder / file, device, vocabulary)
     if is_beam_search(model):
-        if settings.hotwords:
-            raise ValueError(f"handler.hotwords: {file} has a search of torchaudio's without any.")
+        if settings.hotwords or settings.quantization:
+            name = "hotwords" if settings.hotwords else "quantization"
+            raise ValueError(f"handler.{name}: {file} has a search of torchaudio's without any.")
         search = ScriptedBeamSearch(model, vocabulary, folder, settings.beam_width)
         search.transcribe([torch.zeros(SAMPLE_RATE_HZ)])
         search.cost = try_recognizer(search.transcribe, SAMPLE_RATE_HZ, device, power=2)
         return search
     transducer = Transducer(
-        model, device, settings.dtype, settings.step_max_tokens, settings.beam_width
+        model,
+        device,
+        settings.dtype,
+        settings.step_max_tokens,
+        settings.beam_width,
+        settings.quantization,
     )
     transducer.warm_up()
     recognizer = EmformerRecognizer(transducer, vocabulary, settings)

@@ -39,6 +39,12 @@ class Decoder(torch.nn.Module):
         self.joiner.set_dtype(dtype)
 
     @torch.jit.export
+    def quantize(self) -> None:
+        """Multiply the large matrices in int8 from now on, for good."""
+        self.predictor.quantize()
+        self.joiner.quantize()
+
+    @torch.jit.export
     def start(self) -> Hypotheses:
         """Return what a recording has said before it begins."""
         blank = torch.tensor([self.blank], device=self.predictor.inputs.device)

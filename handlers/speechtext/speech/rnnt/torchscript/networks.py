@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
+from speechtext.speech.rnnt.torchscript.int8 import Int8Product
+
 # Rows of a matrix, in which a CPU multiplies without a remainder.
 ALIGNED_ROWS = 16
 
@@ -26,6 +28,13 @@ class StepMatrix(torch.nn.Module):
         self.register_buffer("weight", weight.detach().clone())
         bias = torch.zeros(len(weight)) if bias is None else bias
         self.register_buffer("bias", bias.detach().clone())
+        self.in_int8 = Int8Product()
+
+    @torch.jit.export
+    def quantize(self) -> None:
+        """Multiply in int8 from now on, for good."""
+        self.in_int8.load(self.weight, 1)
+        self.weight = self.weight[:0].clone()
 
     @torch.jit.export
     def set_dtype(self, dtype: torch.dtype) -> None:
@@ -35,6 +44,9 @@ class StepMatrix(torch.nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return shape (batch, out), float32, for `rows` of shape (batch, in), float32."""
+        if self.in_int8.is_loaded:
+            product: Tensor = self.in_int8(rows)
+            return product + self.bias
         if self.weight.dtype == torch.bfloat16:
             columns = rows.to(self.weight.dtype).t()
             # One column alone would take another kernel, which is slower.
@@ -62,6 +74,11 @@ class RecurrentLayer(torch.nn.Module):
     def set_dtype(self, dtype: torch.dtype) -> None:
         """Convert the matrix."""
         self.gates.set_dtype(dtype)
+
+    @torch.jit.export
+    def quantize(self) -> None:
+        """Multiply in int8."""
+        self.gates.quantize()
 
 
 class Predictor(torch.nn.Module):
@@ -111,6 +128,13 @@ class Predictor(torch.nn.Module):
         for layer in self.layers:
             layer.set_dtype(dtype)
 
+    @torch.jit.export
+    def quantize(self) -> None:
+        """Multiply in int8."""
+        self.output.quantize()
+        for layer in self.layers:
+            layer.quantize()
+
 
 class Joiner(torch.nn.Module):
     """The joint network: from encodings and predictions to a distribution over the tokens."""
@@ -133,3 +157,8 @@ class Joiner(torch.nn.Module):
     def set_dtype(self, dtype: torch.dtype) -> None:
         """Convert the matrix; the distribution stays float32."""
         self.output.set_dtype(dtype)
+
+    @torch.jit.export
+    def quantize(self) -> None:
+        """Multiply in int8."""
+        self.output.quantize()
