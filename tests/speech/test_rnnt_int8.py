@@ -75,7 +75,7 @@ def test_full_size_encodings_are_about_as_exact_as_in_bfloat16(segments: int) ->
     torch.manual_seed(0)
     model = torchaudio.models.emformer_rnnt_base(4097).eval()
     exact, quantized = (torch.jit.script(EmformerRecognizer(model, FRONT_END)) for _ in range(2))
-    quantized.encoder.quantize(512)
+    quantized.encoder.pack(512, in_int8=True)
     encoder = exact.encoder
     frames = segments * encoder.segment
     features = torch.randn(2, (frames + encoder.right) * encoder.stride, 80)

@@ -228,7 +228,7 @@ def _quantize(model: Any, device: torch.device, dtype: torch.dtype) -> None:
         )
     model.decoder.quantize()
     if dtype == torch.float32:
-        model.encoder.quantize(PACKED_ROWS)
+        model.encoder.pack(PACKED_ROWS, in_int8=True)
 
 
 def _pad(features: Sequence[torch.Tensor], frames: int) -> torch.Tensor:

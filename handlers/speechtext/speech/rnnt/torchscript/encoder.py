@@ -43,17 +43,15 @@ class PackedProduct(torch.nn.Module):
         self.in_int8 = Int8Product()
 
     @torch.jit.export
-    def pack(self, rows: int) -> None:
+    def pack(self, rows: int, in_int8: bool = False) -> None:
         """Lay the weight out for products of about so many rows, on this CPU, in its dtype."""
-        if not (self.is_packed or self.in_int8.is_loaded):
+        if self.is_packed or self.in_int8.is_loaded:
+            return
+        if in_int8:
+            self.in_int8.load(self.weight, rows)
+        else:
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
-            self.weight = self.weight[:0].clone()
             self.is_packed = True
-
-    @torch.jit.export
-    def quantize(self, rows: int) -> None:
-        """Multiply in int8 from now on, for good, about so many rows at once."""
-        self.in_int8.load(self.weight, rows)
         self.weight = self.weight[:0].clone()
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -88,16 +86,10 @@ class FeedForward(torch.nn.Module):
         return made
 
     @torch.jit.export
-    def pack(self, rows: int) -> None:
+    def pack(self, rows: int, in_int8: bool = False) -> None:
         """Pack both weights."""
-        self.first.pack(rows)
-        self.second.pack(rows)
-
-    @torch.jit.export
-    def quantize(self, rows: int) -> None:
-        """Multiply in int8."""
-        self.first.quantize(rows)
-        self.second.quantize(rows)
+        self.first.pack(rows, in_int8)
+        self.second.pack(rows, in_int8)
 
 
 class EncoderLayer(torch.nn.Module):
@@ -137,20 +129,12 @@ class EncoderLayer(torch.nn.Module):
         return self.norm_output(self.feed_forward(residual) + residual), history.flatten(0, 1)
 
     @torch.jit.export
-    def pack(self, rows: int) -> None:
+    def pack(self, rows: int, in_int8: bool = False) -> None:
         """Pack all weights."""
-        self.query.pack(rows)
-        self.key_value.pack(rows)
-        self.out.pack(rows)
-        self.feed_forward.pack(rows)
-
-    @torch.jit.export
-    def quantize(self, rows: int) -> None:
-        """Multiply in int8."""
-        self.query.quantize(rows)
-        self.key_value.quantize(rows)
-        self.out.quantize(rows)
-        self.feed_forward.quantize(rows)
+        self.query.pack(rows, in_int8)
+        self.key_value.pack(rows, in_int8)
+        self.out.pack(rows, in_int8)
+        self.feed_forward.pack(rows, in_int8)
 
     def _split(self, states: Tensor) -> Tensor:
         batch, frames, width = states.shape
@@ -188,18 +172,11 @@ class SegmentEncoder(torch.nn.Module):
         return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
 
     @torch.jit.export
-    def pack(self, rows: int) -> None:
+    def pack(self, rows: int, in_int8: bool = False) -> None:
         """Lay the layers' weights out for a CPU that multiplies about so many rows, for good."""
         for layer in self.layers:
-            layer.pack(rows)
-        self.output.pack(rows)
-
-    @torch.jit.export
-    def quantize(self, rows: int) -> None:
-        """Multiply in int8 from now on, for good, about so many rows at once."""
-        for layer in self.layers:
-            layer.quantize(rows)
-        self.output.quantize(rows)
+            layer.pack(rows, in_int8)
+        self.output.pack(rows, in_int8)
 
     def forward(
         self, features: Tensor, frames: Tensor, left: Tensor, before: Tensor

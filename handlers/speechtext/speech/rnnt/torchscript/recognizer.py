@@ -22,8 +22,8 @@ class EmformerRecognizer(torch.nn.Module):
     - `decoder.start()`, `decoder.greedy(...)`, `decoder.beam(...)` and `decoder.align(...)`: tokens
       and probabilities, see `Decoder`; `decoder.blank` is the blank's number;
     - `decoder.set_dtype(dtype)` and `encoder.to(dtype)`: bfloat16 or float32;
-    - `encoder.pack(rows)`: lays weights out for a CPU, once they have their dtype;
-    - `decoder.quantize()` and `encoder.quantize(rows)`: let a CPU multiply in int8, instead.
+    - `encoder.pack(rows, in_int8)`: lays weights out for a CPU, once they have their dtype;
+    - `decoder.quantize()`: lets a CPU multiply in int8, instead.
     """
 
     def __init__(self, model: torchaudio.models.RNNT, front_end: LogMelFeatures) -> None:
