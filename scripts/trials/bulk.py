@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from bulk.archive_runner import ArchiveRunner, unpack_copy
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = folder / "recordings"
         write_recordings(source, options.recordings, long_s=[1500.0])
         print(f"{options.recordings:,} recordings and one of 25 minutes", flush=True)
-        compare_speed(source, folder, options.archive, options.workers)
+        compare_speed(source, folder / "whole", options)
         kills = run_with_kills(source, folder / "killed", options)
         return report(folder, kills)
 
@@ -48,6 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m trials.bulk", description=__doc__)
     parser.add_argument("--recordings", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=3, help="undisturbed, beside bare processes")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
@@ -55,17 +56,25 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def compare_speed(source: Path, folder: Path, archive: str, workers: int) -> None:
-    """Do the job undisturbed and recognise in bare processes; tell the rates of both."""
-    bare_s = recognise_bare(source, archive, workers)
-    output = folder / "whole"
-    begun_s = time.monotonic()
-    status = finish(start("transcribe", source, output, "--workers", str(workers)))
-    whole_s = time.monotonic() - begun_s
-    summary = json.loads((output / "_job" / "summary.json").read_text())
-    print(f"exit {status}, {json.dumps(summary)}")
-    print(f"bare processes {bare_s:.1f} s, the job {whole_s:.1f} s with Ray's start and end")
-    print(f"rate of the job over that of bare processes: {bare_s / summary['working_seconds']:.2f}")
+def compare_speed(source: Path, output: Path, options: argparse.Namespace) -> None:
+    """Recognise in bare processes and do the job undisturbed, in turn; tell the rates of both."""
+    rates = []
+    for _ in range(options.rounds):
+        shutil.rmtree(output, ignore_errors=True)
+        bare_s = recognise_bare(source, options.archive, options.workers)
+        begun_s = time.monotonic()
+        status = finish(start("transcribe", source, output, *_words(options)))
+        whole_s = time.monotonic() - begun_s
+        summary = json.loads((output / "_job" / "summary.json").read_text())
+        rates.append(bare_s / summary["working_seconds"])
+        print(f"exit {status}, {json.dumps(summary)}")
+        print(f"bare processes {bare_s:.1f} s, the job {whole_s:.1f} s with Ray's start and end")
+        print(f"rate of the job over that of bare processes: {rates[-1]:.2f}", flush=True)
+    print(f"median of {len(rates)}: {median(rates):.2f}", flush=True)
+
+
+def _words(options: argparse.Namespace) -> list[str]:
+    return ["--workers", str(options.workers), "--archive", options.archive]
 
 
 def recognise_bare(source: Path, archive: str, count: int) -> float:
@@ -102,7 +111,7 @@ def _recognise(archive: str, files: Sequence[str], ready: Any, spent: Any) -> No
 def run_with_kills(source: Path, output: Path, options: argparse.Namespace) -> Counter[str]:
     """Do the job with kills, then to its end; return how many kills there were of each kind."""
     chance, kills = random.Random(options.seed), Counter[str]()
-    words = ["--workers", str(options.workers), "--archive", options.archive]
+    words = _words(options)
     most = _count_groups(output.with_name("whole")) // max(1, options.kills)
     process = start("transcribe", source, output, *words)
     while kills.total() < options.kills and not (output / "_job" / "summary.json").exists():
