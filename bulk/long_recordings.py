@@ -38,7 +38,7 @@ class StretchRecognizer:
     def of(cls, handler: Any) -> Self | None:
         """Return that of a handler, None where its model goes from start to end."""
         recognizer = getattr(handler, "recognizer", None)
-        if not hasattr(recognizer, "compute_stretch"):
+        if not hasattr(recognizer, "transcribe_emissions"):
             return None
         return cls(recognizer, handler.max_audio_s)
 
@@ -67,7 +67,8 @@ class StretchRecognizer:
         from speechtext.speech.transcripts import write_json
 
         emission = torch.from_numpy(np.concatenate([each for each in emissions if len(each)]))
-        return write_json(self._recognizer.transcribe_emission(emission, samples))
+        (transcript,) = self._recognizer.transcribe_emissions([emission], [samples])
+        return write_json(transcript)
 
 
 @contextmanager

@@ -44,26 +44,36 @@ def benchmark_beam(threads: int, _long: bool) -> None:
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as name, ExitStack() as ends:
         folder = copy_model(Path(name))
-        settings = Wav2Vec2Settings(
-            decoder="beam",
-            beam_width=BEAM_WIDTH,
-            lm="lm.arpa",
-            lm_weight=LM_WEIGHT * np.log(10),
-            word_score=WORD_SCORE,
-        )
-        recognizer = Wav2Vec2Recognizer.load(folder, settings)
+        numbers = sorted({1, count_cores()})
+        recognizers = {number: load_recognizer(folder, number) for number in numbers}
         said, waveforms = noisy_recordings()
-        emissions = compute_frames(recognizer.frame_model, waveforms, settings.windows)
-        runs: dict[str, Any] = {"ours, one thread": partial(ours, recognizer, emissions)}
+        emissions = compute_frames(
+            recognizers[1].frame_model, waveforms, Wav2Vec2Settings().windows
+        )
+        runs: dict[str, Any] = {
+            f"ours, beam_processes: {number}": partial(ours, each, emissions)
+            for number, each in recognizers.items()
+        }
         processor = load_processor(folder)
-        for processes in sorted({1, count_cores()}):
-            pool = ends.enter_context(multiprocessing.get_context("fork").Pool(processes))
-            runs[f"transformers, {processes} process(es)"] = partial(
-                theirs, processor, emissions, pool
-            )
+        for number in numbers:
+            pool = ends.enter_context(multiprocessing.get_context("fork").Pool(number))
+            runs[f"transformers, a pool of {number}"] = partial(theirs, processor, emissions, pool)
         texts = {way: run() for way, run in runs.items()}
         medians = time_side_by_side(runs, REPEATS)
     print_result(medians, texts, said, sum(map(len, waveforms)) / RATE_HZ)
+
+
+def load_recognizer(folder: Path, processes: int) -> Wav2Vec2Recognizer:
+    """Return the recogniser of a folder, its searches spread over so many processes."""
+    settings = Wav2Vec2Settings(
+        decoder="beam",
+        beam_width=BEAM_WIDTH,
+        beam_processes=processes,
+        lm="lm.arpa",
+        lm_weight=LM_WEIGHT * np.log(10),
+        word_score=WORD_SCORE,
+    )
+    return Wav2Vec2Recognizer.load(folder, settings)
 
 
 def copy_model(folder: Path) -> Path:
@@ -111,7 +121,7 @@ def load_processor(folder: Path) -> Wav2Vec2ProcessorWithLM:
 
 def ours(recognizer: Wav2Vec2Recognizer, emissions: Sequence[torch.Tensor]) -> list[str]:
     """Return the transcripts of emissions."""
-    found = [recognizer.transcribe_emission(each, len(each)) for each in emissions]
+    found = recognizer.transcribe_emissions(emissions, list(map(len, emissions)))
     return [each.text for each in found]
 
 

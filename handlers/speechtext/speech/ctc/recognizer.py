@@ -1,7 +1,7 @@
 """Speech recognition with a CTC model: Wav2Vec2 and the families that are built alike."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from speechtext.speech.ctc.alternatives import WORD_START, find_alternatives
 from speechtext.speech.ctc.beam import load_beam_decoder, load_biasing
 from speechtext.speech.ctc.emissions import find_best_path, group_words
 from speechtext.speech.ctc.loading import find_delimiter, load_model, name_labels
+from speechtext.speech.ctc.searches import Decode, choose_searches
 from speechtext.speech.ctc.segments import (
     BestPathSegments,
     SegmentLimits,
@@ -37,8 +38,6 @@ from speechtext.speech.transcripts import (
 
 # Words whose spelling is kept.
 WORDS_KEPT = 10_000
-# From probabilities of shape (frames, labels), and hotwords to search for, to tokens.
-Decode = Callable[[torch.Tensor, HotwordScores | None], list[Token]]
 
 
 class Wav2Vec2Recognizer:
@@ -137,7 +136,9 @@ class Wav2Vec2Recognizer:
         teller = SegmentTeller(on_segment, self._write_segment) if on_segment else None
         emissions = self._compute_emissions(waveforms, teller)
         with stage("decode"):
-            found = list(map(self._decode_emission, waveforms, emissions, hotwords))
+            probabilities = [emission.softmax(dim=-1) for emission in emissions]
+            tokens = self._decode(probabilities, hotwords)
+            found = list(map(self._read_tokens, waveforms, probabilities, tokens))
         if teller and self._biasing:
             for index, (_, words) in enumerate(found):
                 teller.tell(index, self._limits.split(words))
@@ -171,10 +172,14 @@ class Wav2Vec2Recognizer:
         return compute_stretch(self.frame_model, waveform, chunks)
 
     @torch.inference_mode()
-    def transcribe_emission(self, emission: torch.Tensor, samples: int) -> Transcript:
-        """Return what the emission of a whole waveform of so many samples says."""
-        hotwords = self.choose_hotwords(HotwordParameters())
-        return self._read_emission(emission.softmax(dim=-1), samples, hotwords)[0]
+    def transcribe_emissions(
+        self, emissions: Sequence[torch.Tensor], samples: Sequence[int]
+    ) -> list[Transcript]:
+        """Return what the emissions of whole waveforms of so many samples say."""
+        probabilities = [emission.softmax(dim=-1) for emission in emissions]
+        hotwords = [self.choose_hotwords(HotwordParameters())] * len(emissions)
+        tokens = self._decode(probabilities, hotwords)
+        return [self._write_transcript(*each)[0] for each in zip(tokens, samples, strict=True)]
 
     def _plan_chunks(self, samples: int) -> list[Chunk]:
         return plan_chunks(self.frame_model.encoder.grid, samples, self._settings.windows)
@@ -203,12 +208,11 @@ class Wav2Vec2Recognizer:
         texts = list(map(self._word_text, words))
         return Segment(" ".join(texts), time_words(words, texts, self._frame_s))
 
-    def _decode_emission(
-        self, waveform: torch.Tensor, emission: torch.Tensor, hotwords: HotwordScores | None
+    def _read_tokens(
+        self, waveform: torch.Tensor, probabilities: torch.Tensor, tokens: Sequence[Token]
     ) -> tuple[Recognition, list[list[Token]]]:
-        """Return what an emission says, and the tokens of its words."""
-        probabilities = emission.softmax(dim=-1)
-        transcript, spoken = self._read_emission(probabilities, len(waveform), hotwords)
+        """Return what tokens say, and those of its words."""
+        transcript, spoken = self._write_transcript(tokens, len(waveform))
         align = functools.partial(
             Alignment,
             waveform=waveform,
@@ -221,11 +225,10 @@ class Wav2Vec2Recognizer:
         )
         return Recognition(transcript, align), spoken
 
-    def _read_emission(
-        self, probabilities: torch.Tensor, samples: int, hotwords: HotwordScores | None
+    def _write_transcript(
+        self, tokens: Sequence[Token], samples: int
     ) -> tuple[Transcript, list[list[Token]]]:
-        """Return what probabilities of shape (frames, labels) say, and the tokens of its words."""
-        tokens = self._decode(probabilities, hotwords)
+        """Return what the tokens of a waveform of so many samples say, and those of its words."""
         spoken = group_words(tokens, self._delimiter, self._starts)
         words = time_words(spoken, list(map(self._word_text, spoken)), self._frame_s)
         return Transcript(self._text(tokens), samples / SAMPLE_RATE_HZ, words), spoken
@@ -255,6 +258,8 @@ def choose_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) -> 
                 "handler.decoder: expected greedy for a checkpoint whose labels do not tell where "
                 "a word ends, got beam."
             )
-        return load_beam_decoder(settings, tokenizer, folder)
+        load = functools.partial(load_beam_decoder, settings, tokenizer, folder)
+        return choose_searches(load, settings.beam_processes)
     # It takes no hotwords: `choose_hotwords` refuses them.
-    return lambda probabilities, _: find_best_path(probabilities, tokenizer.pad_token_id)
+    blank = tokenizer.pad_token_id
+    return lambda probabilities, _: [find_best_path(each, blank) for each in probabilities]

@@ -24,6 +24,7 @@ class Wav2Vec2Settings(SpeakerSettings, AudioSettings):
     decoder: Literal["greedy", "beam"] = "greedy"
     beam_width: Annotated[int, KeyOptions(ge=1)] = 50
     beam_threshold: Annotated[float, KeyOptions(gt=0)] | None = None
+    beam_processes: Annotated[int, KeyOptions(ge=1)] = 1
     lm: str | None = None
     lexicon: str | None = None
     lm_weight: float | None = None
