@@ -5,8 +5,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from ts.torch_handler.base_handler import BaseHandler
-
 from batches import answer_requests
 from continuous_batching import goes_on, make_continuous_batching
 from device_io import Row, prepare_worker
@@ -29,6 +27,7 @@ from text_requests import (
     write_answer,
     write_explanation,
 )
+from torchserve_base import BaseHandler
 
 
 class TransformersSeqClassifierHandler(BaseHandler):  # type: ignore[misc]
