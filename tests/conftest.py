@@ -25,7 +25,7 @@ from trials.gateways import RunningGateway, run_gateway
 from trials.servers import TrialServer, run_server
 
 # `make test` runs two processes, each with servers of its own beside it.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 
 # Fixtures of a running server as tests ask for them.
 SHARED = re.compile(
@@ -55,6 +55,12 @@ def shares_server(file: Path) -> bool:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
     """Return who decides which process runs which tests."""
     return ByServer(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> None:
+    """Let no model of an earlier test leave its threads: they would wait for each other's core."""
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session", autouse=True)
