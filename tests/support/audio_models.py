@@ -93,5 +93,7 @@ def build_audio_archive(
         "handler": "wav2vec2_handler.py",
         "example": "examples/turn_on_the_kitchen_lights.wav",
     }
-    path.write_text(yaml.safe_dump({"handler": {"mode": mode, **keys}, "archive": archive}))
+    path.write_text(
+        yaml.safe_dump({"handler": {"mode": mode, "threads": 1, **keys}, "archive": archive})
+    )
     return build_archive(read_config(path), folder, archive_format=archive_format)

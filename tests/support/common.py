@@ -53,7 +53,7 @@ def load_text_model(
     (folder / "MAR-INF").mkdir(parents=True)
     weights = stage_text(str(source), folder, settings)
     copy_handlers(folder)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"handler": settings}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"handler": {"threads": 1, **settings}}))
     model = {
         "modelName": "text",
         "serializedFile": weights,

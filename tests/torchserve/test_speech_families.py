@@ -64,7 +64,7 @@ def write_config(folder: Path, source: Path) -> Path:
     path = folder / "speech.yaml"
     example = "examples/turn_on_the_kitchen_lights.wav"
     archive = {"source": str(source), "handler": "wav2vec2_handler.py", "example": example}
-    path.write_text(yaml.safe_dump({"handler": {}, "archive": archive}))
+    path.write_text(yaml.safe_dump({"handler": {"threads": 1}, "archive": archive}))
     return path
 
 
