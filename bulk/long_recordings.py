@@ -36,7 +36,10 @@ class StretchRecognizer:
 
     @classmethod
     def of(cls, handler: Any) -> Self | None:
-        """Return that of a handler, None where its model goes from start to end."""
+        """Return that of a handler, None where its model goes from start to end.
+
+        So do archives whose library is older than `transcribe_emissions`.
+        """
         recognizer = getattr(handler, "recognizer", None)
         if not hasattr(recognizer, "transcribe_emissions"):
             return None

@@ -59,8 +59,8 @@ def test_what_is_no_recording_is_no_work(content: bytes) -> None:
     assert measure_audio(binary(content)) == 0
 
 
-def test_samples_are_not_read() -> None:
-    """Of a WAV the header is enough, however much follows it, and whatever it is."""
+def test_length_is_what_the_header_of_a_wav_says() -> None:
+    """Whatever its samples are; how fast it is read is not tested."""
     recording = encode(SPEECH, RATE_HZ)
     start = recording.index(b"data") + 8
     noise = np.random.default_rng(0).bytes(len(recording) - start)
