@@ -12,7 +12,7 @@ from pyarrow import ArrowInvalid, csv, parquet
 from pyarrow.fs import FileInfo, FileType
 
 from bulk.errors import JobError
-from bulk.storage import Place
+from bulk.storage import Place, Skip
 
 SUFFIXES = {"aac", "aif", "aifc", "aiff", "amr", "au", "caf", "flac", "m4a", "mp3", "oga", "ogg"}
 SUFFIXES |= {"m4b", "mka", "opus", "snd", "w64", "wav", "weba"}
@@ -51,20 +51,20 @@ MOST_STRETCHES = 32
 # What requests to text models are made of.
 TEXT_FIELDS = ("text", "text_pair", "question", "context")
 
-# Is told of a file that is left out.
-Skip = Callable[[str], None]
 Input = Mapping[str, Any]
 
 
-def find_recordings(source: Place, cut_s: float, skip: Skip) -> Iterator[Input]:
+def find_recordings(
+    source: Place, cut_s: float, skip: Skip, output: Place | None = None
+) -> Iterator[Input]:
     """Yield the recordings of a folder, by their endings, or those that a table names.
 
-    Stretches of a long one have about `cut_s`, as far as its size tells. Raises `JobError` for what
-    is neither.
+    Stretches of a long one have about `cut_s`, as far as its size tells. What is below `output`
+    is left out. Raises `JobError` for what is neither.
     """
     kind = source.info().type
     if kind == FileType.Directory:
-        found = _in_folder(source, skip)
+        found = _in_folder(source, skip, output)
     elif kind == FileType.File:
         found = _in_table(source)
     else:
@@ -82,14 +82,18 @@ def count_stretches(path: str, size: int, cut_s: float) -> int:
     return min(max(1, stretches), MOST_STRETCHES)
 
 
-def _in_folder(source: Place, skip: Skip) -> Iterator[Input]:
+def _in_folder(source: Place, skip: Skip, output: Place | None) -> Iterator[Input]:
     start = len(source.path.rstrip("/")) + 1
-    for files in source.walk():
+    for files in source.walk(skip, output):
         for info in files:
             if info.extension.lower() in SUFFIXES:
                 yield _recording(info.path[start:], info.path, info)
             else:
-                skip(info.path)
+                skip(_ending(info))
+
+
+def _ending(info: FileInfo) -> str:
+    return f".{info.extension}" if info.extension else "without an ending"
 
 
 def _in_table(source: Place) -> Iterator[Input]:
@@ -133,8 +137,13 @@ def _read_parquet(source: Place) -> Iterator[Mapping[str, Any]]:
 
 
 def _read_csv(source: Place) -> Iterator[Mapping[str, Any]]:
+    lines = csv.ParseOptions(newlines_in_values=True)
     with source.open() as stream:
-        for batch in csv.open_csv(stream):
+        names = csv.open_csv(stream, parse_options=lines).schema.names
+    # As they are written: Arrow would make 7 of 007, and a date of what looks like one.
+    written = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    with source.open() as stream:
+        for batch in csv.open_csv(stream, parse_options=lines, convert_options=written):
             yield from batch.to_pylist()
 
 
@@ -158,19 +167,30 @@ READERS: Mapping[str, Callable[[Place], Iterator[Mapping[str, Any]]]] = {
 }
 
 
-def find_texts(source: Place, columns: Mapping[str, str], skip: Skip) -> Iterator[Input]:
+def find_texts(
+    source: Place, columns: Mapping[str, str], skip: Skip, output: Place | None = None
+) -> Iterator[Input]:
     """Yield the rows of a table, or of those in a folder, as the fields of requests.
 
-    `columns` name a table's columns by the fields; without any, they have the fields' names. Raises
-    `JobError` for a table without them.
+    `columns` name a table's columns by the fields; without any, they have the fields' names. What
+    is below `output` is left out. Raises `JobError` for a table without them.
     """
-    for table in _tables(source, skip):
+    for table in _tables(source, skip, output):
         for number, row in enumerate(read_table(table)):
             chosen = _choose_columns(table.name, row, columns)
             name = str(row.get("id", f"{table.name}:{number}"))
-            fields = json.dumps({field: row[column] for field, column in chosen.items()})
+            fields = _write_fields(table.name, row, chosen)
             known = {"size": len(fields), "mark": _mark(fields), "stretches": 1}
             yield {"id": name, "fields": fields, **known}
+
+
+def _write_fields(table: str, row: Mapping[str, Any], chosen: Mapping[str, str]) -> str:
+    try:
+        return json.dumps({field: row[column] for field, column in chosen.items()})
+    except TypeError as error:
+        kinds = {column: type(row[column]).__name__ for column in chosen.values()}
+        found = ", ".join(f"{kind} in {column}" for column, kind in kinds.items())
+        raise JobError(f"{table}: expected texts, got {found}.") from error
 
 
 def _mark(fields: str) -> int:
@@ -188,16 +208,18 @@ def _choose_columns(
     raise _missing(table, expected, row)
 
 
-def _tables(source: Place, skip: Skip) -> Iterator[Place]:
+def _tables(source: Place, skip: Skip, output: Place | None) -> Iterator[Place]:
     kind = source.info().type
+    if source == output:
+        raise JobError("Expected another folder for the output than that of the tables.")
     if kind == FileType.NotFound:
         raise JobError(f"Expected a table or a folder of tables, found nothing at {source.path}.")
     if kind == FileType.File:
         yield source
         return
-    for files in source.walk():
+    for files in source.walk(skip, output):
         for info in sorted(files, key=lambda each: each.path):
             if info.extension.lower() in READERS:
                 yield Place(source.files, info.path)
             else:
-                skip(info.path)
+                skip(_ending(info))

@@ -61,6 +61,11 @@ class Job:
         """Return the file of what was found in a stretch of the recording of a group."""
         return self.stretches / f"{key}-{number}"
 
+    @property
+    def failed(self) -> Place:
+        """Return the folder that names groups with errors that may be none in the next run."""
+        return self.work / "failed"
+
     def part(self, key: str) -> Place:
         """Return the file of the output that a group's answers are in."""
         return self.output / f"part-{key}.{self.answers.form}"
@@ -73,9 +78,9 @@ class Job:
         file = self.work / "job.json"
         # As it is read back.
         own = json.loads(json.dumps(asdict(self.answers)))
+        for folder in (self.work, self.work / "tries", self.stretches, self.failed):
+            folder.make()
         if not file.exists():
-            for folder in (self.work, self.work / "tries", self.stretches):
-                folder.make()
             file.write(json.dumps(own, indent=1).encode())
             return
         other = json.loads(file.read())

@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from bulk.archive_runner import unpack_copy
-from bulk.inputs import RECORDING, TEXT, Input, Skip, find_recordings, find_texts
+from bulk.inputs import RECORDING, TEXT, Input, find_recordings, find_texts
 from bulk.job import Answers, Job, digest_archive
 from bulk.outputs import ANNOTATIONS, TRANSCRIPTS
 from bulk.planning import plan
 from bulk.progress import Progress, write_time
 from bulk.ray_session import ray_session
-from bulk.storage import open_place
+from bulk.storage import Skip, open_place
 from cluster.archives import ArchiveError
 from cluster.serve_config import deployment_options
 
@@ -39,14 +39,14 @@ KINDS = {
         "recordings",
         RECORDING,
         TRANSCRIPTS,
-        lambda job, skip: find_recordings(job.source, job.cut_s, skip),
+        lambda job, skip: find_recordings(job.source, job.cut_s, skip, job.output),
         "wav2vec2",
     ),
     "annotate": Kind(
         "texts",
         TEXT,
         ANNOTATIONS,
-        lambda job, skip: find_texts(job.source, job.answers.columns, skip),
+        lambda job, skip: find_texts(job.source, job.answers.columns, skip, job.output),
         "bert_seq_classification",
     ),
 }
@@ -57,8 +57,8 @@ def run(options: argparse.Namespace, kind: Kind) -> None:
     job, resources = open_job(options)
     left_out: Counter[str] = Counter()
 
-    def skip(path: str) -> None:
-        left_out[Path(path).suffix] += 1
+    def skip(why: str) -> None:
+        left_out[why] += 1
 
     inputs = kind.find(job, skip)
     if options.dry_run:
@@ -66,8 +66,8 @@ def run(options: argparse.Namespace, kind: Kind) -> None:
     else:
         work(job, kind, inputs, options.workers, resources)
     if left_out:
-        endings = ", ".join(f"{count:,} {ending}" for ending, count in left_out.most_common(5))
-        print(f"Left out by their endings: {endings}")  # noqa: T201
+        reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.most_common(5))
+        print(f"Left out: {reasons}")  # noqa: T201
 
 
 def open_job(options: argparse.Namespace) -> tuple[Job, dict[str, Any]]:
@@ -124,7 +124,8 @@ def work(
     """Answer what has no answer, and write a summary."""
     job.begin()
     found = plan(job, inputs, kind.inputs, kind.rows)
-    print(f"{found.inputs:,} inputs: {found.new:,} new, {found.changed:,} changed")  # noqa: T201
+    again = f", {found.again:,} that failed" if found.again else ""
+    print(f"{found.inputs:,} inputs: {found.new:,} new, {found.changed:,} changed{again}")  # noqa: T201
     with ray_session() as stream:
         # Imports Ray, too.
         from bulk.run import Workers, fit_workers, pending_groups, run_job

@@ -19,7 +19,7 @@ from bulk.errors import UnanswerableError
 from bulk.files import read_recording
 from bulk.job import Job
 from bulk.manifests import Group, Manifests
-from bulk.outputs import TRANSCRIPTS, Row, describe_error, write_rows
+from bulk.outputs import TRANSCRIPTS, Row, describe_error
 from bulk.steps import Step, Tally, tally
 from bulk.storage import Place
 from bulk.subtitles import write_subtitles
@@ -134,17 +134,21 @@ class StretchStep(Step):
             if part.exists():
                 return []
             raise
-        broken = [json.loads(each) for each in contents if each.startswith(b"{")]
-        row = broken[0] if broken else self._decode(given, contents)
-        stamped = [self.stamp({"id": given["id"], **row})]
-        write_rows(part, stamped, TRANSCRIPTS)
+        row = {"id": given["id"], **self._decode(given, contents)}
+        written = self.write_part(group.key, [row], TRANSCRIPTS)
         for file in files:
             file.remove()
-        return stamped
+        return written
 
     def _decode(self, given: Mapping[str, Any], contents: Sequence[bytes]) -> Row:
+        broken: list[Row] = [json.loads(each) for each in contents if each.startswith(b"{")]
+        if broken:
+            return broken[0]
         found = [np.load(io.BytesIO(each), allow_pickle=False) for each in contents]
         emissions = [each["emission"] for each in found]
         transcript = self._recognizer.join(emissions, int(found[0]["samples"]))
-        write_subtitles(self.job, given["path"], transcript)
+        try:
+            write_subtitles(self.job, given["path"], transcript)
+        except UnanswerableError as error:
+            return describe_error(error.kind, error.message)
         return {**transcript, "seconds": round(sum(float(each["seconds"]) for each in found), 4)}

@@ -9,50 +9,74 @@ from bulk.errors import JobError
 from bulk.inputs import Input
 from bulk.job import Job
 from bulk.manifests import Group, Manifests
-from bulk.outputs import read_rows, write_rows
+from bulk.outputs import passes, read_rows, write_rows
 
 
 @dataclass
 class Found:
-    """How many inputs there are, and of those how many are new and changed."""
+    """How many inputs there are; how many of them are new, changed, or failed and tried again."""
 
     inputs: int = 0
     new: int = 0
     changed: int = 0
+    again: int = 0
 
 
 def plan(job: Job, inputs: Iterable[Input], schema: pa.Schema, rows: pa.Schema) -> Found:
     """Write down the inputs that no earlier run knew, or knew otherwise; return what there is.
 
-    The rows of changed inputs are taken out of the output; `rows` is its schema. Raises `JobError`
-    for two inputs of one id.
+    The rows of inputs that are answered again are taken out of the output; `rows` is its schema.
+    Raises `JobError` for two inputs of one id.
     """
     manifests = Manifests(job.work)
-    known = manifests.known()
+    known, failed = manifests.known(), _find_failed(job)
     found = Found()
-    changed: list[Input] = []
+    redone: dict[str, Input] = {}
 
     def new() -> Iterator[Input]:
-        seen: set[str] = set()
-        for each in inputs:
+        for each in _each_once(inputs):
             found.inputs += 1
             name = each["id"]
-            if name in seen:
-                raise JobError(f"Expected an id for each input, got {name!r} twice.")
-            seen.add(name)
             before = known.get(name)
             if before is None:
                 found.new += 1
                 yield each
             elif before != (each["size"], each["mark"]):
-                changed.append(each)
+                found.changed += 1
+                redone[name] = each
+            elif name in failed:
+                found.again += 1
+                redone[name] = each
 
     manifests.add(new(), schema)
-    if changed:
-        found.changed = len(changed)
-        forget(job, {each["id"] for each in changed}, rows)
-        manifests.add(changed, schema)
+    if redone:
+        forget(job, set(redone), rows)
+        manifests.add(redone.values(), schema)
+    # What is not to be found now may be there for the next run.
+    left = {key for name, key in failed.items() if name not in redone}
+    for key in set(job.failed.names()) - left:
+        (job.failed / key).remove()
     return found
+
+
+def _each_once(inputs: Iterable[Input]) -> Iterator[Input]:
+    seen: set[str] = set()
+    for each in inputs:
+        name = each["id"]
+        if name in seen:
+            raise JobError(f"Expected an id for each input, got {name!r} twice.")
+        seen.add(name)
+        yield each
+
+
+def _find_failed(job: Job) -> dict[str, str]:
+    """Return the inputs with an error that may be none now, and the keys of their groups."""
+    failed = {}
+    for key in job.failed.names():
+        file = job.part(key)
+        rows = read_rows(file) if file.exists() else []
+        failed.update({row["id"]: key for row in rows if passes(row)})
+    return failed
 
 
 def forget(job: Job, names: set[str], schema: pa.Schema) -> None:

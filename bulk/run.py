@@ -57,10 +57,13 @@ def fit_workers(options: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def pending_groups(job: Job) -> Pending:
-    """Return the groups without a file in the output, with the stretches of each input."""
+    """Return the groups without a file in the output, with the stretches of each input.
+
+    None of those whose inputs were all changed: they are in others now.
+    """
     done = set(job.output.names())
     groups = Manifests(job.work).groups()
-    return [each for each in groups if job.part(each[0].key).name not in done]
+    return [each for each in groups if each[1] and job.part(each[0].key).name not in done]
 
 
 def cut(job: Job, group: Group, stretches: Sequence[int], done: set[str]) -> Iterator[Task]:
@@ -81,7 +84,7 @@ def _sweep(job: Job) -> None:
     """Remove what earlier runs left that were killed."""
     for name in (job.work / "tries").names():
         (job.work / "tries" / name).remove()
-    for folder in (job.output, job.work, job.stretches, job.work / "tries"):
+    for folder in (job.output, job.work, job.stretches, job.failed, job.work / "tries"):
         folder.remove_unfinished()
 
 

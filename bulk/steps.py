@@ -14,7 +14,7 @@ from bulk.archive_runner import ArchiveRunner
 from bulk.errors import JobError, UnanswerableError
 from bulk.job import Job
 from bulk.manifests import Group, Manifests
-from bulk.outputs import Row, describe_error, write_rows
+from bulk.outputs import Row, describe_error, passes, write_rows
 from bulk.tries import Tries
 from cluster.requests import WorkerAnswer, WorkerRequest
 from gateway.engine import Kind
@@ -59,10 +59,15 @@ class Step(ABC):
         """Return the tries of a task in this run."""
         return Tries(self._tries, self._run, key)
 
-    def stamp(self, row: Row) -> Row:
-        """Return a row of the output with what it was made by."""
+    def write_part(self, key: str, rows: Iterable[Row], schema: pa.Schema) -> list[Row]:
+        """Write the rows of a group with what they were made by, and return them."""
         answers = self.job.answers
-        return {**row, "model": answers.model, "model_digest": answers.digest}
+        made_by = {"error": None, "model": answers.model, "model_digest": answers.digest}
+        stamped = [{**made_by, **row} for row in rows]
+        if any(map(passes, stamped)):
+            (self.job.failed / key).write(b"")
+        write_rows(self.job.part(key), stamped, schema)
+        return stamped
 
 
 class GroupStep(Step):
@@ -86,10 +91,9 @@ class GroupStep(Step):
         inputs = self._manifests.read(group)
         tries = self.tries(group.key)
         rows = self._answer_alone(inputs, tries) if tries.again else self._answer(inputs)
-        stamped = [self.stamp(row) for row in rows]
-        write_rows(self.job.part(group.key), stamped, self.schema)
+        written = self.write_part(group.key, rows, self.schema)
         tries.end()
-        return tally(stamped, time.monotonic() - begun_s)
+        return tally(written, time.monotonic() - begun_s)
 
     @abstractmethod
     def read(self, given: Input) -> WorkerRequest:
@@ -97,7 +101,7 @@ class GroupStep(Step):
 
     @abstractmethod
     def write(self, given: Input, content: bytes) -> Row:
-        """Return what a row says of an answer."""
+        """Return what a row says of an answer; raises `UnanswerableError`."""
 
     def work(self, request: WorkerRequest) -> float:
         """Return what share of a batch a request is, of `BATCH_AUDIO_S`."""
@@ -136,8 +140,13 @@ class GroupStep(Step):
         answers = self.runner.answer([request for _, request in batch])
         seconds = round((time.monotonic() - begun_s) / len(batch), 4)
         for (given, _), answer in zip(batch, answers, strict=True):
-            found = read_error(answer) or self.write(given, answer.body)
-            yield {"id": given["id"], "seconds": seconds, **found}
+            yield {"id": given["id"], "seconds": seconds, **self._read_answer(given, answer)}
+
+    def _read_answer(self, given: Input, answer: WorkerAnswer) -> Row:
+        try:
+            return read_error(answer) or self.write(given, answer.body)
+        except UnanswerableError as error:
+            return describe_error(error.kind, error.message)
 
 
 def read_error(answer: WorkerAnswer) -> Row | None:

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,9 +13,13 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSy
 
 from bulk.errors import JobError
 
-# Of a file that has not all of its content: no reader of a folder looks at such names.
-UNFINISHED = "."
+# What no reader of a folder looks at, and among that a file that has not all of its content. Short,
+# so that each name that is allowed can be written.
+HIDDEN = "."
+UNFINISHED = f"{HIDDEN}unfinished-"
 WriteTo = Callable[[str, FileSystem], None]
+# Is told why a file is left out: of its ending, or of what its name is.
+Skip = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -52,16 +56,21 @@ class Place:
     def names(self) -> list[str]:
         """Return the names of the finished files in a folder, sorted; none where there is none."""
         found = self.files.get_file_info(FileSelector(self.path, allow_not_found=True))
-        names = [each.base_name for each in found if each.type == FileType.File]
-        return sorted(name for name in names if not name.startswith(UNFINISHED))
+        named = _named(found, lambda _: None)
+        names = [each.base_name for each in named if each.type == FileType.File]
+        return sorted(name for name in names if not name.startswith(HIDDEN))
 
-    def walk(self) -> Iterator[Sequence[FileInfo]]:
-        """Yield the files of a folder and of those within it, a folder at a time."""
+    def walk(self, skip: Skip, without: "Place | None" = None) -> Iterator[Sequence[FileInfo]]:
+        """Yield the files of a folder and of those within it, a folder at a time.
+
+        Not those of the folder `without`. `skip` is told of names that are not in UTF-8.
+        """
         folders = [self.path]
         while folders:
-            found = self.files.get_file_info(FileSelector(folders.pop()))
-            shown = [each for each in found if not each.base_name.startswith((".", "_"))]
-            folders += [each.path for each in shown if each.type == FileType.Directory]
+            found = _named(self.files.get_file_info(FileSelector(folders.pop())), skip)
+            shown = [each for each in found if not each.base_name.startswith((HIDDEN, "_"))]
+            inner = [each.path for each in shown if each.type == FileType.Directory]
+            folders += [each for each in inner if without != Place(self.files, each)]
             yield [each for each in shown if each.type == FileType.File]
 
     def open(self) -> NativeFile:
@@ -94,7 +103,7 @@ class Place:
             write(self.path, self.files)
             return
         final = Path(self.path)
-        unfinished = final.with_name(f"{UNFINISHED}{final.name}.{uuid.uuid4().hex}")
+        unfinished = final.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
         try:
             write(str(unfinished), self.files)
             if durable:
@@ -112,7 +121,7 @@ class Place:
     def remove_unfinished(self) -> None:
         """Remove what writers that were killed left in a folder."""
         if isinstance(self.files, LocalFileSystem) and Path(self.path).is_dir():
-            for each in Path(self.path).glob(f"{UNFINISHED}*.*"):
+            for each in Path(self.path).glob(f"{UNFINISHED}*"):
                 each.unlink(missing_ok=True)
 
 
@@ -123,13 +132,25 @@ def open_place(named: str) -> Place:
     """
     if "://" not in named:
         return Place(LocalFileSystem(), str(Path(named).expanduser().resolve()))
-    parts = urlsplit(named)
+    # What follows a # is a part of the name.
+    parts = urlsplit(named, allow_fragments=False)
     try:
         files = _open_files(f"{parts.scheme}://{parts.netloc}/?{parts.query}".rstrip("?"))
         return Place(files, f"{parts.netloc}{parts.path}".rstrip("/"))
     except (ArrowInvalid, OSError) as error:
         message = f"Expected a path or an address such as s3://bucket/folder: {error}"
         raise JobError(message) from error
+
+
+def _named(found: Iterable[FileInfo], skip: Skip) -> Iterator[FileInfo]:
+    """Yield those whose names can be read; this machine's file systems may have others."""
+    for each in found:
+        try:
+            _ = each.path
+        except UnicodeDecodeError:
+            skip("not named in UTF-8")
+        else:
+            yield each
 
 
 @cache

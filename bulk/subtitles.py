@@ -1,8 +1,10 @@
 """Subtitles beside recordings."""
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bulk.errors import UnanswerableError
 from bulk.job import Job
 from bulk.storage import Place
 
@@ -12,14 +14,22 @@ FORMATS = ("vtt", "srt")
 def write_subtitles(job: Job, path: str, transcript: Mapping[str, Any]) -> None:
     """Write the subtitles of a recording beside it, in the format that the job asks for, if any.
 
-    `transcript` is the answer as JSON, times in seconds.
+    `transcript` is the answer as JSON, times in seconds. Raises `UnanswerableError` where the name
+    would be too long.
     """
     if job.subtitles is None:
         return
     recording = job.source.resolve(path)
     # Two recordings may differ in their endings alone.
     beside = Place(recording.files, f"{recording.path}.{job.subtitles}")
-    beside.write(_writer(job.subtitles)(_read(transcript)).encode())
+    content = _writer(job.subtitles)(_read(transcript)).encode()
+    try:
+        beside.write(content)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        message = f"Expected a name with room for .{job.subtitles}: it is too long for subtitles."
+        raise UnanswerableError("NameTooLong", message) from error
 
 
 def _writer(form: str) -> Callable[[Any], str]:

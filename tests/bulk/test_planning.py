@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from bulk.errors import JobError
 from bulk.inputs import RECORDING, TEXT, count_stretches, find_recordings, find_texts
 from bulk.job import Answers, Job
 from bulk.manifests import GROUP_BYTES, GROUP_ROWS, Manifests, cut_groups
-from bulk.outputs import TRANSCRIPTS, read_rows, write_rows
+from bulk.outputs import TRANSCRIPTS, describe_error, read_rows, write_rows
 from bulk.planning import Found, plan
-from bulk.run import pending_groups
+from bulk.run import cut, pending_groups
+from bulk.steps import Step, Tally
 from bulk.storage import open_place
 
 
@@ -56,6 +58,10 @@ def answer_pending(job: Job) -> list[str]:
     return sorted(answered)
 
 
+def plan_recordings(job: Job) -> Found:
+    return plan(job, find(job), RECORDING, TRANSCRIPTS)
+
+
 def texts_of(job: Job) -> dict[str, str]:
     rows = [row for name in job.output.names() for row in read_rows(job.output / name)]
     assert len(rows) == len({row["id"] for row in rows})
@@ -66,7 +72,7 @@ def test_recordings_of_a_folder_are_found_by_their_endings(job: Job) -> None:
     left_out: list[str] = []
     found = list(find_recordings(job.source, 600.0, left_out.append))
     assert sorted(each["id"] for each in found) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
-    assert [Path(each).name for each in left_out] == ["notes.txt"]
+    assert left_out == [".txt"]
     for each in found:
         info = Path(each["path"]).stat()
         assert (each["size"], each["mark"]) == (info.st_size, info.st_mtime_ns)
@@ -97,6 +103,42 @@ def test_changed_input_is_answered_once_though_it_was_pending(job: Job, tmp_path
     assert plan(job, find(job), RECORDING, TRANSCRIPTS) == Found(3, 0, 1)
     assert answer_pending(job) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
     assert texts_of(job)["a.wav"] == "1"
+
+
+def test_changed_input_that_was_alone_leaves_nothing_to_do_behind(job: Job, tmp_path: Path) -> None:
+    plan_recordings(job)
+    for name in ("a.wav", "deep/b.mp3", "deep/er/c.FLAC"):
+        os.utime(tmp_path / "in" / name, ns=(1, 1))
+    assert plan_recordings(job) == Found(3, 0, 3)
+    for group, stretches in pending_groups(job):
+        assert list(cut(job, group, stretches, set()))
+    assert answer_pending(job) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
+
+
+def test_what_failed_for_its_file_or_machine_is_tried_by_the_next_run(job: Job) -> None:
+    plan_recordings(job)
+    errors = {"a.wav": "FileUnreadable", "deep/b.mp3": "UnsupportedAudio"}
+    for group, _ in pending_groups(job):
+        rows = [
+            {"id": name, **(describe_error(errors[name], "?") if name in errors else {"text": "x"})}
+            for name in (each["id"] for each in Manifests(job.work).read(group))
+        ]
+        WrittenStep(job).write_part(group.key, rows, TRANSCRIPTS)
+    assert pending_groups(job) == []
+    assert plan_recordings(job) == Found(3, 0, 0, 1)
+    assert answer_pending(job) == ["a.wav"]
+    assert sorted(texts_of(job)) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
+    assert plan_recordings(job) == Found(3, 0, 0, 0)
+
+
+class WrittenStep(Step):
+    """A step that only writes: it needs no archive."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def do(self, task: Mapping[str, Any]) -> Tally:
+        raise NotImplementedError
 
 
 def test_interrupted_listing_goes_on(job: Job) -> None:
@@ -158,6 +200,29 @@ def write_table(table: pa.Table, file: Path) -> None:
         file.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
 
 
+def test_csv_is_read_as_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    rows = {"007": "12", "7": "true", "x": "2026-11-30", "y": "two\nlines", "z": ""}
+    file.write_text("id,text\n" + "".join(f'{name},"{text}"\n' for name, text in rows.items()))
+    found = find_texts(open_place(str(file)), {}, print)
+    assert {each["id"]: json.loads(each["fields"])["text"] for each in found} == rows
+
+
+def test_output_is_no_input(job: Job, tmp_path: Path) -> None:
+    table = pa.table({"text": ["one"]})
+    parquet.write_table(table, tmp_path / "in" / "texts.parquet")
+    inside = job.source / "out"
+    inside.make()
+    for name in ("part-00000-00000.parquet", "a.wav"):
+        parquet.write_table(pa.table({"answer": ["none"]}), str(tmp_path / "in/out" / name))
+    (found,) = find_texts(job.source, {}, print, inside)
+    assert json.loads(found["fields"]) == {"text": "one"}
+    names = [each["id"] for each in find_recordings(job.source, 600.0, print, inside)]
+    assert sorted(names) == ["a.wav", "deep/b.mp3", "deep/er/c.FLAC"]
+    with pytest.raises(JobError, match="another folder for the output"):
+        list(find_texts(job.source, {}, print, job.source))
+
+
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
 def test_texts_of_tables(form: str, tmp_path: Path) -> None:
     table = pa.table({"question": ["Who?", "Where?"], "body": ["Ann left.", "In Ä."]})
@@ -205,6 +270,12 @@ def test_tables_that_cannot_be_are_refused(
     (tmp_path / name).write_text(content)
     with pytest.raises(JobError, match=said):
         plan(job, find_texts(open_place(str(tmp_path / name)), {}, print), TEXT, TRANSCRIPTS)
+
+
+def test_column_of_no_texts_is_refused(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"text": [date(2026, 11, 30)]}), tmp_path / "dates.parquet")
+    with pytest.raises(JobError, match=r"expected texts, got date in text\."):
+        list(find_texts(open_place(str(tmp_path / "dates.parquet")), {}, print))
 
 
 def test_missing_input_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files that are there as a whole or not at all."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,11 +31,30 @@ def test_what_a_killed_writer_leaves_is_no_file(tmp_path: Path) -> None:
     place.write(b"whole")
     subprocess.run([sys.executable, "-c", KILLED, place.path], check=False)
     folder = open_place(str(tmp_path))
+    # What somebody keeps there is not a writer's.
+    kept = {".env.local", ".gitlab-ci.yml", "a.parquet"}
+    for name in kept - {"a.parquet"}:
+        (tmp_path / name).write_text("mine")
     assert place.read() == b"whole"
     assert folder.names() == ["a.parquet"]
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 4
     folder.remove_unfinished()
-    assert [each.name for each in tmp_path.iterdir()] == ["a.parquet"]
+    assert {each.name for each in tmp_path.iterdir()} == kept
+
+
+def test_longest_name_that_there_may_be_is_written(tmp_path: Path) -> None:
+    place = open_place(str(tmp_path / ("\u5b57" * 84 + ".c")))
+    place.write(b"whole")
+    assert place.read() == b"whole"
+
+
+def test_name_that_is_not_utf8_is_left_out_and_told(tmp_path: Path) -> None:
+    for name in ("good.wav", os.fsdecode(b"caf\xe9.wav")):
+        (tmp_path / name).write_bytes(b"1")
+    told: list[str] = []
+    (files,) = open_place(str(tmp_path)).walk(told.append)
+    assert [each.base_name for each in files] == ["good.wav"]
+    assert told == ["not named in UTF-8"]
 
 
 def test_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -51,7 +71,7 @@ def test_other_file_systems_write_by_themselves(tmp_path: Path) -> None:
     files = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
     Place(files, "a").write(b"content")
     assert (tmp_path / "a").read_bytes() == b"content"
-    assert [each.path for each in next(iter(Place(files, "").walk()))] == ["a"]
+    assert [each.path for each in next(iter(Place(files, "").walk(print)))] == ["a"]
 
 
 def test_paths_and_addresses(tmp_path: Path) -> None:
@@ -60,6 +80,7 @@ def test_paths_and_addresses(tmp_path: Path) -> None:
     assert here.path == address.path == str(tmp_path)
     assert here.resolve(f"{tmp_path}/a b.wav").read() == b"1"
     assert here.resolve(f"file://{tmp_path}/a b.wav").read() == b"1"
+    assert open_place(f"{tmp_path.as_uri()}/talk #1.wav").path == f"{tmp_path}/talk #1.wav"
     bucket = open_place("s3://bucket/some/folder?region=eu-west-1")
     assert (bucket.files.type_name, bucket.path) == ("s3", "bucket/some/folder")
     assert (bucket / "a").path == "bucket/some/folder/a"
