@@ -15,7 +15,15 @@ from cluster.served_model import ServedModel, describe
 from cluster.worker import ArchiveWorker, NoMetrics, load_service
 from gateway.contract.descriptions import read_description
 from gateway.contract.engine import ContractEngine
-from gateway.engine import LOADING_S, Model, ModelNotFoundError, ModelVersion, UnavailableError
+from gateway.engine import (
+    LOADING_S,
+    Description,
+    Model,
+    ModelNotFoundError,
+    ModelVersion,
+    UnavailableError,
+)
+from gateway.settings import Settings
 
 
 def load_worker(archive: Archive, gpu_id: int | None = None) -> ArchiveWorker:
@@ -59,7 +67,7 @@ class LocalModels:
     def __init__(self, workers: Mapping[Archive, ArchiveWorker], loaded: bool = True) -> None:
         self.loaded = loaded
         self._local: dict[str, _Local] = {}
-        self._known: dict[str, Model] = {}
+        self._known: dict[str, Description] = {}
         for archive, worker in workers.items():
             self.add(archive, worker)
 
@@ -100,14 +108,12 @@ class LocalModels:
             raise ModelNotFoundError("ModelNotFound", "Expected a model that is served.")
         local = self._local[name]
         if name not in self._known:
-            version = local.archive.version
-            about = read_description(await describe(local.served))
-            versions = (ModelVersion(version, True),)
-            self._known[name] = Model(name, versions, version, True, about)
-        known = self._known[name]
-        if not local.hangs:
-            return known
-        return replace(known, ready=False, versions=(ModelVersion(known.default_version, False),))
+            said = await describe(local.served)
+            if said is not None:
+                self._known[name] = read_description(said)
+        version, ready = local.archive.version, not local.hangs
+        about = self._known.get(name) or read_description({})
+        return Model(name, (ModelVersion(version, ready),), version, ready, about)
 
     async def answer(self, model: str, request: WorkerRequest) -> WorkerAnswer:
         """Return an answer whole; raises `RefusalError` where too many requests wait."""
@@ -138,9 +144,14 @@ def _loading() -> UnavailableError:
 class LocalEngine(ContractEngine):
     """The archives of a model store in this process; `local` takes more until it is `loaded`."""
 
-    def __init__(self, workers: Mapping[Archive, ArchiveWorker], loaded: bool = True) -> None:
+    def __init__(
+        self,
+        workers: Mapping[Archive, ArchiveWorker],
+        loaded: bool = True,
+        session_answer_timeout_s: float = Settings.session_answer_timeout_s,
+    ) -> None:
         self.local = LocalModels(workers, loaded)
-        super().__init__(FrontEnd(self.local), self.local)
+        super().__init__(FrontEnd(self.local), self.local, session_answer_timeout_s)
 
     async def check_alive(self) -> None:
         """Return where batches end in time; else only a new process can answer."""

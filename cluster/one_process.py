@@ -30,7 +30,7 @@ def serve_in_one_process(store: Path, names: Sequence[str], settings: Settings) 
     `SettingsError`.
     """
     paths = choose_archives(store, names)
-    engine = LocalEngine({}, loaded=False)
+    engine = LocalEngine({}, False, settings.session_answer_timeout_s)
     # Whatever comes of a signal before the server has its own handlers, and after.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -47,11 +47,11 @@ class WorkerAnswer:
 
 
 def as_message(request: WorkerRequest, name: str) -> dict[str, Any]:
-    """Return a request as TorchServe's `Service.predict` takes it, under a name of its batch."""
-    headers = [
-        {"name": name.encode("latin-1"), "value": value.encode("latin-1")}
-        for name, value in request.headers
-    ]
+    """Return a request as TorchServe's `Service.predict` takes it, under a name of its batch.
+
+    Headers are ISO 8859-1, RFC 9110, section 5.5, and are passed on in UTF-8, as by its front end.
+    """
+    headers = [{"name": name.encode(), "value": value.encode()} for name, value in request.headers]
     return {
         "requestId": name.encode(),
         "headers": headers,

@@ -19,6 +19,8 @@ QUEUE = 100
 BATCHES_AT_ONCE = 2
 # What the gateway's settings say of its address and of TorchServe is no matter here.
 ELSEWHERE = ("host", "port", "torchserve")
+# Of the gateway's settings those that Ray's proxy has by other names.
+TLS = {"certificate_file": "ssl_certfile", "private_key_file": "ssl_keyfile"}
 ROUTER = "cluster.sticky_router.StickyRouter"
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -133,12 +135,13 @@ def write_config(
             "name": "gateway",
             "route_prefix": "/",
             "import_path": "cluster.application:build_gateway",
-            "args": {name: gateway[name] for name in gateway if name not in ELSEWHERE},
+            "args": {name: gateway[name] for name in gateway if name not in {*ELSEWHERE, *TLS}},
         }
     )
+    encrypted = {theirs: gateway[ours] for ours, theirs in TLS.items() if gateway.get(ours)}
     return {
         "proxy_location": "EveryNode",
-        "http_options": {"host": "0.0.0.0", "port": 8000},  # noqa: S104 - inside the cluster
+        "http_options": {"host": "0.0.0.0", "port": 8000, **encrypted},  # noqa: S104 - inside the cluster
         # It would write paths of requests with their queries.
         "logging_config": {"enable_access_log": False},
         "applications": applications,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,7 +23,7 @@ FAILED = WorkerAnswer(503, (), b"", refusal="Prediction failed")
 Measure = Callable[[WorkerRequest], float]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     """A request that has no answer yet; `answers` is told of its parts."""
 
@@ -48,8 +49,8 @@ class ServedModel:
         self.limits = limits
         self._worker = worker
         self._measure = measure
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._next: _Waiting | None = None
+        self._queue: deque[_Waiting] = deque()
+        self._came = asyncio.Event()
         self._open: dict[int, _Waiting] = {}
         # Handlers are called from one thread, as in a worker.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="worker")
@@ -63,7 +64,7 @@ class ServedModel:
     @property
     def waiting(self) -> int:
         """Return how many requests wait for a batch."""
-        return self._queue.qsize() + (self._next is not None)
+        return len(self._queue)
 
     async def answer(self, request: WorkerRequest) -> WorkerAnswer:
         """Return the answer to a request, its parts together."""
@@ -76,7 +77,8 @@ class ServedModel:
         """Yield the parts of the answer to a request; closing it takes the request back."""
         bounded = self.limits.most_work < float("inf")
         waiting = _Waiting(request, self._measure(request) if bounded else 0.0)
-        self._queue.put_nowait(waiting)
+        self._queue.append(waiting)
+        self._came.set()
         if self._batches is None:
             self._batches = asyncio.create_task(self._serve())
         try:
@@ -87,6 +89,9 @@ class ServedModel:
                     return
         finally:
             waiting.left = True
+            # Nobody waits for it: neither it nor its body takes the place of another.
+            with suppress(ValueError):
+                self._queue.remove(waiting)
 
     async def aclose(self) -> None:
         """End the batches; what waits gets no answer."""
@@ -123,32 +128,36 @@ class ServedModel:
         """Open requests up to the size of a batch; wait for the first, and no longer for others."""
         delay_s = 0.0
         if not self._open:
-            self._add(self._next or await self._queue.get())
+            await self._wait()
+            self._add()
             delay_s = self.limits.delay_s
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 while len(self._open) < self.limits.size:
-                    found = self._next or await self._take()
+                    await self._wait()
                     work = sum(each.work for each in self._open.values())
-                    if work + found.work > self.limits.most_work:
-                        self._next = found
+                    if work + self._queue[0].work > self.limits.most_work:
                         break
-                    self._add(found)
+                    self._add()
 
-    def _add(self, waiting: _Waiting) -> None:
-        self._next = None
-        self._open[next(self._worker.numbers)] = waiting
+    def _add(self) -> None:
+        """Open the request that waits longest."""
+        self._open[next(self._worker.numbers)] = self._queue.popleft()
 
-    async def _take(self) -> _Waiting:
-        """Return a request that waits, without a turn of the event loop where there is one."""
-        return self._queue.get_nowait() if not self._queue.empty() else await self._queue.get()
+    async def _wait(self) -> None:
+        """Return once a request waits, without a turn of the event loop where one does."""
+        while not self._queue:
+            self._came.clear()
+            await self._came.wait()
 
 
-async def describe(served: ServedModel) -> dict[str, Any]:
-    """Return what a model says that it is, nothing where it says nothing."""
+async def describe(served: ServedModel) -> dict[str, Any] | None:
+    """Return what a model says that it is, nothing where it says nothing, None where it failed."""
     answer = await served.answer(DESCRIBE)
+    if answer.refusal or answer.status >= 400:
+        return None
     try:
         said = json.loads(answer.body)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) and not answer.refusal else {}
+    return said if isinstance(said, dict) else {}

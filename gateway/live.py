@@ -69,6 +69,7 @@ class LiveSocket:
             await reader.wait_for_room()
             self._inbox.put_audio(message)
         elif is_end(message):
+            await reader.wait_for_room()
             self._inbox.put_command(None, len(message))
         else:
             raise MalformedRequestError(

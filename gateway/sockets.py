@@ -42,6 +42,9 @@ LEAST_PIECE_S, MOST_PIECE_S = 0.1, 0.5
 NORMAL, GONE, REFUSED, FAILED, TRY_AGAIN = 1000, 1006, 1008, 1011, 1013
 # The part of its longest silence after which an engine is told that a session goes on.
 KEEP_SHARE, KEEP_S = 1 / 3, 10.0
+# OpenAI's, which browsers name beside their token, as they cannot send headers; they give up a
+# WebSocket of which none of their subprotocols is chosen.
+SUBPROTOCOL = "realtime"
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 Command = TypeVar("Command")
@@ -89,9 +92,7 @@ class Places:
         self._taken -= 1
 
 
-async def accept(
-    websocket: WebSocket, origins: Sequence[str], subprotocol: str | None = None
-) -> bool:
+async def accept(websocket: WebSocket, origins: Sequence[str]) -> bool:
     """Accept a WebSocket, unless a page of another address asks for it."""
     if not is_own_origin(websocket, origins):
         refusal = UnauthorizedError(
@@ -100,7 +101,7 @@ async def accept(
         failure = Failure(HTTPStatus.FORBIDDEN, refusal, request_id.get())
         await websocket.send_denial_response(write_error(failure))
         return False
-    named = subprotocol if subprotocol in websocket.scope["subprotocols"] else None
+    named = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
     await websocket.accept(named)
     return True
 

@@ -191,13 +191,17 @@ def answer_all(
 
 
 def as_answer(given: Any) -> Answer | RequestError | Pending:
-    """Return an answer that can be written, or the error of one that is no JSON."""
+    """Return an answer that can be written, or the error of one that is no JSON or no UTF-8.
+
+    TorchServe's worker ends where it cannot encode an answer.
+    """
     if isinstance(given, RequestError | Pending):
         return given
     answer = given if isinstance(given, Answer) else Answer(given)
-    if not isinstance(answer.content, str | bytes):
+    content = answer.content
+    if not isinstance(content, bytes):
         try:
-            dump_json(answer.content)
+            (content if isinstance(content, str) else dump_json(content)).encode()
         except (TypeError, ValueError) as error:
             return as_request_error(error)
     return answer

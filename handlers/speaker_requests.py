@@ -1,6 +1,7 @@
 """Who spoke when, as requests for transcripts ask for it."""
 
 import base64
+import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ from speechtext.speech.diarization import DiarizationParameters, Diarizer, Speak
 VOICES_FOLDER = "voices"
 KNOWN_FIELD = "known_speakers"
 MOST_KNOWN, LONGEST_KNOWN_S, LONGEST_NAME = 20, 30.0, 100
+# Unicode's categories of control characters, lines' and paragraphs' ends, and surrogates.
+UNWRITTEN = {"Cc", "Zl", "Zp", "Cs"}
 
 
 class SpeakersAsked(NamedTuple):
@@ -88,9 +91,19 @@ def _read_known(known: Any) -> dict[str, torch.Tensor]:
         raise impossible(KNOWN_FIELD, "an object of names and recordings", type(known).__name__)
     if len(known) > MOST_KNOWN:
         raise impossible(KNOWN_FIELD, f"at most {MOST_KNOWN} names", str(len(known)))
-    if any(not name.strip() or len(name) > LONGEST_NAME for name in known):
-        raise impossible(KNOWN_FIELD, f"names of 1 to {LONGEST_NAME} characters", "another one")
+    if not all(map(_is_name, known)):
+        expected = f"names of 1 to {LONGEST_NAME} characters in one line"
+        raise impossible(KNOWN_FIELD, expected, "another one")
     return {name: _decode_known(recording) for name, recording in known.items()}
+
+
+def _is_name(name: str) -> bool:
+    """Tell whether a line of a transcript can begin with a name.
+
+    Neither control characters nor halves of a surrogate pair, which are no Unicode, can be in it.
+    """
+    kinds = {unicodedata.category(each) for each in name}
+    return bool(name.strip()) and len(name) <= LONGEST_NAME and not kinds & UNWRITTEN
 
 
 def _decode_known(recording: Any) -> torch.Tensor:

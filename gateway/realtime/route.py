@@ -8,16 +8,13 @@ from gateway.realtime.session import Session
 from gateway.settings import Settings
 from gateway.sockets import Places, accept, hold
 
-# What browsers name beside their key, as they cannot send headers.
-SUBPROTOCOL = "realtime"
-
 
 def add_realtime(router: APIRouter, engine: Engine, settings: Settings, places: Places) -> None:
     """Add the route of the protocol."""
 
     @router.websocket("/v1/realtime")
     async def transcribe(websocket: WebSocket) -> None:
-        if await accept(websocket, settings.cors_origins, SUBPROTOCOL):
+        if await accept(websocket, settings.cors_origins):
             model = websocket.query_params.get("model") or settings.live_model
             session = Session(engine, websocket, model)
             await hold(websocket, session, places, settings.session_idle_timeout_s)

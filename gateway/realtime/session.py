@@ -87,8 +87,12 @@ class Session:
             await reader.wait_for_room()
             self._inbox.put_audio(audio)
         elif isinstance(event, Clear):
-            self._inbox.put_command(Cleared(self._inbox.drop_audio()), len(message))
+            # What is dropped makes room.
+            cleared = Cleared(self._inbox.drop_audio())
+            await reader.wait_for_room()
+            self._inbox.put_command(cleared, len(message))
         else:
+            await reader.wait_for_room()
             self._inbox.put_command(event, len(message))
 
     async def _recognize(self) -> None:

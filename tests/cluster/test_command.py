@@ -100,3 +100,16 @@ def test_kinds_of_models_in_the_gateways_settings_are_names(tmp_path: Path) -> N
     config = config_of("--gateway-config", str(tmp_path / "gateway.yaml"))
     written = yaml.safe_load(yaml.safe_dump(config))
     assert written["applications"][-1]["args"]["models"] == {"mine": "text_generation"}
+
+
+def test_certificate_of_the_gateways_settings_is_that_of_rays_proxy(tmp_path: Path) -> None:
+    settings = {"certificate_file": "/tls/certificate.pem", "private_key_file": "/tls/key.pem"}
+    (tmp_path / "gateway.yaml").write_text(yaml.safe_dump({**settings, "max_sessions": 7}))
+    config = config_of("--gateway-config", str(tmp_path / "gateway.yaml"))
+    options = ServeDeploySchema.model_validate(config).http_options
+    assert options.ssl_certfile == settings["certificate_file"]
+    assert options.ssl_keyfile == settings["private_key_file"]
+    arguments = config["applications"][-1]["args"]
+    assert arguments["max_sessions"] == 7
+    assert not set(settings) & set(arguments)
+    assert "ssl_certfile" not in config_of()["http_options"]

@@ -14,6 +14,7 @@ from cluster.local import LocalEngine, LocalModels
 from gateway.engine import (
     AudioFormat,
     EngineError,
+    EngineTimeoutError,
     ForwardedRequest,
     InternalError,
     ModelNotFoundError,
@@ -127,6 +128,20 @@ def test_session_of_a_model_that_is_not_live(act: Callable[..., Any]) -> None:
 
     with pytest.raises(InternalError, match="live speech"):
         act(speak)
+
+
+def test_piece_of_live_speech_waits_no_longer_than_the_settings_say(tmp_path: Path) -> None:
+    archive, worker = load_small(tmp_path / "archive")
+
+    async def speak() -> None:
+        engine = LocalEngine({archive: worker}, session_answer_timeout_s=0.05)
+        try:
+            await (await engine.open_live("small", AudioFormat(16_000))).send(b"wait")
+        finally:
+            await engine.aclose()
+
+    with pytest.raises(EngineTimeoutError, match=r"within 0\.05 s"):
+        asyncio.run(speak())
 
 
 def test_more_than_may_wait_are_refused(tmp_path: Path) -> None:

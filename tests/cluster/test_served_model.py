@@ -1,6 +1,7 @@
 """Batches out of requests that come together, and what each of them is answered."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -103,6 +104,15 @@ def test_handler_that_fails_refuses_in_torchserves_words(
     assert after.body == b"after:1"
 
 
+def test_header_that_is_no_utf8_fails_nobody(worker: ArchiveWorker) -> None:
+    async def ask(served: ServedModel) -> list[WorkerAnswer]:
+        odd = WorkerRequest([("x-request-id", "caf\xe9")], b"headers")
+        return await asyncio.gather(*(served.answer(each) for each in (odd, odd)))
+
+    for answer in act(worker, BatchLimits(1, 0.0), ask):
+        assert json.loads(answer.body)["x-request-id"] == "caf\xe9"
+
+
 def test_status_and_headers_of_one_of_a_batch(worker: ArchiveWorker) -> None:
     async def ask(served: ServedModel) -> list[WorkerAnswer]:
         requests = [saying("teapot"), saying("other")]
@@ -131,7 +141,11 @@ def test_request_that_was_taken_back_is_not_answered(worker: ArchiveWorker) -> N
         taken_back = asyncio.create_task(served.answer(saying("7")))
         stays = asyncio.create_task(served.answer(saying("8")))
         await asyncio.sleep(0.05)
+        assert served.waiting == 2
         taken_back.cancel()
+        await asyncio.sleep(0.05)
+        # Its place is another's, though the batch before it runs.
+        assert served.waiting == 1
         return [(await each).body.decode() for each in (running, stays)]
 
     # The one that stays is alone in its batch.

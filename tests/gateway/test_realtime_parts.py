@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import av
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from openai.types.realtime import ConversationItemInputAudioTranscriptionSegment
 from starlette.websockets import WebSocket
 
+from cluster.local import LocalEngine
 from gateway.encodings import Codec, Encoding
 from gateway.engine import (
     EngineError,
@@ -26,8 +28,9 @@ from gateway.engine import (
 from gateway.inbox import Inbox
 from gateway.realtime.configuration import Configuration
 from gateway.realtime.events import Append, ClientEventError, Update, code_of, parse_event
+from gateway.realtime.session import Session
 from gateway.realtime.turns import SILENCE, Turns
-from gateway.sockets import close_code, is_own_origin, run_first
+from gateway.sockets import MOST_WAITING_BYTES, close_code, is_own_origin, run_first
 
 
 @pytest.mark.parametrize("codec", [Codec.MU_LAW, Codec.A_LAW])
@@ -146,6 +149,37 @@ def test_who_puts_too_much_waits_until_it_is_taken() -> None:
         await waiting
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["session.update", "input_audio_buffer.clear"])
+def test_client_that_reads_nothing_is_not_read(kind: str) -> None:
+    event: dict[str, Any] = {"type": kind, "event_id": "e" * 500}
+    if kind == "session.update":
+        prompt = {"audio": {"input": {"transcription": {"prompt": "p" * 60_000}}}}
+        event["session"] = {"type": "transcription", **prompt}
+    text = json.dumps(event)
+    taken = -1
+
+    async def receive() -> dict[str, Any]:
+        nonlocal taken
+        taken += 1
+        return {"type": "websocket.receive" if taken else "websocket.connect", "text": text}
+
+    async def send(message: Any) -> None:
+        if "session.created" not in message.get("text", "session.created"):
+            await asyncio.Event().wait()
+
+    async def run() -> None:
+        websocket = WebSocket({"type": "websocket", "headers": []}, receive, send)
+        await websocket.accept()
+        engine = LocalEngine({})
+        with suppress(TimeoutError):
+            await asyncio.wait_for(Session(engine, websocket, None).run(30), 1)
+        await engine.aclose()
+
+    asyncio.run(run())
+    # What is taken, what waits for room, and the one that is read ahead.
+    assert MOST_WAITING_BYTES < taken * len(text) <= MOST_WAITING_BYTES + 4 * len(text)
 
 
 def test_first_of_two_works_ends_the_other() -> None:

@@ -93,6 +93,8 @@ def addresses() -> list[Request]:
         *(model, f"{model}/1.0", f"{model}/9.9", f"{model}/1.0/further/steps", f"{model}?x=1"),
     )
     named = [Request(target, review, (("Content-Type", "text/plain"),)) for target in targets]
+    # Bytes that are no UTF-8, and some that are.
+    named += [Request(model, review, (("X-File", name),)) for name in ("caf\udce9", "café")]
     return [*named, Request("/ping", method="GET"), Request(model, method="DELETE")]
 
 

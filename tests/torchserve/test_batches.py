@@ -16,6 +16,7 @@ import pytest
 import torch
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
+from ts.protocol.otf_message_handler import create_predict_response
 
 import batches
 from batches import Answer, Parts, answer_requests, dump_json
@@ -236,6 +237,15 @@ def test_number_that_json_does_not_have_is_never_sent(
     assert "scores" not in caplog.text
     with pytest.raises(ValueError, match="JSON"):
         dump_json({"logprob": odd})
+
+
+@pytest.mark.parametrize("odd", ["half \ud800", {"speaker": "\udfff\ud800"}])
+def test_text_that_utf8_does_not_have_is_never_sent(odd: Any) -> None:
+    context = make_context([{}] * 2)
+    rows = [{"body": value} for value in (1, 2)]
+    right, wrong = answer_requests(rows, context, parse_number, lambda values: ["right", odd])
+    assert (right, wrong["code"]) == ("right", 503)
+    create_predict_response([right, wrong], {0: "a", 1: "b"}, "", 200, context)
 
 
 @pytest.fixture

@@ -101,6 +101,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"known_speakers": {"Ann": 5}}, "known_speakers to be recordings in base64"),
     ({"known_speakers": {"Ann": "%%%"}}, "known_speakers to be recordings in base64"),
     ({"known_speakers": {" ": ""}}, "known_speakers to be names of 1 to 100 characters"),
+    ({"known_speakers": {"Ann\n\n00:00": ""}}, "names of 1 to 100 characters in one line"),
+    ({"known_speakers": {"\udfff\ud800": ""}}, "names of 1 to 100 characters in one line"),
     ({"known_speakers": {str(n): "" for n in range(21)}}, "known_speakers to be at most 20 names"),
 ]
 
