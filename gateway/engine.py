@@ -259,6 +259,10 @@ class SessionConflictError(EngineError):
     """A new session has the name of an open one."""
 
 
+class SessionIdleError(EngineError):
+    """A client of a live session sent nothing for too long."""
+
+
 class SessionGoneError(EngineError):
     """The session was never opened, has ended, was silent for too long, or lost its worker."""
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,6 +29,7 @@ from gateway.engine import (
     RequestTooLargeError,
     SessionConflictError,
     SessionGoneError,
+    SessionIdleError,
     TooManyRequestsError,
     UnauthorizedError,
     UnavailableError,
@@ -45,6 +47,7 @@ STATUSES: dict[type[EngineError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
     ModelNotFoundError: HTTPStatus.NOT_FOUND,
     MethodNotAllowedError: HTTPStatus.METHOD_NOT_ALLOWED,
+    SessionIdleError: HTTPStatus.REQUEST_TIMEOUT,
     SessionConflictError: HTTPStatus.CONFLICT,
     SessionGoneError: HTTPStatus.GONE,
     RequestTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -108,7 +111,11 @@ class ErrorShapes:
         """Let the application answer all errors in this way."""
 
         async def respond(request: HttpRequest, error: Exception) -> Response:
-            return self.respond(path_of(request), as_engine_error(error))
+            response = self.respond(path_of(request), as_engine_error(error))
+            # Of an address that has not the method: RFC 9110, section 15.5.6.
+            if allowed := (getattr(error, "headers", None) or {}).get("Allow"):
+                response.headers["allow"] = allowed
+            return response
 
         for kind in (EngineError, HTTPException, RequestValidationError):
             app.add_exception_handler(kind, respond)
@@ -130,6 +137,12 @@ def as_engine_error(error: Exception) -> EngineError:
     return InternalError(
         "InternalError", "Expected to answer this request, and made a mistake; the log says where."
     )
+
+
+def log_mistake(error: Exception) -> None:
+    """Log where a mistake was made: its own words may repeat what a request contained."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s while answering:\n%s", type(error).__name__, where)
 
 
 def _from_http(error: HTTPException) -> EngineError:

@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket
 
 from gateway.encodings import Codec, Encoding
 from gateway.engine import Engine, EngineError, ImpossibleRequestError, MalformedRequestError
-from gateway.errors import status_of
+from gateway.errors import describe_error, status_of
 from gateway.inbox import Inbox
 from gateway.settings import Settings
 from gateway.sockets import (
@@ -31,6 +31,8 @@ DEFAULT_RATE_HZ = 16_000
 # What handlers take.
 LEAST_RATE_HZ, MOST_RATE_HZ, MOST_CHANNELS = 4_000, 384_000, 8
 END = {"type": "end"}
+# However its spaces are set.
+MOST_END_CHARACTERS = 100
 
 
 def add_live(router: APIRouter, engine: Engine, settings: Settings, places: Places) -> None:
@@ -91,21 +93,15 @@ class LiveSocket:
         finally:
             await end_session(live)
 
-    async def tell(self, kind: str, message: str) -> None:
-        """Tell the client why its session ends."""
-        await self._tell(0, kind, message)
-
     async def tell_error(self, error: EngineError) -> None:
-        """Tell the client about an error of the engine."""
-        await self._tell(status_of(error).value, error.kind, error.message)
-
-    async def _tell(self, status: int, kind: str, message: str) -> None:
-        error = {"code": status, "type": kind, "message": message}
-        await self._websocket.send_json({"error": error})
+        """Tell the client why its session ends."""
+        await self._websocket.send_json({"error": describe_error(error, status_of(error).value)})
 
 
 def is_end(message: str) -> bool:
     """Tell whether a text message ends a session."""
+    if len(message) > MOST_END_CHARACTERS:
+        return False
     with suppress(ValueError, RecursionError):
         return bool(json.loads(message) == END)
     return False

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import time
-import traceback
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.engine import RequestTooLargeError
-from gateway.errors import ErrorShapes, as_engine_error
+from gateway.errors import ErrorShapes, as_engine_error, log_mistake
 from gateway.request_context import (
     ID_HEADER,
     authorization,
@@ -20,7 +19,6 @@ from gateway.request_context import (
 )
 
 access_log = logging.getLogger("gateway.access")
-logger = logging.getLogger(__name__)
 
 # Nobody gets it: the client went before there was an answer. nginx's number for that.
 CLIENT_GONE = 499
@@ -91,13 +89,29 @@ class AnswerMistakes:
         try:
             await self._app(scope, receive, send_noted)
         except Exception as error:
-            # An exception's own words may repeat what a request contained.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("%s while answering:\n%s", type(error).__name__, where)
+            log_mistake(error)
             if scope["type"] != "http" or started:
                 return
             response = self._shapes.respond(scope["path"], as_engine_error(error))
             await response(scope, receive, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET, whose body the server leaves out: RFC 9110, section 9.3.2.
+
+    Not at the addresses `forwarded`, which the engine answers.
+    """
+
+    def __init__(self, app: ASGIApp, forwarded: tuple[str, ...]) -> None:
+        self._app = app
+        self._forwarded = forwarded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        own = scope["type"] == "http" and not scope["path"].startswith(self._forwarded)
+        if own and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 class CancelForGone:

@@ -15,6 +15,7 @@ from gateway.request_context import ID_HEADER
 from gateway.responses import PartsResponse
 from gateway.settings import Settings
 
+ADDRESSES = ("/predictions/", "/explanations/", "/ping")
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 # What concerns one connection alone: RFC 9110, section 7.6.1, and the names of both ends.
 HOP_BY_HOP = {

@@ -22,6 +22,7 @@ from gateway.engine import (
     LiveSession,
     Model,
     SessionGoneError,
+    SessionIdleError,
     UnauthorizedError,
     UnavailableError,
     not_ready,
@@ -50,25 +51,18 @@ DEFAULT_PORTS = {"http": "80", "https": "443"}
 Command = TypeVar("Command")
 
 
-class SilentTooLongError(Exception):
-    """A client sent nothing for so many seconds."""
-
-
 class SpeechSession(Protocol):
     """A client of a protocol."""
 
     async def run(self, idle_s: float) -> None:
         """Serve it to its end.
 
-        Raises `WebSocketDisconnect` where it goes, `SilentTooLongError` where it sends nothing for
-        so many seconds, and `EngineError`.
+        Raises `WebSocketDisconnect` where it goes, `SessionIdleError` where it sends nothing for so
+        many seconds, and other kinds of `EngineError`.
         """
 
-    async def tell(self, kind: str, message: str) -> None:
-        """Tell it why its session ends."""
-
     async def tell_error(self, error: EngineError) -> None:
-        """Tell it about an error of the engine, which ends its session."""
+        """Tell it why its session ends."""
 
 
 class Places:
@@ -128,6 +122,8 @@ def _place(host: str, default_port: str) -> str:
 
 def close_code(error: EngineError) -> int:
     """Return the code that says whether to connect again."""
+    if isinstance(error, SessionIdleError):
+        return NORMAL
     if isinstance(error, UnavailableError):
         return TRY_AGAIN
     if isinstance(error, SessionGoneError):
@@ -154,12 +150,14 @@ class Reader:
     async def next(self) -> str | bytes:
         """Return the next message; a large one only once the inbox takes audio.
 
-        Raises `WebSocketDisconnect` where the client goes, and `SilentTooLongError` where it sends
+        Raises `WebSocketDisconnect` where the client goes, and `SessionIdleError` where it sends
         nothing for too long.
         """
         receiving = self._receive()
         if not (await asyncio.wait([receiving], timeout=self._idle_s))[0]:
-            raise SilentTooLongError
+            raise SessionIdleError(
+                "SessionIdleTimeout", f"Expected a message within {self._idle_s:g} s, got none."
+            )
         self._receiving = None
         content = _read(receiving.result())
         if len(content) > LARGE_MESSAGE_BYTES:
@@ -261,10 +259,6 @@ async def hold(websocket: WebSocket, session: SpeechSession, places: Places, idl
         try:
             with places:
                 await session.run(idle_s)
-        except SilentTooLongError:
-            message = f"Expected a message within {idle_s:g} s, got none."
-            await session.tell("session_idle_timeout", message)
-            await websocket.close(NORMAL, message)
         except EngineError as error:
             logger.info("A live session ends: %s", error.kind)
             await session.tell_error(error)

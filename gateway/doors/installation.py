@@ -17,6 +17,7 @@ from gateway.settings import Settings
 EXPOSED = (
     "x-request-id",
     "retry-after",
+    "x-should-retry",
     "x-truncated-tokens",
     "inference-header-content-length",
 )

@@ -1,6 +1,7 @@
 """From an inference request to requests of the engine, and from their answers to its response."""
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -170,7 +171,12 @@ def write_answers(
     content |= {"id": asked.id} if asked.id is not None else {}
     (output,) = content["outputs"]
     if not wants_binary(asked):
-        output["data"] = [each.body.decode("utf-8", "replace") for each in answers]
+        try:
+            output["data"] = [each.body.decode() for each in answers]
+        except UnicodeDecodeError:
+            # As inputs say it, and MLServer.
+            output["data"] = [b64encode(each.body).decode() for each in answers]
+            parameters["content_type"] = BASE64
         return JSONResponse(content)
     binary = write_binary([each.body for each in answers])
     parameters[BINARY_SIZE] = len(binary)

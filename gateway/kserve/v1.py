@@ -4,6 +4,7 @@
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -114,14 +115,17 @@ def _read_object(instance: Mapping[str, Any], kind: Kind | None, place: str) -> 
 
 
 def write_outcome(outcome: Answer | EngineError | None) -> Any:
-    """Return an answer as part of JSON: a text, or what it says in JSON."""
+    """Return an answer as part of JSON: what it says in JSON, a text, or bytes in base64."""
     if isinstance(outcome, EngineError):
         return {"error": describe_error(outcome, status_of(outcome).value)}
     if outcome is None:
         raise InternalError("InternalError", "Expected an answer to each instance.")
     if outcome.media_type == JSON:
         return json.loads(outcome.body)
-    return outcome.body.decode("utf-8", "replace")
+    try:
+        return outcome.body.decode()
+    except UnicodeDecodeError:
+        return {B64: b64encode(outcome.body).decode()}
 
 
 PROTOCOL = Protocol(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.engine import Description, MalformedRequestError, Request
+from gateway.json_size import check_values
 from gateway.openai.fields import read_fields, refusal
 
 JSON = "application/json"
@@ -81,6 +82,7 @@ class CompletionRequest(BaseModel):
 
 def read_request(body: bytes) -> CompletionRequest:
     """Return a request, a null as if it were absent; raises `EngineError`."""
+    check_values(body)
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.engine import AnswerStream, EngineError
+from gateway.errors import as_engine_error, log_mistake
 from gateway.openai.choices import FINISH_REASONS, cut_stop, write_logprobs
 from gateway.openai.completion_request import Call, CompletionRequest
 from gateway.openai.events import cut_short, read_lines
@@ -117,6 +118,10 @@ class MergedParts:
             await self._queue.put(None)
         except EngineError as error:
             await self._queue.put(error)
+        except Exception as error:
+            # Of an engine whose events are others; its words may repeat what a request contained.
+            log_mistake(error)
+            await self._queue.put(as_engine_error(error))
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         running = len(self._tasks)

@@ -3,6 +3,7 @@
 import json
 import string
 from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from typing import Any
 
 from gateway.engine import Description, ImpossibleRequestError
@@ -34,19 +35,19 @@ def find_speakers(request: TranscriptionRequest, about: Description) -> dict[str
     return fields | ({"known_speakers": json.dumps(known)} if known else {})
 
 
-def write_diarized(found: Recognition) -> dict[str, Any]:
-    """Return a transcript in the shape of `diarized_json`."""
+def write_diarized(found: Recognition, known: Sequence[str]) -> dict[str, Any]:
+    """Return a transcript in the shape of `diarized_json`; `known` are names that were given."""
     duration_s = found.duration_s or 0.0
     return {
         "task": "transcribe",
         "duration": duration_s,
         "text": found.text,
-        "segments": list(describe_turns(found.words or [])),
+        "segments": list(describe_turns(found.words or [], known)),
         "usage": usage_of(duration_s),
     }
 
 
-def describe_turns(words: Sequence[Word]) -> Iterator[dict[str, Any]]:
+def describe_turns(words: Sequence[Word], known: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Yield the segments of speakers, each of one of them."""
     for number, segment in enumerate(cut_segments(words)):
         yield {
@@ -54,17 +55,25 @@ def describe_turns(words: Sequence[Word]) -> Iterator[dict[str, Any]]:
             "type": "transcript.text.segment",
             "start": segment[0].start,
             "end": segment[-1].end,
-            "speaker": letter(segment[0].speaker or ""),
+            "speaker": letter(segment[0].speaker or "", known),
             "text": " ".join(each.word for each in segment),
         }
 
 
-def letter(speaker: str) -> str:
-    """Return OpenAI's name for a speaker: A for the engine's first, or the name that is known."""
+def letter(speaker: str, known: Sequence[str] = ()) -> str:
+    """Return OpenAI's name for a speaker: A for the engine's first, or the name that is `known`.
+
+    Nobody else gets a letter that is somebody's name.
+    """
     number = speaker.removeprefix(NUMBERED)
-    if number == speaker or not number.isdecimal():
+    if speaker in known or number == speaker or not number.isdecimal():
         return speaker
-    letters, place = "", int(number)
+    free = (each for each in map(_write_letters, count(1)) if each not in known)
+    return next(islice(free, int(number) - 1, None))
+
+
+def _write_letters(place: int) -> str:
+    letters = ""
     while place:
         place, rest = divmod(place - 1, len(string.ascii_uppercase))
         letters = string.ascii_uppercase[rest] + letters

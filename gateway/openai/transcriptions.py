@@ -80,7 +80,7 @@ def write_answer(answer: Answer, request: TranscriptionRequest, about: Descripti
         return Response(answer.body, media_type=f"{answer.media_type}; charset=utf-8")
     found = read_answer(answer)
     if request.response_format == DIARIZED:
-        return JSONResponse(write_diarized(found))
+        return JSONResponse(write_diarized(found, request.known_speaker_names))
     return JSONResponse(write_json(found, request, about))
 
 
@@ -165,7 +165,7 @@ def stream_whole(found: Recognition, request: TranscriptionRequest) -> Response:
     async def events() -> AsyncIterator[dict[str, Any]]:
         logprobs = describe_logprobs(found.words or []) if request.include else None
         if request.response_format == DIARIZED:
-            for segment in describe_turns(found.words or []):
+            for segment in describe_turns(found.words or [], request.known_speaker_names):
                 yield segment
         elif found.text:
             yield write_delta(found.text, logprobs)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from gateway.engine import EngineError
+from gateway.engine import EngineError, RequestTooLargeError
+from gateway.json_size import check_values
 from gateway.realtime.configuration import Asked, AskedSession
 from gateway.sockets import REFUSED, close_code
 
@@ -90,6 +91,10 @@ class ClientEventError(Exception):
 
 def parse_event(text: str | bytes) -> Update | Append | Commit | Clear:
     """Return a client's event; raises `ClientEventError` for what is none."""
+    try:
+        check_values(text.encode("utf-8", "replace") if isinstance(text, str) else text)
+    except RequestTooLargeError as error:
+        raise ClientEventError(code_of(error), error.message) from None
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):

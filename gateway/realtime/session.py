@@ -203,11 +203,7 @@ class Session:
         for event in events:
             await self._send(event)
 
-    async def tell(self, kind: str, message: str) -> None:
-        """Tell the client why its session ends."""
-        await self._send(error_event("invalid_request_error", kind, message))
-
     async def tell_error(self, error: EngineError) -> None:
-        """Tell the client about an error of the engine."""
+        """Tell the client why its session ends."""
         said = describe_engine_error(error)
         await self._send(error_event(said["type"], said["code"], said["message"]))

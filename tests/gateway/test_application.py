@@ -182,3 +182,13 @@ def test_gateway_is_a_process_without_pytorch(gateway: RunningGateway) -> None:
     libraries = {Path(each.path).name for each in gateway.process.memory_maps()}
     assert any(name.startswith("libpython") or "python" in name for name in libraries)
     assert not [name for name in libraries if name.startswith("libtorch")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/livez", "/readyz", "/v2", "/v2/health/live", "/v2/models/wav2vec2", "/v1/models"],
+)
+def test_whatever_may_be_got_has_a_head(path: str, gateway_url: str) -> None:
+    got, head = httpx2.get(f"{gateway_url}{path}"), httpx2.head(f"{gateway_url}{path}")
+    assert (head.status_code, head.content) == (got.status_code, b"") == (200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]

@@ -20,11 +20,13 @@ from gateway.engine import (
     RequestTooLargeError,
     UnavailableError,
 )
-from gateway.kserve.bodies import MOST_VALUES, count_values, read_json
+from gateway.json_size import MOST_VALUES, count_values
+from gateway.kserve.bodies import read_json
 from gateway.kserve.inference import build_requests, write_answers
 from gateway.kserve.instances import AT_ONCE, MAX_INSTANCES, answer_all
 from gateway.kserve.shapes import INFER_REQUEST
 from gateway.kserve.tensors import read_tensors, split_body
+from gateway.kserve.v1 import write_outcome
 from support.kserve import packed, unpacked_tensor
 
 Content = dict[str, Any]
@@ -94,6 +96,16 @@ def test_answers_come_back_out_of_a_binary_tensor(bodies: list[bytes]) -> None:
     assert output["parameters"]["binary_data_size"] == len(body) - length
     assert output["shape"] == [len(bodies)]
     assert unpacked_tensor(body[length:]) == bodies
+
+
+def test_answers_that_are_no_text_are_base64_in_json() -> None:
+    answers = [Answer(200, {"content-type": "image/png"}, each) for each in (b"\x89PNG", b"text")]
+    response = write_answers(asked({"inputs": [tensor("a", 1)]}), answers, "model", "1.0")
+    (output,) = json.loads(bytes(response.body))["outputs"]
+    assert output["parameters"] == {"content_type": "base64"}
+    assert [base64.b64decode(each) for each in output["data"]] == [b"\x89PNG", b"text"]
+    assert write_outcome(answers[0]) == {"b64": base64.b64encode(b"\x89PNG").decode()}
+    assert write_outcome(answers[1]) == "text"
 
 
 @given(st.binary(max_size=60), st.integers(0, 70), st.integers(0, 5), st.integers(-70, 70))

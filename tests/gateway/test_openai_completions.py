@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import httpx2
@@ -16,6 +16,9 @@ from openai.types import Completion
 from openai.types.completion_usage import CompletionUsage
 from transformers import AutoTokenizer
 
+from gateway.engine import InternalError
+from gateway.json_size import MOST_VALUES
+from gateway.openai.completion_streams import MergedParts
 from repository import ROOT
 from support.waiting import until
 from trials.gateways import RunningGateway
@@ -320,6 +323,32 @@ def test_malformed_bodies(body: bytes, param: str | None, gateway_url: str) -> N
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == param
     assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_body_of_too_many_values_is_not_parsed(gateway_url: str) -> None:
+    body = b'{"model": "m", "prompt": "x", "user": [' + b"[]," * MOST_VALUES + b"[]]}"
+    reply = httpx2.post(f"{gateway_url}/v1/completions", content=body, timeout=60)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_many_values")
+
+
+def test_stream_of_an_engine_with_other_events_ends_with_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def other() -> AsyncIterator[dict[str, Any]]:
+        yield {"index": 0}
+        raise KeyError("what somebody wrote")
+
+    async def read() -> list[dict[str, Any]]:
+        parts, found = MergedParts([other()], []), []
+        with pytest.raises(InternalError):
+            async for part in parts:
+                found.append(part)
+        await parts.aclose()
+        return found
+
+    assert asyncio.run(asyncio.wait_for(read(), 10)) == [{"index": 0}]
+    assert "KeyError" in caplog.text
+    assert "somebody" not in caplog.text
 
 
 def test_client_tries_again_only_what_may_succeed(

@@ -136,3 +136,9 @@ def test_speakers_have_letters_in_their_order() -> None:
     named = [letter(f"Speaker {number}") for number in (1, 2, 26, 27, 52, 53, 702, 703)]
     assert named == ["A", "B", "Z", "AA", "AZ", "BA", "ZZ", "AAA"]
     assert [letter(name) for name in ("Ann", "Speaker x", "")] == ["Ann", "Speaker x", ""]
+
+
+def test_nobody_gets_the_name_of_a_known_speaker() -> None:
+    known = ("A", "Speaker 7", "C")
+    named = [letter(each, known) for each in ("A", "Speaker 7", "Speaker 1", "Speaker 2")]
+    assert named == ["A", "Speaker 7", "B", "D"]

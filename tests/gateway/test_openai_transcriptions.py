@@ -366,6 +366,7 @@ def test_errors_have_the_shape_at_every_address_of_openai(gateway_url: str) -> N
         reply = httpx2.request(method, f"{gateway_url}{path}")
         assert reply.status_code == status
         assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+        assert reply.headers.get("allow") == ("POST" if status == 405 else None)
         assert reply.json()["error"]["type"] == "invalid_request_error"
 
 

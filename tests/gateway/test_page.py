@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from support.browser import RECORDING, Visit
+from support.browser import RECORDING, Browser, Visit
 from support.gateway import properties_of
 from support.odd_server import OddServer, endless_story, run_odd_server
 from support.page_actions import choose_recordings_model, drop, form_of, submit
@@ -185,3 +185,25 @@ def test_what_takes_long_has_its_progress_and_is_cancelled(
     page.wait(lambda: page.text(work) == "")
     assert page.text("#recording .body > .error") == ""
     assert not page.find("#transcript").is_displayed()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('new Response(\'{"message": "Expected TorchServe."}\', {status: 503})', "Expected Torch"),
+        ("new Response('{\"models\": [', {status: 200})", "The answer ended before its end."),
+    ],
+)
+def test_server_that_fails_later_is_not_shown_as_good(
+    answer: str, said: str, page: Browser
+) -> None:
+    page.wait(lambda: page.find("#server-state.good"))
+    page.run(
+        f"const real = window.fetch; window.fetch = async () => {answer};"
+        "document.dispatchEvent(new Event('visibilitychange'));"
+        "setTimeout(() => { window.fetch = real; }, 1000);"
+    )
+    page.wait(lambda: page.text("#server-state").startswith(said))
+    assert page.find("#server-state").get_attribute("class") == "state"
+    # It is looked for again.
+    page.wait(lambda: page.find("#server-state.good"))

@@ -142,3 +142,76 @@ def test_socket_opens_with_the_token(page: Browser) -> None:
     assert [each["Sec-WebSocket-Protocol"] for each in handshakes] == [
         "realtime, openai-insecure-api-key.sesame"
     ]
+
+
+# A server that takes sessions as `obey` says, and a clock that does not wait.
+CAPTIONS_BEFORE = """
+const done = arguments[arguments.length - 1];
+let opened = 0, closed = 0;
+const wait = window.setTimeout;
+window.setTimeout = (run) => wait(run, 0);
+window.WebSocket = class extends EventTarget {
+  static OPEN = 1;
+  readyState = 1;
+  constructor() {
+    super();
+    opened += 1;
+    queueMicrotask(() => {
+      this.dispatchEvent(new Event("open"));
+      this.say({type: "session.created"});
+    });
+  }
+  say(event) {
+    this.dispatchEvent(new MessageEvent("message", {data: JSON.stringify(event)}));
+  }
+  close(code) {
+    if (this.readyState === 1) closed += 1;
+    this.readyState = 3;
+    this.dispatchEvent(new CloseEvent("close", {code}));
+  }
+  send(text) { queueMicrotask(() => obey(this, JSON.parse(text))); }
+};
+import(new URL("page/files/realtime.js", document.baseURI)).then(({LiveTranscription}) => {
+  const errors = [];
+  const session = new LiveTranscription("any", {
+    state: (name) => name === "listening" && session.append(new Int16Array(2400)),
+    partial: () => {}, completed: () => {},
+    error: (message) => errors.push(message),
+    ended: () => done({opened, closed, errors}),
+  });
+  session.open();
+});
+"""
+
+
+def test_model_whose_places_stay_taken_is_given_up(page: Browser) -> None:
+    """The server takes the session, and finds no place for its first samples."""
+    found = page.driver.execute_async_script(
+        """
+        const obey = (socket, {type}) => {
+          if (type === "session.update") socket.say({type: "session.updated"});
+          else socket.close(1013);
+        };
+        """
+        + CAPTIONS_BEFORE
+    )
+    assert found["opened"] == 1 + 6
+    assert "1013" in found["errors"][-1]
+
+
+def test_session_whose_model_is_refused_ends(page: Browser) -> None:
+    found = page.driver.execute_async_script(
+        """
+        const error = {type: "invalid_request_error", code: "model_not_found", message: "Gone."};
+        const obey = (socket) => socket.say({type: "error", error});
+        """
+        + CAPTIONS_BEFORE
+    )
+    assert found == {"opened": 1, "closed": 1, "errors": ["Gone."]}
+
+
+def test_nothing_is_asked_while_no_model_is_ready(page: Browser) -> None:
+    page.run("document.querySelector('#live-model').replaceChildren()")
+    page.click("#live-start")
+    assert page.wait_for_text("#live-error") == "No model is ready yet."
+    assert page.text("#live-start") == "Start the microphone"

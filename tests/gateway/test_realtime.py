@@ -331,6 +331,10 @@ def test_sessions_have_their_limits_and_hear_of_a_shutdown(
                 assert closed(one_more) == 1013
             assert receive(connection)["error"]["code"] == "session_idle_timeout"
             assert closed(connection) == 1000
+        live = gateway.url.replace("http", "ws", 1) + f"/live/{LIVE_MODEL}"
+        with connect_socket(live) as silent:
+            error = json.loads(silent.recv(30))["error"]
+            assert (error["code"], error["type"]) == (408, "SessionIdleTimeout")
         with connect(gateway.url) as connection:
             receive(connection)
             gateway.process.terminate()

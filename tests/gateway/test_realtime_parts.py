@@ -26,6 +26,8 @@ from gateway.engine import (
     WorkerDiedError,
 )
 from gateway.inbox import Inbox
+from gateway.json_size import MOST_VALUES
+from gateway.live import is_end
 from gateway.realtime.configuration import Configuration
 from gateway.realtime.events import Append, ClientEventError, Update, code_of, parse_event
 from gateway.realtime.session import Session
@@ -149,6 +151,15 @@ def test_who_puts_too_much_waits_until_it_is_taken() -> None:
         await waiting
 
     asyncio.run(run())
+
+
+def test_event_of_too_many_values_is_not_parsed() -> None:
+    text = '{"type": "session.update", "session": [' + "[]," * MOST_VALUES + "[]]}"
+    with pytest.raises(ClientEventError, match=f"at most {MOST_VALUES} values") as caught:
+        parse_event(text)
+    assert caught.value.code == "too_many_values"
+    assert not is_end("[" * 1000 + "]" * 1000)
+    assert is_end(' {"type" : "end"}\n')
 
 
 @pytest.mark.parametrize("kind", ["session.update", "input_audio_buffer.clear"])

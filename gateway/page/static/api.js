@@ -48,15 +48,31 @@ export async function ask(path, { headers = {}, ...options } = {}) {
 }
 
 export async function askJson(path, options) {
-  return (await ask(path, options)).json();
+  const response = await ask(path, options);
+  try {
+    return await response.json();
+  } catch (error) {
+    if (error instanceof DOMException) throw error;
+    throw new ApiError(0, "The answer ended before its end.");
+  }
 }
 
 export function predict(model, options) {
-  return ask(`predictions/${encodeURIComponent(model)}`, { method: "POST", ...options });
+  return askModel("predictions", model, options);
 }
 
 export function explain(model, options) {
-  return ask(`explanations/${encodeURIComponent(model)}`, { method: "POST", ...options });
+  return askModel("explanations", model, options);
+}
+
+function askModel(what, model, options) {
+  return ask(`${what}/${encodeURIComponent(someModel(model))}`, { method: "POST", ...options });
+}
+
+/** Return the name of a model that was chosen; throws an `ApiError` while none is ready. */
+export function someModel(name) {
+  if (!name) throw new ApiError(0, "No model is ready yet.");
+  return name;
 }
 
 /** Return options of a request with a JSON body. */

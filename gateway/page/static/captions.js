@@ -1,6 +1,6 @@
 // Live captions: what the microphone hears, as it is said.
 
-import { askJson } from "./api.js";
+import { askJson, someModel } from "./api.js";
 import { clock, element, fillModels, showError } from "./dom.js";
 import { openMicrophone } from "./microphone.js";
 import { LiveTranscription } from "./realtime.js";
@@ -44,7 +44,7 @@ class CaptionsView {
     this.button.disabled = true;
     this.#say("Opening the microphone …");
     try {
-      const transcription = new LiveTranscription(this.select.value, {
+      const transcription = new LiveTranscription(someModel(this.select.value), {
         state: (name) => this.#say(STATES[name]),
         partial: (text) => this.#showPartial(text),
         completed: (segment) => this.#add(segment),

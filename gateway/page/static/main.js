@@ -23,6 +23,7 @@ async function lookForModels() {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     say(error.status === 401 ? "This server asks for a token." : error.message);
+    state.classList.remove("good");
     settled = !tokenForm.hidden;
   }
   if (!settled) timer = setTimeout(lookForModels, LOOK_AGAIN_MS);

@@ -9,6 +9,8 @@ const OPEN_AGAIN = new Set([1001, 1006, 1011, 1012, 1013]);
 const ATTEMPTS = 6;
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 8000;
+// A session that lasted so long was a good one, and the next attempts count anew.
+const GOOD_SESSION_MS = 10_000;
 const FINISH_TIMEOUT_MS = 15_000;
 // What is said meanwhile is sent later; of a longer gap, its end.
 const MOST_WAITING_SAMPLES = 30 * RATE_HZ;
@@ -26,6 +28,7 @@ export class LiveTranscription {
   #ready = false;
   #ended = false;
   #attempt = 0;
+  #began = 0;
   #waiting = [];
   #waitingSamples = 0;
   #heardSamples = 0;
@@ -147,7 +150,7 @@ export class LiveTranscription {
     // Times of a session count from its first sample.
     this.#offset = (this.#heardSamples - this.#waitingSamples) / RATE_HZ;
     this.#ready = true;
-    this.#attempt = 0;
+    this.#began = performance.now();
     this.#tell.state("listening");
     this.#sendWaiting();
   }
@@ -168,6 +171,14 @@ export class LiveTranscription {
     const nothingLeft = this.#finished && error.code === "input_audio_buffer_commit_empty";
     if (!nothingLeft) this.#tell.error(error.message);
     this.#finished?.();
+    // Without a model nothing is heard; where the server is full, it closes the session itself.
+    if (!this.#ready && error.type === "invalid_request_error") this.#end();
+  }
+
+  #end() {
+    this.#ended = true;
+    this.#socket.close(1000);
+    this.#tell.ended();
   }
 
   /** Keep what was told of items that are not to be completed. */
@@ -177,6 +188,8 @@ export class LiveTranscription {
 
   #lose(code, reason, wasOpen) {
     if (this.#ended) return;
+    // Places of a model that is full are missed only with the first samples.
+    if (this.#ready && performance.now() - this.#began > GOOD_SESSION_MS) this.#attempt = 0;
     this.#ready = false;
     this.#keepPartial();
     this.#finished?.();
