@@ -19,6 +19,7 @@ from load_errors import check_files_and_explain
 from speaker_requests import load_diarizer, measure_live
 from speech_requests import describe_live, write_live
 from speechtext.allowance import run_admitted
+from speechtext.batching import as_request_error
 from speechtext.errors import DeadlineError, RequestError
 from speechtext.host_memory import keep_loaded
 from speechtext.measurements import note_gauge, note_size
@@ -114,11 +115,11 @@ class LiveHandler:
         return answers
 
     def _end(self, chunks: Sequence[AudioChunk]) -> None:
-        """End the sessions of chunks that were not recognised: what follows would make no sense."""
+        """End the sessions of chunks that were not answered: what follows would make no sense."""
         for chunk in chunks:
             self._sessions.end(chunk.name)
 
-    def _recognize(self, chunks: Sequence[AudioChunk]) -> list[Answer]:
+    def _recognize(self, chunks: Sequence[AudioChunk]) -> list[Answer | RequestError]:
         # Who does not wait for answers may have several chunks in a batch.
         sessions = {id(chunk.session): chunk.session for chunk in chunks}
         try:
@@ -126,4 +127,15 @@ class LiveHandler:
         except DeadlineError:
             self._end(chunks)
             raise
-        return [write_live(chunk.name, chunk.session.tell(chunk.ends)) for chunk in chunks]
+        return list(map(_tell, chunks))
+
+
+def _tell(chunk: AudioChunk) -> Answer | RequestError:
+    """Return what a session said, or why it cannot be told: the others have told theirs for good.
+
+    Telling moves a session on, so that a batch must not be run again for one of them.
+    """
+    try:
+        return write_live(chunk.name, chunk.session.tell(chunk.ends))
+    except Exception as error:
+        return as_request_error(error)

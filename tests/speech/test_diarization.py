@@ -315,6 +315,20 @@ def test_people_are_known_by_the_likest_of_their_voices() -> None:
     assert names_in([50, 10], 2, {"Ann": voice_at(12)}) == ["Speaker 1", "Ann"]
 
 
+def test_nobody_else_is_called_as_who_is_known() -> None:
+    """As of who carries the names on from one part of a recording to the next."""
+    ann, ben = voice_at(20), voice_at(190)
+    assert names_in([10, 200], known={"Speaker 1": ben}) == ["Speaker 2", "Speaker 1"]
+    assert names_in([10, 200, 100], known={"Speaker 2": ben}) == [
+        "Speaker 1",
+        "Speaker 2",
+        "Speaker 3",
+    ]
+    # Nor where those who are known are not heard.
+    known = {"Speaker 1": ann, "Speaker 3": ben}
+    assert names_in([100, 280], known=known) == ["Speaker 2", "Speaker 4"]
+
+
 @pytest.mark.parametrize(("threshold", "name"), [(1.0, "Ann"), (1.001, "Speaker 1")])
 def test_threshold_is_enough_to_be_known(threshold: float, name: str) -> None:
     """A cosine of exactly one: of a voice along the first axis."""

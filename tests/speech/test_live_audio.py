@@ -5,7 +5,9 @@ import io
 import itertools
 import random
 import struct
+from typing import cast
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -16,7 +18,13 @@ from hypothesis import strategies as st
 from batches import status_of
 from speechtext.errors import MalformedRequestError, RequestError, UnsupportedMediaError
 from speechtext.speech.audio import decode_audio
-from speechtext.speech.live_audio import MAX_HEADER_BYTES, LiveAudio, find_samples
+from speechtext.speech.live_audio import (
+    MAX_HEADER_BYTES,
+    PCM_GUID,
+    LiveAudio,
+    read_format,
+    read_header,
+)
 from speechtext.speech.pcm import PcmFormat, parse_pcm_format
 from trials.broken_audio import lying_header
 
@@ -52,6 +60,41 @@ def test_wav_in_pieces_is_the_wav(
     recording = wav(subtype, rate_hz, channels)
     expected = decode_audio(recording, RATE_HZ, 60)
     assert torch.equal(receive(recording, cuts), expected)
+
+
+# FFmpeg's names of the samples that it encodes.
+ENCODED = {"pcm_u8": "u8", "pcm_s16le": "s16", "pcm_s24le": "s32", "pcm_s32le": "s32"}
+LAYOUTS = ["mono", "stereo", "2.1", "quad", "5.0", "5.1", "6.1", "7.1"]
+
+
+def write_by_ffmpeg(codec: str, rate_hz: int, layout: str, frames: int = 90) -> bytes:
+    """Return a WAV file, of WAVE_FORMAT_EXTENSIBLE for all but a few formats."""
+    file, kind = io.BytesIO(), np.dtype(ENCODED[codec].replace("s", "int").replace("u", "uint"))
+    width = frames * len(av.AudioLayout(layout).channels)
+    limits = np.iinfo(kind)
+    samples = np.random.default_rng(0).integers(limits.min, limits.max, (1, width), kind)
+    frame = av.AudioFrame.from_ndarray(samples, ENCODED[codec], layout)
+    frame.sample_rate = rate_hz
+    with av.open(file, "w", "wav") as container:
+        stream = cast(av.AudioStream, container.add_stream(codec, rate=rate_hz, layout=layout))
+        container.mux([*stream.encode(frame), *stream.encode()])
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("codec", ENCODED)
+def test_wav_of_ffmpeg_may_be_cut_at_every_byte(codec: str, layout: str) -> None:
+    recording = write_by_ffmpeg(codec, RATE_HZ, layout)
+    expected = decode_audio(recording, RATE_HZ, 60)
+    assert len(expected) == 90
+    received = receive(recording, list(range(len(recording))))
+    assert torch.equal(received, expected)
+
+
+def test_wav_of_ffmpeg_at_a_high_rate() -> None:
+    recording = write_by_ffmpeg("pcm_s16le", 96_000, "mono", frames=9_000)
+    assert recording[20:22] == b"\xfe\xff"
+    assert torch.equal(receive(recording, [21, 99]), decode_audio(recording, RATE_HZ, 60))
 
 
 @pytest.mark.parametrize("channels", [9, 512])
@@ -102,6 +145,55 @@ def test_length_that_a_pipe_leaves_is_no_length(length: int) -> None:
     recording[4:8] = struct.pack("<I", 0xFFFFFFFF)
     recording[place : place + 4] = struct.pack("<I", length)
     torch.testing.assert_close(receive(bytes(recording), [50, 999]), expected)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le"])
+@pytest.mark.parametrize("file_bytes", [0, 8, 36, 0x7FFFFFFF])
+@pytest.mark.parametrize("data_bytes", [None, 0])
+def test_length_of_the_file_is_no_matter(
+    codec: str, file_bytes: int, data_bytes: int | None
+) -> None:
+    recording = bytearray(write_by_ffmpeg(codec, RATE_HZ, "stereo"))
+    struct.pack_into("<I", recording, 4, file_bytes)
+    if data_bytes is not None:
+        struct.pack_into("<I", recording, recording.index(b"data") + 4, data_bytes)
+    expected = decode_audio(bytes(recording), RATE_HZ, 60)
+    assert len(expected) == 90
+    assert torch.equal(receive(bytes(recording), [50, 99]), expected)
+
+
+FLOAT_GUID = b"\3" + PCM_GUID[1:]
+
+
+@pytest.mark.parametrize(
+    ("tag", "channels", "bits", "more", "sample_bytes"),
+    [
+        (1, 1, 8, b"", 1),
+        # Twelve bits lie in sixteen.
+        (1, 2, 12, b"", 2),
+        (1, 512, 32, bytes(2), 4),
+        (0xFFFE, 8, 24, struct.pack("<HHI", 22, 24, 0) + PCM_GUID, 3),
+        (0xFFFE, 8, 24, struct.pack("<HHI", 22, 24, 0) + FLOAT_GUID, None),
+        (0xFFFE, 8, 24, struct.pack("<HHI", 22, 24, 0) + PCM_GUID[:15], None),
+        (0xFFFE, 8, 24, b"", None),
+        (3, 1, 32, b"", None),
+        (1, 0, 16, b"", None),
+        (1, 513, 16, b"", None),
+        (1, 1, 0, b"", None),
+        (1, 1, 33, b"", None),
+    ],
+)
+def test_format_of_a_wav(
+    tag: int, channels: int, bits: int, more: bytes, sample_bytes: int | None
+) -> None:
+    chunk = struct.pack("<HHIIHH", tag, channels, 44_100, 0, 0, bits) + more
+    if sample_bytes:
+        assert read_format(chunk) == PcmFormat(44_100, channels, "LITTLE", sample_bytes)
+    else:
+        with pytest.raises(UnsupportedMediaError):
+            read_format(chunk)
+    with pytest.raises(UnsupportedMediaError):
+        read_format(chunk[:15])
 
 
 @pytest.mark.parametrize("length", [None, 0, 0xFFFFFFFF])
@@ -190,10 +282,13 @@ def chunk(name: bytes, length: int) -> bytes:
 )
 def test_samples_begin_behind_the_chunks_before_them(before: bytes, place: int) -> None:
     header = BEGINNING + before + b"data" + struct.pack("<I", 50)
-    assert find_samples(header) == find_samples(header + b"samples") == place
+    found = read_header(header)
+    assert found is not None
+    assert found == read_header(header + b"samples")
+    assert (found.start, found.data_bytes) == (place, 50)
     # The whole is a header for as long as that has not arrived.
     assert {
-        find_samples(header[:stop]) for stop in (*range(41), len(header) - 1) if stop < place
+        read_header(header[:stop]) for stop in (*range(41), len(header) - 1) if stop < place
     } == {None}
 
 
@@ -211,7 +306,7 @@ def test_samples_begin_behind_the_chunks_before_them(before: bytes, place: int) 
 )
 def test_no_header_is_refused_as_soon_as_that_is_sure(data: bytes) -> None:
     with pytest.raises(UnsupportedMediaError) as refusal:
-        find_samples(data)
+        read_header(data)
     assert (refusal.value.kind, refusal.value.message) == (
         "UnsupportedAudio",
         "Expected the first piece of a session to begin with the header of a WAV file of 8 to 32 "

@@ -42,6 +42,7 @@ from speechtext.speech.rnnt.transducer import Transducer
 from speechtext.speech.transcripts import Segment, Word
 from support.common import EXAMPLES
 from support.recordings import read_samples, read_turns, write_wav
+from support.speech import failing_call
 
 DEMO = ROOT / "demo_models" / "emformer_asr"
 VOICES = ROOT / "demo_models" / "wav2vec2_voices"
@@ -327,7 +328,9 @@ def test_words_have_the_speakers_of_their_turns(
 ) -> None:
     monkeypatch.setattr(live_sessions, "MOST_HEARD_SAMPLES", most_samples)
     diarizer.heard = []
-    told = speak(pausing.begin(diarizer=diarizer), TALK, 8_000)
+    session = pausing.begin(diarizer=diarizer)
+    told = speak(session, TALK, 8_000)
+    assert len(session._heard) <= most_samples
     words = [word for each in told for word in each.final.words]
     turns = [
         (speaker, " ".join(word.text for word in turn))
@@ -342,6 +345,36 @@ def test_words_have_the_speakers_of_their_turns(
     assert len(diarizer.heard) >= len(turns)
     for voice in diarizer.heard:
         assert any(torch.equal(whole[place:][: len(voice)], voice) for place in places)
+
+
+@pytest.mark.parametrize("piece_bytes", [64_000, len(TALK)])
+def test_what_comes_at_once_has_the_speakers_of_its_turns(
+    pausing: LiveRecognizer, diarizer: Listener, piece_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a piece, or in several of a batch: more than is kept from one batch to the next."""
+    monkeypatch.setattr(live_sessions, "MOST_HEARD_SAMPLES", TURN_SAMPLES)
+    diarizer.heard = []
+    session = pausing.begin(diarizer=diarizer)
+    places = range(0, len(TALK), piece_bytes)
+    for place in places:
+        session.receive(TALK[place : place + piece_bytes], ends=place == places[-1])
+    pausing.recognize([session])
+    speakers = [word.speaker for word in session.tell(ends=True).final.words]
+    turns = [who for who, _ in itertools.groupby(speakers)]
+    assert turns == ["Speaker 1", "Speaker 2"] * 2
+
+
+def test_words_that_could_not_be_named_are_told_the_next_time(
+    pausing: LiveRecognizer, diarizer: Listener
+) -> None:
+    diarizer.heard = []
+    expected = pausing.begin(diarizer=diarizer).accept(TALK).final
+    session = pausing.begin(diarizer=diarizer)
+    voices, error = diarizer._voices.network.feature_extractor, torch.OutOfMemoryError("none left")
+    with failing_call(voices, 3, error), pytest.raises(torch.OutOfMemoryError):
+        session.accept(TALK)
+    assert expected.words
+    assert session.accept(b"").final == expected
 
 
 def test_each_session_has_speakers_of_its_own(pausing: LiveRecognizer, diarizer: Listener) -> None:

@@ -1,6 +1,7 @@
 """Beam search of an RNN-T with hotwords: against all hypotheses, and against the search without."""
 
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_a_hotword_counts_in_whatever_pieces_it_comes() -> None:
 
         state, total = scores.start, 0.0
         for label in labels:
-            step = pieces.steps(state)[label]
+            step = pieces.step(state, label)
             assert pieces.gains(state)[label] == pytest.approx(step.gain)
             state, total = step.state, total + step.gain
         text = "".join(TEXTS[label] for label in labels)
@@ -56,6 +57,25 @@ def test_a_hotword_counts_in_whatever_pieces_it_comes() -> None:
         assert total == pytest.approx(scores.score(text))
         hits += total > 0
     assert hits > 100
+
+
+def test_states_of_a_large_vocabulary_keep_a_number_for_each_piece_alone() -> None:
+    """With a step for each, those of a recording with many hotwords took hundreds of megabytes."""
+    generator = random.Random(0)
+    texts = ["", *("".join(generator.choices("abcdefgh", k=4)) for _ in range(4_000))]
+    word = "".join(generator.choices("abcdefgh", k=100))
+    scores = said_by([[word]])
+    pieces = PieceScores(scores, texts)
+    states = [scores.start]
+    for letter in word:
+        states.append(scores.step(states[-1], letter).state)
+    tracemalloc.start()
+    for state in states:
+        pieces.gains(state)
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Beside the numbers, which are PyTorch's.
+    assert held_bytes < len(states) * len(texts) * 8
 
 
 def make_decoder() -> Decoder:

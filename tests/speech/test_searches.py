@@ -22,6 +22,7 @@ from speechtext.speech.ctc.searches import SearchProcesses
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.hotwords import HotwordParameters
 from support.common import LoadModel
+from support.searches import load_sleeper
 from support.speech import normalize, sentences
 
 pytest.importorskip("kenlm", reason="the extra lm is not installed: make lm needs a C++ compiler")
@@ -99,6 +100,25 @@ def test_batch_that_takes_too_long_is_given_up(
     with allow(1e-6), pytest.raises(DeadlineError):
         spread(batch, [None] * 4)
     assert len(spread(batch, [None] * 4)) == 4
+
+
+def test_searches_end_with_the_time_of_their_batch(tmp_path: Path) -> None:
+    load = partial(load_sleeper, tmp_path)
+    searches = SearchProcesses(load(), load, 2)
+    abandoned = [psutil.Process(each) for each in searches._pool._processes]
+    long, short = torch.zeros(20, 1), torch.zeros(0, 1)
+    with allow(1.0), pytest.raises(DeadlineError):
+        searches([long] * 4, [None] * 4)
+    assert not list(tmp_path.iterdir())
+    assert not psutil.wait_procs(abandoned, timeout=10)[1]
+    # Those that follow are not ended for taking longer to load than a batch waits.
+    following = searches._pool
+    with allow(0.01), pytest.raises(DeadlineError):
+        searches([short] * 2, [None] * 2)
+    assert searches._pool is following
+    assert searches([short] * 4, [None] * 4) == [[]] * 4
+    assert len(list(tmp_path.iterdir())) == 4
+    following.shutdown()
 
 
 def test_processes_end_with_a_worker_that_is_killed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,23 @@ def read_waveform(path: Path) -> torch.Tensor:
     """Return a recording as models take it, shape (samples,)."""
     samples, _ = soundfile.read(path, dtype="float32")
     return torch.from_numpy(samples)
+
+
+@contextmanager
+def failing_call(network: torch.nn.Module, number: int, error: Exception) -> Iterator[list[int]]:
+    """Let the call of that number, from 1 on, of a network fail; count its calls."""
+    calls = [0]
+
+    def count(*_: Any) -> None:
+        calls[0] += 1
+        if calls[0] == number:
+            raise error
+
+    handle = network.register_forward_pre_hook(count)
+    try:
+        yield calls
+    finally:
+        handle.remove()
 
 
 def sentences(count: int, seed: int) -> Iterator[tuple[torch.Tensor, list[str]]]:

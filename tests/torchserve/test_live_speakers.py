@@ -4,12 +4,14 @@ import itertools
 from typing import Any
 
 import pytest
+import torch
 
 from archives.configs import read_configs
 from repository import ROOT
-from serving.local import LocalModel, build_with_settings, load_archive
+from serving.local import LocalModel, Reply, build_with_settings, load_archive
 from support.common import EXAMPLES
 from support.recordings import join_turns, read_turns
+from support.speech import failing_call
 from trials.good_traffic import session_headers
 
 TEXTS = [text for text, _ in read_turns()]
@@ -66,6 +68,38 @@ def test_sessions_beside_each_other_have_speakers_of_their_own(model: LocalModel
     turns = {name: [who for who, _ in itertools.groupby(each)] for name, each in names.items()}
     assert turns["a"] == ["Speaker 1", "Speaker 2"] * 2
     assert turns["b"] == ["Speaker 1", "Speaker 2", "Speaker 1"]
+
+
+@pytest.mark.parametrize("kind", ["OutOfMemory", "TookTooLong"])
+def test_session_whose_voices_fail_ends_and_the_others_have_told_theirs(
+    model: LocalModel, kind: str
+) -> None:
+    """Each hears two turns of a batch: the second one's voices fail, once."""
+    errors: dict[str, tuple[int, Exception]] = {
+        "OutOfMemory": (507, torch.OutOfMemoryError("none left")),
+        "TookTooLong": (503, model.module("speechtext.allowance").took_too_long(1.0)),
+    }
+    status, error = errors[kind]
+    voices = model.handler._diarizer._voices.network.feature_extractor
+    rows = [{"body": TALK[: len(TALK) // 2]}] * 3
+    names = [f"{kind} {place}" for place in range(3)]
+
+    def send(rows: list[dict[str, bytes]], last: bool) -> list[Reply]:
+        return model.answer(rows, [session_headers(name, not last, last) for name in names])
+
+    with failing_call(voices, 0, error) as calls:
+        (expected,) = model.answer(rows[:1], [session_headers("alone", True, True)])
+    assert expected.answer["final"].startswith(TEXTS[0])
+    with failing_call(voices, calls[0] + 1, error):
+        told = send(rows, last=False)
+    assert [reply.status for reply in told] == [200, status, 200]
+    assert told[1].answer["type"] == kind
+    ends = send([{"body": b""}] * 3, last=True)
+    assert [reply.status for reply in ends] == [200, 410, 200]
+    for place in (0, 2):
+        finals = [told[place].answer["final"], ends[place].answer["final"]]
+        assert " ".join(finals).strip() == ends[place].answer["text"] == expected.answer["text"]
+        assert finals[0]
 
 
 def test_session_of_an_archive_without_voices_has_no_speakers(load_model: Any) -> None:

@@ -174,8 +174,8 @@ class Diarizer:
     ) -> Transcript:
         """Return the transcript of a waveform with a speaker for each word.
 
-        "Speaker 1" is the first who is heard. `known` are voices of people, by their names. Who is
-        in a recording is found unless their number is given.
+        "Speaker 1" is the first who is heard. `known` are voices of people, by their names, which
+        nobody else gets. Who is in a recording is found unless their number is given.
         """
         stretches = cut_stretches(transcript.words)
         found = self.listen([cut_voice(waveform, each) for each in stretches])
@@ -202,10 +202,12 @@ class Diarizer:
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
                 if likeness[row, column] >= self.threshold:
                     names[row] = list(known)[column]
-        numbers = itertools.count(1)
+        numbered = (f"Speaker {number}" for number in itertools.count(1))
+        # Whoever knows names from another part of a recording may know such.
+        free = (name for name in numbered if name not in known)
         for group in groups:
             if group not in names:
-                names[group] = f"Speaker {next(numbers)}"
+                names[group] = next(free)
         return names
 
 

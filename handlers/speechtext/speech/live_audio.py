@@ -1,7 +1,7 @@
 """A recording that arrives in pieces of bytes, cut anywhere: to samples at the model's rate."""
 
-import io
-import wave
+import struct
+from typing import NamedTuple
 
 import torch
 
@@ -16,6 +16,20 @@ MAX_HEADER_BYTES = 65_536
 # Programs that write to a pipe leave one of these as the length of the data, or nearly.
 UNKNOWN_DATA_BYTES = 0x7F000000
 WAV_HEADER_BYTES = 12
+# How samples are written, by a `fmt ` chunk: PCM at once, or by a GUID that the chunk ends with.
+PCM, EXTENSIBLE = 1, 0xFFFE
+PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+
+
+class WavHeader(NamedTuple):
+    """What comes before the samples of a WAV file, which begin at `start`.
+
+    `format` is the body of its `fmt ` chunk; `data_bytes` are those that it says to have.
+    """
+
+    format: bytes
+    data_bytes: int
+    start: int
 
 
 class LiveAudio:
@@ -70,22 +84,13 @@ class LiveAudio:
 
     def _read_header(self, data: bytes) -> bytes:
         """Return what follows a WAV file's header, or all as long as the header is not whole."""
-        start = find_samples(data)
-        if start is None:
+        header = read_header(data)
+        if header is None:
             return data
-        try:
-            with wave.open(io.BytesIO(data)) as header:
-                channels, sample_bytes = header.getnchannels(), header.getsampwidth()
-                pcm = PcmFormat(header.getframerate(), channels, "LITTLE", sample_bytes)
-                data_bytes = header.getnframes() * pcm.frame_bytes
-        except (wave.Error, EOFError):
-            raise _unsupported() from None
-        if pcm.sample_bytes not in CODECS or pcm.channels > MAX_CHANNELS:
-            raise _unsupported()
-        self._begin(pcm)
-        if 0 < data_bytes < UNKNOWN_DATA_BYTES:
-            self._data_bytes = data_bytes
-        return data[start:]
+        self._begin(read_format(header.format))
+        if 0 < header.data_bytes < UNKNOWN_DATA_BYTES:
+            self._data_bytes = header.data_bytes
+        return data[header.start :]
 
     def _refuse_second_header(self, piece: bytes) -> None:
         # A header may be cut anywhere; the session's own is where it begins.
@@ -106,22 +111,43 @@ class LiveAudio:
         self._resampler = Resampler(pcm.rate_hz, self._sample_rate_hz)
 
 
-def find_samples(data: bytes) -> int | None:
-    """Return where the samples of a WAV file begin, None as long as that has not arrived.
+def read_header(data: bytes) -> WavHeader | None:
+    """Return what comes before the samples of a WAV file, None as long as that has not arrived.
 
+    How long the whole file says to be is no matter: programs that write to a pipe do not know.
     Raises `RequestError` 415 for what is no such file.
     """
     if not (data.startswith(b"RIFF"[: len(data)]) and b"WAVE".startswith(data[8:12])):
         raise _unsupported()
-    place = 12
+    place, format_ = WAV_HEADER_BYTES, b""
     while len(data) >= place + 8:
-        if data[place : place + 4] == b"data":
-            return place + 8
+        name, size = struct.unpack_from("<4sI", data, place)
+        place += 8
+        if name == b"data":
+            return WavHeader(format_, size, place)
+        if name == b"fmt ":
+            format_ = data[place : place + size]
         # Chunks have an even number of bytes.
-        place += 8 + -(-int.from_bytes(data[place + 4 : place + 8], "little") // 2) * 2
+        place += size + size % 2
         if place > MAX_HEADER_BYTES:
             raise _unsupported()
     return None
+
+
+def read_format(chunk: bytes) -> PcmFormat:
+    """Return how the body of a `fmt ` chunk says that samples are written.
+
+    WAVEFORMATEX and WAVEFORMATEXTENSIBLE of Windows' mmreg.h. Raises `RequestError` 415 for
+    anything but PCM.
+    """
+    if len(chunk) < 16:
+        raise _unsupported()
+    tag, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
+    pcm = PcmFormat(rate_hz, channels, "LITTLE", -(-bits // 8))
+    is_pcm = tag == PCM or (tag == EXTENSIBLE and chunk[24:40] == PCM_GUID)
+    if not (is_pcm and pcm.sample_bytes in CODECS and 1 <= channels <= MAX_CHANNELS):
+        raise _unsupported()
+    return pcm
 
 
 def _unsupported() -> RequestError:

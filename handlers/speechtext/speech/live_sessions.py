@@ -32,7 +32,7 @@ from speechtext.speech.rnnt.transducer import Quantization, Transducer
 from speechtext.speech.rnnt.vocabulary import Vocabulary
 from speechtext.speech.transcripts import Segment
 
-# Of somebody who makes no pause, so much is kept for their voice.
+# Of somebody who makes no pause, so much is kept for their voice from piece to piece.
 MOST_HEARD_SAMPLES = 60 * SAMPLE_RATE_HZ
 
 
@@ -165,23 +165,30 @@ class LiveSession:
         self.recording.samples = torch.cat([self.recording.samples, *parts])
         self.recording.ended = ends
         if self._speakers:
-            self._heard = torch.cat([self._heard, *parts])[-MOST_HEARD_SAMPLES:]
+            self._heard = torch.cat([self._heard, *parts])
         return sum(map(len, parts)) / SAMPLE_RATE_HZ
 
     def tell(self, ends: bool) -> LiveTranscript:
-        """Return what was said since the last one, once it is recognised."""
+        """Return what was said since the last one, once it is recognised.
+
+        Where that fails, the next one tells it.
+        """
         recognizer, frames = self._recognizer, self.recording.frames
         tokens, first = self.recording.best_tokens(), self._final_tokens
         segment_ends = find_segment_ends(tokens, first, frames, recognizer.silent_frames)
         if ends:
             segment_ends.append(len(tokens))
-        self._final_tokens = segment_ends[-1] if segment_ends else first
+        stop = segment_ends[-1] if segment_ends else first
         final, partial = (
             recognizer.vocabulary.segment(each, recognizer.frame_s)
-            for each in (tokens[first : self._final_tokens], tokens[self._final_tokens :])
+            for each in (tokens[first:stop], tokens[stop:])
         )
         text = recognizer.vocabulary.text(tokens) if ends else None
-        return LiveTranscript(partial, self._name(final), self._audio.duration_s, text)
+        named = self._name(final)
+        # Only now: naming may fail, and needs all that was heard since the last one.
+        self._final_tokens = stop
+        self._heard = self._heard[-MOST_HEARD_SAMPLES:]
+        return LiveTranscript(partial, named, self._audio.duration_s, text)
 
     def _name(self, final: Segment) -> Segment:
         """Return a segment with a speaker for each word, where they are told apart."""

@@ -3,18 +3,20 @@
 flashlight's search holds Python's lock, so that threads would take turns.
 """
 
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 
 import numpy as np
 import torch
 
-from speechtext.allowance import check_time
+from speechtext.allowance import check_time, find_deadline_s
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.transcripts import Token
 
@@ -46,7 +48,9 @@ class SearchProcesses:
         self._search = search
         self._load = load
         self._count = count
-        self._pool = self._start()
+        self._start()
+        for each in self._loaded:
+            each.result()
 
     def __call__(
         self, probabilities: Sequence[torch.Tensor], hotwords: Sequence[HotwordScores | None]
@@ -58,22 +62,38 @@ class SearchProcesses:
         if len(probabilities) == 1:
             return [self._search(probabilities[0], hotwords[0])]
         values = [each.float().cpu().numpy() for each in probabilities]
-        found = []
+        # Those that follow others may still load, and would never be ready if they were ended.
+        futures.wait(self._loaded, _find_seconds_left())
+        check_time()
         try:
-            for tokens in self._pool.map(_search_one, values, hotwords):
-                check_time()
-                found.append(tokens)
+            return list(self._pool.map(_search_one, values, hotwords, timeout=_find_seconds_left()))
         except BrokenProcessPool:
-            self._pool = self._start()
+            self._start()
             raise
-        return found
+        except TimeoutError:
+            self._end()
+            self._start()
+            check_time()
+            raise
 
-    def _start(self) -> ProcessPoolExecutor:
-        """Return processes that are ready: none of those that are asked has come up before."""
-        pool = ProcessPoolExecutor(self._count, get_context("spawn"), _begin, (self._load,))
-        for each in [pool.submit(os.getpid) for _ in range(self._count)]:
-            each.result()
-        return pool
+    def _start(self) -> None:
+        """Start processes: none of those that are asked has come up before."""
+        self._pool = ProcessPoolExecutor(self._count, get_context("spawn"), _begin, (self._load,))
+        self._loaded = [self._pool.submit(os.getpid) for _ in range(self._count)]
+
+    def _end(self) -> None:
+        """End the processes amid their searches, which the next batch would have to wait for.
+
+        As `kill_workers` of Python 3.14. Nothing else interrupts flashlight's search.
+        """
+        for process in list(self._pool._processes.values()):
+            process.kill()
+
+
+def _find_seconds_left() -> float | None:
+    """Return the seconds that the batch has left, None for any."""
+    left_s = find_deadline_s() - time.monotonic()
+    return None if math.isinf(left_s) else left_s
 
 
 # Of a process that searches.

@@ -6,7 +6,7 @@ letter, so that a hotword counts in whatever pieces the model says it. The netwo
 file. The search itself runs in Python, on recordings with hotwords only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -34,39 +34,35 @@ class PieceScores:
     def __init__(self, scores: HotwordScores, pieces: Sequence[str]) -> None:
         self._scores = scores
         self._pieces = pieces
+        self._labels: dict[Hashable, list[int]] = {}
+        for label, piece in enumerate(pieces):
+            self._labels.setdefault(piece[:1], []).append(label)
         # Most pieces begin no hotword and go on with none, whatever was said.
-        self._others = [self._walk(scores.elsewhere, piece) for piece in pieces]
-        self._steps: dict[int, list[Step]] = {scores.elsewhere: self._others}
+        others = [self.step(scores.elsewhere, label).gain for label in range(len(pieces))]
+        self._others = torch.tensor(others, dtype=torch.double)
         self._gains: dict[int, torch.Tensor] = {}
 
-    def steps(self, state: int) -> list[Step]:
-        """Return where each label leads, and what it adds to the score."""
-        if state not in self._steps:
-            live, lost = self._scores.live_symbols(state), self._scores.pending(state)
-            self._steps[state] = [
-                self._walk(state, piece)
-                if not piece or piece[0] in live
-                else Step(other.state, other.gain - lost)
-                for piece, other in zip(self._pieces, self._others, strict=True)
-            ]
-        return self._steps[state]
+    def step(self, state: int, label: int) -> Step:
+        """Return where a label leads, and what it adds to the score."""
+        total = 0.0
+        for letter in self._pieces[label]:
+            state, gain = self._scores.step(state, letter)
+            total += gain
+        return Step(state, total)
 
     def gains(self, state: int) -> torch.Tensor:
         """Return what each label adds, shape (labels,)."""
         if state not in self._gains:
-            self._gains[state] = torch.tensor([step.gain for step in self.steps(state)])
+            firsts = {"", *self._scores.live_symbols(state)}
+            live = [label for first in firsts for label in self._labels.get(first, ())]
+            gains = self._others - self._scores.pending(state)
+            gains[live] = gains.new_tensor([self.step(state, label).gain for label in live])
+            self._gains[state] = gains.float()
         return self._gains[state]
 
     def finish(self, said: Said) -> float:
         """Return what hotwords added to a text that ends."""
         return said.bonus + self._scores.finish(said.state)
-
-    def _walk(self, state: int, piece: str) -> Step:
-        total = 0.0
-        for letter in piece:
-            state, gain = self._scores.step(state, letter)
-            total += gain
-        return Step(state, total)
 
 
 @dataclass
@@ -103,7 +99,7 @@ class HotwordBeamSearch(BeamSearch):
         emitted = super()._emit(beam, values, places, columns)
         for place, (parent, node, token) in enumerate(emitted, start=first):
             state, bonus = self._said[parent]
-            after, gain = self._scores.steps(state)[token]
+            after, gain = self._scores.step(state, token)
             self._said.setdefault(node, Said(after, bonus + gain))
             # The probabilities that people see are the model's.
             self.emissions.values[place] -= gain
