@@ -15,6 +15,18 @@ def fields_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return body if isinstance(body, Mapping) else row
 
 
+def merge_parameters(fields: Mapping[str, Any], names: Collection[str]) -> Mapping[str, Any]:
+    """Return fields with those of the object `parameters` among them.
+
+    Hugging Face's client sends one. Raises `ImpossibleRequestError` where that is no object, or has
+    others than `names`.
+    """
+    given = asked_parameters({"parameters": fields.get("parameters")}, ())
+    if not set(given) <= set(names):
+        raise impossible("parameters", f"fields among {', '.join(names)}", "another")
+    return {**fields, **given}
+
+
 def asked_parameters(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """Return the parameters of a request: the object `parameters`, or fields of these names.
 

@@ -16,8 +16,14 @@ from device_io import (
     response_timeout_s,
     wants_explanation,
 )
-from request_fields import asked_parameters, fields_of
-from speaker_requests import SpeakersAsked, measure_speakers, name_speakers, read_speakers
+from request_fields import asked_parameters, fields_of, merge_parameters, parse_field
+from speaker_requests import (
+    KNOWN_FIELD,
+    SpeakersAsked,
+    measure_speakers,
+    name_speakers,
+    read_speakers,
+)
 from speechtext.allowance import Work, plan_seconds, run_admitted
 from speechtext.errors import ImpossibleRequestError, RequestError
 from speechtext.measurements import note_size
@@ -28,7 +34,7 @@ from speechtext.speech.alignments import Alignment, Recognition, describe_alignm
 from speechtext.speech.attribution import AudioExplanationParameters
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.costs import SpeechCost
-from speechtext.speech.diarization import Diarizer
+from speechtext.speech.diarization import DiarizationParameters, Diarizer
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.hotwords import HotwordParameters, read_hotwords
 from speechtext.speech.live_sessions import LiveSettings, LiveTranscript
@@ -38,6 +44,7 @@ from speechtext.speech.subtitles import write_srt, write_vtt
 from speechtext.speech.transcripts import (
     Segment,
     Transcript,
+    describe_chunks,
     write_json,
     write_plain,
     write_segment,
@@ -73,13 +80,22 @@ RESPONSE_FORMATS = {
     "safetensors": SAFETENSORS,
 }
 
+# What a prediction may be asked beside its recording, as fields or in the object `parameters`.
+PARAMETERS = (
+    "response_format",
+    *HotwordParameters.__dataclass_fields__,
+    *DiarizationParameters.__dataclass_fields__,
+    KNOWN_FIELD,
+    "return_timestamps",
+)
+
 
 class SpeechRequest(NamedTuple):
     """A waveform of shape (samples,), and the media type in which its answer is wanted.
 
     `parts` sends segments of the answer, where they are wanted as they come; `hotwords` are those
     that are searched for, `speakers` what is asked of those who speak, and `target` the word that
-    is to be explained.
+    is to be explained. `timed` JSON has `chunks` as Hugging Face's does.
     """
 
     waveform: torch.Tensor
@@ -89,6 +105,7 @@ class SpeechRequest(NamedTuple):
     hotwords: HotwordScores | None = None
     speakers: SpeakersAsked | None = None
     target: AudioExplanationParameters | None = None
+    timed: bool = False
 
 
 def describe_recognizer(
@@ -160,7 +177,14 @@ def read_request(
         # It does not say so, and reads nothing else.
         accept = JSON
     fields = fields_of(row)
+    if not explain:
+        fields = merge_parameters(fields, PARAMETERS)
+    timed = read_return_timestamps(fields)
+    # That has chunks; `response_format` may still ask for what has none.
+    accept = JSON if timed else accept
     media_type = choose_media_type(accept, fields.get("response_format"), media_types)
+    if timed and media_type != JSON:
+        raise impossible("return_timestamps", "absent with a response_format other than json", "it")
     hotwords = choose_hotwords(hotwords_of(fields))
     speakers = read_speakers(fields, diarizer, not explain and media_type != NDJSON)
     limit_s = min(max_duration_s, MAX_EXPLAINED_S) if explain else max_duration_s
@@ -169,7 +193,15 @@ def read_request(
     note_size(index, "audio_s", len(waveform) / sample_rate_hz)
     parts = Parts(context, index, NDJSON) if media_type == NDJSON else None
     target = read_target(fields, explains_words) if explain else None
-    return SpeechRequest(waveform, media_type, explain, parts, hotwords, speakers, target)
+    return SpeechRequest(waveform, media_type, explain, parts, hotwords, speakers, target, timed)
+
+
+def read_return_timestamps(fields: Mapping[str, Any]) -> bool:
+    """Return whether a request wants `chunks`, the words with their times; raises for letters."""
+    asked = parse_field(fields.get("return_timestamps"), "return_timestamps")
+    if asked in (None, False, True, "word"):
+        return bool(asked)
+    raise impossible("return_timestamps", 'a boolean or "word"', "something else")
 
 
 def read_target(
@@ -279,7 +311,10 @@ def write_answer(request: SpeechRequest, recognition: Recognition) -> Answer:
 
 def write_transcript(request: SpeechRequest, transcript: Transcript) -> Answer:
     """Return a transcript in the form that a request asks for."""
-    return Answer(TRANSCRIPT_WRITERS[request.media_type](transcript), request.media_type)
+    content = TRANSCRIPT_WRITERS[request.media_type](transcript)
+    if request.timed:
+        content = {**content, "chunks": describe_chunks(transcript)}
+    return Answer(content, request.media_type)
 
 
 def send_segments(

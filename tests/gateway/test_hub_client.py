@@ -1,6 +1,8 @@
 """Hugging Face's client through the gateway, as before TorchServe itself."""
 
+import pytest
 from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 
 from support.common import EXAMPLES
 
@@ -15,6 +17,19 @@ def test_hub_client_transcribes(gateway_url: str) -> None:
         hub = InferenceClient(model=f"{gateway_url}/predictions/{model}")
         assert hub.automatic_speech_recognition(SPEECH.read_bytes()).text == text
         assert hub.automatic_speech_recognition(str(SPEECH)).text == text
+
+
+@pytest.mark.parametrize("model", ["wav2vec2", "emformer_asr"])
+def test_hub_client_gets_times_where_it_asks(model: str, gateway_url: str) -> None:
+    hub = InferenceClient(model=f"{gateway_url}/predictions/{model}")
+    asked = {"return_timestamps": "word"}
+    found = hub.automatic_speech_recognition(SPEECH.read_bytes(), extra_body=asked)
+    assert found.chunks
+    assert " ".join(each["text"] for each in found.chunks) == found.text
+    times = [time for each in found.chunks for time in each["timestamp"]]
+    assert times == sorted(times)
+    with pytest.raises(HfHubHTTPError, match="422"):
+        hub.automatic_speech_recognition(SPEECH.read_bytes(), extra_body={"nonsense": 1})
 
 
 def test_hub_client_streams_tokens(gateway_url: str) -> None:

@@ -1,5 +1,6 @@
 """The two speech handlers, with their demo models, through TorchServe's own loader."""
 
+import base64
 import io
 import itertools
 import json
@@ -13,7 +14,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio
-from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor, pipeline
 
 from archives.configs import read_configs
 from archives.emformer import load_emformer
@@ -283,3 +284,39 @@ def test_word_times_of_emformer_are_where_speech_is(load_model: LoadModel) -> No
         loud = np.abs(samples).max(axis=1) > 0.02
         assert words[0]["start"] >= loud.argmax() / rate_hz - 0.1
         assert all(0 < word["confidence"] <= 1 for word in words)
+
+
+def test_chunks_are_those_of_the_pipeline(load_model: LoadModel) -> None:
+    recording = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
+    inputs = base64.b64encode(recording).decode()
+    row = {"body": {"inputs": inputs, "parameters": {"return_timestamps": "word"}}}
+    (reply,) = load_model("wav2vec2").answer([row])
+    recognize = pipeline("automatic-speech-recognition", str(ROOT / "demo_models" / "wav2vec2"))
+    samples, rate_hz = soundfile.read(io.BytesIO(recording), dtype="float32")
+    expected = recognize({"raw": samples, "sampling_rate": rate_hz}, return_timestamps="word")
+    assert [each["text"] for each in reply.answer["chunks"]] == [
+        each["text"] for each in expected["chunks"]
+    ]
+    for found, other in zip(reply.answer["chunks"], expected["chunks"], strict=True):
+        assert found["timestamp"] == found["timestamps"]
+        # A frame is 20 ms.
+        assert found["timestamp"] == pytest.approx(list(other["timestamp"]), abs=0.021)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"parameters": {"nonsense": 1}}, "parameters to be fields among response_format"),
+        ({"parameters": [1]}, "parameters to be a JSON object"),
+        ({"parameters": {"response_format": "paper"}}, "response_format"),
+        ({"return_timestamps": "char"}, 'return_timestamps to be a boolean or "word"'),
+        ({"parameters": {"return_timestamps": True, "response_format": "srt"}}, "other than json"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(
+    fields: dict[str, Any], message: str, load_model: LoadModel
+) -> None:
+    recording = base64.b64encode((EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes())
+    (reply,) = load_model("emformer_asr").answer([{"body": {"data": recording.decode(), **fields}}])
+    assert reply.status == 422
+    assert message in reply.answer["message"]

@@ -76,6 +76,19 @@ def write_json(transcript: Transcript) -> dict[str, Any]:
     return {"text": transcript.text, "duration": round(transcript.duration_s, 3), "words": words}
 
 
+def describe_chunks(transcript: Transcript) -> list[dict[str, Any]]:
+    """Return the words as the `chunks` of Hugging Face's speech recognition, times in seconds.
+
+    The pipeline of transformers calls their times `timestamp`, the task's specification
+    `timestamps`.
+    """
+    chunks = []
+    for word in map(describe_word, transcript.words):
+        times = [word["start"], word["end"]]
+        chunks.append({"text": word["word"], "timestamp": times, "timestamps": times})
+    return chunks
+
+
 def describe_word(word: Word) -> dict[str, Any]:
     """Return a word's text, times in seconds, confidence and, where there is one, its speaker."""
     speaker = {} if word.speaker is None else {"speaker": word.speaker}
