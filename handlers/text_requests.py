@@ -15,6 +15,7 @@ from device_io import (
     request_header,
     wants_explanation,
 )
+from speechtext.batching import run_isolated
 from speechtext.errors import RequestError
 from speechtext.measurements import note_gauge, note_size
 from speechtext.payloads import as_fields
@@ -104,11 +105,12 @@ def answer_by_kind(
     predict: Callable[[Sequence[TextRequest]], list[Any]],
     explain: Callable[[Sequence[TextRequest]], list[Any]],
 ) -> list[Any]:
-    """Return the answers to requests, in order: predictions and explanations, each together."""
-    plain = [each for each in requests if not each.explain]
-    asked = [each for each in requests if each.explain]
-    predictions = iter(predict(plain) if plain else [])
-    explanations = iter(explain(asked) if asked else [])
+    """Return the answers to requests, in order: predictions and explanations, each together.
+
+    Where one kind fails, the other is not answered again: what it has begun goes on.
+    """
+    predictions = iter(run_isolated(predict, [each for each in requests if not each.explain]))
+    explanations = iter(run_isolated(explain, [each for each in requests if each.explain]))
     return [next(explanations if each.explain else predictions) for each in requests]
 
 
@@ -140,8 +142,11 @@ def write_answer(request: TextRequest, found: TextAnswer | RequestError) -> Answ
         note_size(request.index, "tokens_out", found.tokens_out)
     if request.parts is not None:
         return Answer(request.parts.take(), EVENT_STREAM)
-    dropped = found.dropped_tokens
-    return Answer(found.content, headers={TRUNCATED_HEADER: str(dropped)} if dropped else {})
+    return Answer(found.content, headers=_tell_dropped(found.dropped_tokens))
+
+
+def _tell_dropped(tokens: int) -> dict[str, str]:
+    return {TRUNCATED_HEADER: str(tokens)} if tokens else {}
 
 
 def write_explanation(
@@ -152,7 +157,8 @@ def write_explanation(
         return found
     note_size(request.index, "explanation_steps", found.n_steps)
     note_gauge("ExplanationDelta", found.largest_delta)
+    dropped = _tell_dropped(found.dropped_tokens)
     draw = PICTURES.get(request.media_type)
     if draw is None:
-        return Answer(found.content())
-    return Answer(draw(found.view()), request.media_type)
+        return Answer(found.content(), headers=dropped)
+    return Answer(draw(found.view()), request.media_type, dropped)

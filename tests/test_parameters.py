@@ -44,7 +44,7 @@ class Asked:
 AMONG = "Expected parameters among count, share, form, most, seed, each in its range."
 
 
-def refuse(values: Mapping[str, Any]) -> str:
+def refuse(values: Mapping[Any, Any]) -> str:
     with pytest.raises(ImpossibleRequestError) as refusal:
         read_parameters(Asked, values, {})
     assert refusal.value.kind == "InvalidParameter"
@@ -87,6 +87,10 @@ def test_what_a_request_names_goes_before_the_defaults(
         ({"more": 1}, "more: unknown."),
         ({"more": None}, "more: unknown."),
         ({"my own words": 1}, "a name: unknown."),
+        # A name that means the class's own instance, and those of a literal of Python's.
+        ({"__dataclass_self__": 1}, "__dataclass_self__: unknown."),
+        ({1: 2}, "a name: unknown."),
+        ({("a", None): 2, "count": 3}, "a name: unknown."),
         ({"x" * 100: 1}, f"{'x' * 40}: unknown."),
         (
             {"count": 0, "more": 1},
@@ -94,7 +98,7 @@ def test_what_a_request_names_goes_before_the_defaults(
         ),
     ],
 )
-def test_each_wrong_parameter_is_named(values: Mapping[str, Any], said: str) -> None:
+def test_each_wrong_parameter_is_named(values: Mapping[Any, Any], said: str) -> None:
     assert refuse(values) == said
 
 

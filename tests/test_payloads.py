@@ -68,7 +68,9 @@ def test_object_is_read_with_spaces_around_it(
     assert as_fields(payload, declared) == content
 
 
-@pytest.mark.parametrize("text", ["[1]", "7", "nothing", '"quoted"', "null"])
+@pytest.mark.parametrize(
+    "text", ["[1]", "7", "nothing", '"quoted"', "null", "{'a'}", "{1}", " {1, 2}\n"]
+)
 def test_text_that_is_no_object_stays_as_it_is(text: str) -> None:
     assert as_fields(text.encode(), False) == text
     # Declared or not, what is no bytes was read before.

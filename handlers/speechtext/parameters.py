@@ -26,24 +26,30 @@ def read_parameters(
     named = {
         name: value
         for name, value in values.items()
-        if value is not None or name not in known or _null_says_something(known[name])
+        if name in known and (value is not None or _null_says_something(known[name]))
     }
+    # Not left to the class: Python's literals have names that are no texts, and some mean itself.
+    problems = [_describe_unknown(name) for name in values if name not in known]
     try:
-        return parameters_class(**{**defaults, **named})
+        parameters = parameters_class(**{**defaults, **named})
     except ValidationError as error:
-        problems = "; ".join(describe_problems(error, _describe_unknown, _show))
+        problems = describe_problems(error, _describe_unknown, _show) + problems
+    if problems:
         raise ImpossibleRequestError(
             "InvalidParameter",
-            f"Expected parameters among {', '.join(known)}, each in its range. {problems}.",
-        ) from None
+            f"Expected parameters among {', '.join(known)}, each in its range. "
+            f"{'; '.join(problems)}.",
+        )
+    return parameters
 
 
 def _null_says_something(field: Field[Any]) -> bool:
     return field.default is not None and type(None) in get_args(field.type)
 
 
-def _describe_unknown(name: str) -> str:
-    return f"{name[:MOST_SHOWN] if name.isidentifier() else 'a name'}: unknown"
+def _describe_unknown(name: Any) -> str:
+    told = isinstance(name, str) and name.isidentifier()
+    return f"{name[:MOST_SHOWN] if told else 'a name'}: unknown"
 
 
 def _show(value: Any) -> str:

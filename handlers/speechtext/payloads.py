@@ -59,7 +59,10 @@ def _parse_object(text: str, declared_json: bool) -> Any:
     if len(text) <= LONGEST_LITERAL:
         # What cannot be in a set, as in {{}}, ends it in a TypeError.
         with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            return ast.literal_eval(text.strip())
+            literal = ast.literal_eval(text.strip())
+            # A set, as in {1}, is what nobody sends for an object.
+            if declared_json or isinstance(literal, Mapping):
+                return literal
     elif LITERAL.match(text):
         raise MalformedRequestError(
             "MalformedJson",

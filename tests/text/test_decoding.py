@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -18,7 +19,7 @@ from speechtext.cpu.attention import NAME
 from speechtext.errors import DeadlineError, InternalError, NonFiniteOutputError, OutOfMemoryError
 from speechtext.measurements import measure_batch
 from speechtext.text.decoding import Decoder, choose_tokens
-from speechtext.text.key_value_cache import RoomyLayer, has_rows, make_cache
+from speechtext.text.key_value_cache import RoomyCache, RoomyLayer, has_rows, make_cache
 from speechtext.text.sampling import (
     Continuation,
     GeneratedToken,
@@ -225,6 +226,45 @@ def test_row_is_removed_at_any_token() -> None:
     assert [len(given[index].ids) for index in (1, 3)] == [3, 5]
 
 
+class OutOfMemoryOnce(TorchDispatchMode):
+    """Has no memory for one of the copies of keys and values that an operation makes."""
+
+    def __init__(self, operation: Any, copies: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._operation, self.copies = operation, copies
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        # Masks have one head.
+        if func is self._operation and made.ndim == 4 and made.shape[1] > 1:
+            self.copies -= 1
+            if self.copies == 0:
+                raise torch.OutOfMemoryError
+        return made
+
+
+@pytest.mark.parametrize("copy", [1, 2, 3, 4])
+@pytest.mark.parametrize("operation", [torch.ops.aten.cat.default, torch.ops.aten.index.Tensor])
+def test_rows_that_cannot_be_joined_or_kept_for_want_of_memory_go_on_alone(
+    operation: Any, copy: int
+) -> None:
+    """The keys or values of either layer: whatever was changed already, no row is lost."""
+    prompts = [[11, 12, 13], [21], [31, 32, 33, 34]]
+    given = [plain_row(prompt, count) for prompt, count in zip(prompts, (3, 7, 8), strict=True)]
+    decoder = Decoder(network("gpt2"), pad_id=0)
+    decoder.add(given[:2])
+    decoder.step()
+    decoder.add(given[2:])
+    with OutOfMemoryOnce(operation, copy) as short:
+        decoder.run()
+    assert short.copies <= 0
+    assert [row.error for row in given] == [None] * 3
+    assert [row.ids for row in given] == [
+        generated("gpt2", prompt, len(row.ids)) for prompt, row in zip(prompts, given, strict=True)
+    ]
+    assert [len(row.ids) for row in given] == [3, 7, 8]
+
+
 def test_row_that_does_not_fit_fails_alone() -> None:
     """The others go on where they were, each alone, samples too."""
     model = network("gpt2")
@@ -330,6 +370,18 @@ def test_network_gets_padding_masks_and_positions_of_each_row() -> None:
     assert later["attention_mask"].tolist() == [[1, 1, 1]]
     assert len(calls) == 3
     assert all((each["logits_to_keep"], each["use_cache"]) == (1, True) for each in calls)
+
+
+def test_compiled_network_gets_positions_and_a_cache_like_any_other() -> None:
+    """Its `forward` names none of what it takes; the shorter prompt is padded in front."""
+    model = copy.deepcopy(network("gpt2"))
+    prompts = [[11, 12, 13, 14, 15, 16], [21, 22]]
+    decoder = Decoder(torch.compile(model, backend="eager"), pad_id=0)
+    with watched_calls(model) as calls:
+        found = finish(decoder, [plain_row(prompt, 3) for prompt in prompts])
+    assert found == [generated("gpt2", prompt, 3) for prompt in prompts]
+    assert all(isinstance(each["past_key_values"], RoomyCache) for each in calls)
+    assert [each["logits_to_keep"] for each in calls] == [1] * 3
 
 
 @pytest.mark.parametrize(

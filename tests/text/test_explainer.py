@@ -1,17 +1,29 @@
 """Explanations of several texts in one call, by the library: steps, metrics and what is told."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from captum.attr import FeatureAblation, IntegratedGradients
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaTokenizer,
+)
 
+from benchmarks.random_text_models import write_random_model
 from repository import ROOT
 from speechtext.errors import RequestError
 from speechtext.text.explanation.explainer import TOP_WORDS
 from speechtext.text.explanation.explanation import Explanation
+from speechtext.text.explanation.targets import WordSpan
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
+from support.llama import make_spaced_tokenizer
 
 DEMO = ROOT / "demo_models" / "bert_seq_classification"
 MOST_STEPS = 64
@@ -131,3 +143,116 @@ def test_words_of_a_pair_are_those_of_either_text() -> None:
     assert pieces[:5] == ["Where", "does", "Ann", "live", "?"]
     assert pieces[5:] == ["Ann", "lives", "in", "Paris", "and", "Bob", "in", "Rome", "."]
     assert found.view().texts == texts
+
+
+class ByEmbeddings:
+    """A model of one text, as a function of the embeddings of its words alone.
+
+    Without ids, positions are counted, and a decoder pools at the last token.
+    """
+
+    def __init__(self, folder: Path, text: str, pad_id: int) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        self.model.config.pad_token_id = pad_id
+        encoded = tokenizer(text, return_tensors="pt", return_special_tokens_mask=True)
+        ids, special = encoded["input_ids"], encoded["special_tokens_mask"].bool()
+        self.index = 0
+        embed = self.model.get_input_embeddings()
+        with torch.no_grad():
+            self.upper, self.lower = embed(ids), embed(ids.where(special, pad_id))
+
+    def __call__(self, embedded: torch.Tensor) -> torch.Tensor:
+        mask = torch.ones(embedded.shape[:2], dtype=torch.long)
+        logits: torch.Tensor = self.model(inputs_embeds=embedded, attention_mask=mask).logits
+        return logits[:, self.index]
+
+    def mask(self, positions: list[int]) -> float:
+        """Return the number without the words at some positions."""
+        embedded = self.upper.clone()
+        embedded[0, positions] = self.lower[0, positions]
+        with torch.no_grad():
+            return float(self(embedded))
+
+    def measure(self, importances: list[float], words: Sequence[WordSpan]) -> list[float]:
+        """Return what is lost without the words that count most, and without all others."""
+        sums = [sum(importances[each] for each in word.positions) for word in words]
+        count = max(1, round(TOP_WORDS * len(sums)))
+        order = sorted(range(len(sums)), key=lambda each: -sums[each])
+        top = [position for each in order[:count] for position in words[each].positions]
+        others = [each for each in range(len(importances)) if each not in top]
+        return [self.mask([]) - self.mask(top), self.mask([]) - self.mask(others)]
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["bert", "roberta", "xlm-roberta", "deberta-v2", "modernbert", "gpt2", "llama", "qwen2"],
+)
+def test_only_the_words_are_explained(family: str, tmp_path: Path) -> None:
+    """Whatever a model makes of ids beside embeddings: positions, or where a text ends."""
+    folder = write_random_model(tmp_path, family, "sequence_classification", num_labels=3)
+    predictor = TextPredictor.load(folder, TextSettings(captum_explanation=True))
+    text, pad_id = "kalo miren stoba vitu ler. Gorpe shido", predictor.task.tokenizer.pad_token_id
+    direct = ByEmbeddings(folder, text, pad_id)
+    asked = [ask(text, metrics=True), ask(text, method="occlusion", metrics=True)]
+    # Beside another, of another length.
+    integrated, occluded, _ = (
+        each.explained[0] for each in explain(predictor, *asked, ask("miren " * 20))
+    )
+    direct.index = integrated.target.logit_index
+    every = list(range(direct.upper.shape[1]))
+    change = direct.mask([]) - direct.mask(every)
+    assert sum(integrated.importances) == pytest.approx(change, abs=1e-3)
+    assert integrated.delta == pytest.approx(0, abs=1e-3)
+    right, deltas = IntegratedGradients(direct).attribute(
+        direct.upper, direct.lower, n_steps=50, return_convergence_delta=True
+    )
+    assert integrated.importances == pytest.approx(right.sum(-1)[0].tolist(), abs=1e-3)
+    assert integrated.delta == pytest.approx(float(deltas), abs=1e-3)
+
+    (words,) = explain(predictor, asked[0])
+    owners = torch.zeros(1, len(every), 1, dtype=torch.long)
+    for number, span in enumerate(words.words, start=1):
+        owners[0, span.positions] = number
+    lost = FeatureAblation(direct).attribute(direct.upper, direct.lower, feature_mask=owners)
+    for span in words.words:
+        own = sum(occluded.importances[position] for position in span.positions)
+        assert own == pytest.approx(float(lost[0, span.positions[0], 0]), abs=1e-4)
+    assert occluded.delta == pytest.approx(sum(occluded.importances) - change, abs=1e-4)
+
+    for found in (integrated, occluded):
+        told = [found.metrics["comprehensiveness"], found.metrics["sufficiency"]]
+        assert told == pytest.approx(direct.measure(found.importances, words.words), abs=1e-4)
+
+
+def test_words_of_a_prompt_are_explained_where_the_tokenizer_has_but_one(tmp_path: Path) -> None:
+    tokenizer = make_spaced_tokenizer(LlamaTokenizer)
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), intermediate_size=32, **sizes)
+    torch.manual_seed(0)
+    model: Any = LlamaForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    settings = TextSettings(mode="text_generation", captum_explanation=True, do_sample=False)
+    predictor = TextPredictor.load(tmp_path, settings)
+    asked = {"max_new_tokens": 1, "method": "occlusion", "granularity": "word", "metrics": True}
+    (found,) = explain(predictor, ask("kalo miren stoba vitu", **asked))
+    told = found.content()
+    assert [word.strip() for word in told["words"]] == ["kalo", "miren", "stoba", "vitu"]
+    ids = tokenizer("kalo miren stoba vitu", return_tensors="pt").input_ids
+    (added,) = found.explained
+    token_id = added.target.logit_index % len(tokenizer)
+
+    def logit(*masked: int) -> float:
+        seen = ids.clone()
+        seen[0, list(masked)] = predictor.task.tokenizer.pad_token_id
+        with torch.inference_mode():
+            return float(model(seen).logits[0, -1, token_id])
+
+    lost = [logit() - logit(position) for position in range(4)]
+    assert told["importances"][0] == pytest.approx(lost, abs=1e-5)
+    first = max(range(4), key=lost.__getitem__)
+    others = [position for position in range(4) if position != first]
+    assert added.metrics["comprehensiveness"] == pytest.approx(logit() - logit(first), abs=1e-5)
+    assert added.metrics["sufficiency"] == pytest.approx(logit() - logit(*others), abs=1e-5)
+    assert added.metrics["sufficiency"] != 0

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from speechtext.text.explanation.explanation import Explanation, View
 from speechtext.text.explanation.pages import (
     AGAINST,
+    CHARTED_CHARACTERS,
     CHARTED_TARGETS,
     CHARTED_WORDS,
     FOR,
@@ -187,6 +188,35 @@ def test_chart_of_a_continuation_is_a_matrix(monkeypatch: pytest.MonkeyPatch) ->
     assert [label.get_text() for label in axis.get_yticklabels()] == ["and", "so"]
     assert bar.get_ylabel() == "share of the row's largest"
     assert figure.get_size_inches().tolist() == pytest.approx([3.35, 2.2])
+
+
+LONG = "Llanfairpwll" * 2000
+
+
+@pytest.mark.parametrize("as_matrix", [False, True])
+def test_words_and_names_of_any_length_leave_room_in_a_chart(
+    as_matrix: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word may be as long as a text; and of several lines, as tokens of white space are."""
+    cut = LONG[: CHARTED_CHARACTERS - 1] + "…"
+    spans = [SPANS[0]._replace(word=LONG), SPANS[1]._replace(word="a\n\n b"), SPANS[2]]
+    about = {"text": LONG, "word": LONG, "prediction": LONG}
+    rows = [explain([0.5, -1.0, 0.25], make_target(LONG, about=about)), explain([1.0, 2.0, 3.0])]
+    if as_matrix:
+        rows[1] = explain([1.0, 2.0, 3.0], make_target(about={"text": "so"}))
+    figure = figure_of(View([TEXT], spans, rows, "occlusion", as_matrix), monkeypatch)
+    axis = figure.axes[0]
+    words = axis.get_xticklabels() if as_matrix else axis.get_yticklabels()[::-1]
+    assert [label.get_text() for label in words] == [cut, "a b", "cats"]
+    if as_matrix:
+        assert [label.get_text() for label in axis.get_yticklabels()] == [cut, "so"]
+    else:
+        lines = axis.get_title(loc="left").split("\n")
+        title = f"{cut}: of {cut}, where the model predicts {cut}, delta 0.013, steps 20"
+        assert " ".join(lines) == title
+        assert max(map(len, lines)) <= 50
+    assert axis.get_position().width > 0.3
+    assert axis.get_position().height > 0.1
 
 
 def test_chart_of_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

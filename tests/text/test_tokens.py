@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GemmaTokenizer, LlamaTokenizer
 
+from benchmarks.random_text_models import make_tokenizer
 from repository import ROOT
 from speechtext.text.tokens import (
     Tokens,
@@ -19,6 +20,7 @@ from speechtext.text.tokens import (
     merge_windows,
     tokenize,
 )
+from support.llama import make_spaced_tokenizer
 
 WORDS = st.lists(
     st.sampled_from(["Ann", "works", "in", "Ljubljana", "🙂", "1987", "."]), min_size=1
@@ -129,6 +131,43 @@ def test_long_texts_are_encoded_like_others(tokenizer: Any) -> None:
         assert tokens.offsets == encoding.offsets
         assert tokens.sequences == encoding.sequence_ids
         assert tokens.words == encoding.word_ids
+
+
+SPACED = "kalo miren  stoba ħ vitu"
+
+
+@pytest.mark.parametrize(
+    ("tokenizer_class", "texts", "words"),
+    [
+        # "▁kalo", "▁miren", "▁", "▁stoba", "▁", two bytes of one character, and "▁vitu".
+        (LlamaTokenizer, [SPACED], [0, 1, 2, 2, 3, 3, 3, 4]),
+        (GemmaTokenizer, [SPACED], [0, 1, 2, 2, 3, 3, 3, 4]),
+        # Tokens of a word, where there are several, stay together: "st" and "oba".
+        (GemmaTokenizer, ["stoba kalo"], [0, 0, 1]),
+        # A special token in a text is a word of its own.
+        (LlamaTokenizer, ["kalo miren</s> stoba vitu"], [0, 1, 2, 3, 4]),
+        (LlamaTokenizer, ["kalo  "], [0, 1, 1]),
+        (LlamaTokenizer, ["kalo"], [0]),
+        (LlamaTokenizer, ["kalo miren", "stoba vitu kalo"], [0, 1, 0, 1, 2]),
+    ],
+)
+def test_white_space_parts_words_where_the_tokenizer_has_but_one(
+    tokenizer_class: Any, texts: list[str], words: list[int]
+) -> None:
+    tokenizer = make_spaced_tokenizer(tokenizer_class)
+    encoding = tokenizer.backend_tokenizer.encode(*texts)
+    assert len(set(encoding.word_ids)) < len(set(words)) or len(words) == 1
+    tokens = read(tokenizer, texts)
+    assert tokens.words == words
+    assert (tokens.ids, tokens.offsets) == (encoding.ids, encoding.offsets)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "albert", "gpt2", "llama", "modernbert"])
+def test_words_are_those_of_the_tokenizer_where_it_has_several(kind: str) -> None:
+    tokenizer: Any = make_tokenizer(kind, 128)
+    for texts in (["kalo  miren\n\n\nstoba ħ🙂 vitu "], [" kalo-miren", "Stoba, vitu!"]):
+        expected = tokenizer.backend_tokenizer.encode(*texts).word_ids
+        assert read(tokenizer, texts).words == expected
 
 
 def count_up(sequences: Sequence[int | None]) -> Tokens:

@@ -5,7 +5,9 @@ random weights beside transformers itself.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from transformers.pipelines.token_classification import TokenClassificationPipel
 
 from speechtext.allowance import allow
 from speechtext.errors import (
+    DeadlineError,
     ImpossibleRequestError,
     MalformedRequestError,
     RequestError,
@@ -41,6 +44,7 @@ from speechtext.text.predictor import TextPredictor
 from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
+from speechtext.text.tokens import Tokens
 from speechtext.text.windows import EncodedBatch, find_input_names
 
 CPU = torch.device("cpu")
@@ -302,12 +306,42 @@ def test_a_class_that_is_explained_has_the_probability_of_its_problem(
     assert target.probability == (None if probability is None else close(probability))
 
 
+@pytest.mark.parametrize(("asked", "index"), [(1, 1), (0, 0), ("1", 0), ("2", 1), ("0", 0)])
+def test_a_number_is_an_index_and_a_text_a_name_where_there_is_such(asked: Any, index: int) -> None:
+    labels = {0: "1", 1: "2", 2: "fair"}
+    network = Table(table(LOGITS, [0.0] * 3), first=True)
+    predictor = make_predictor(
+        "sequence_classification", network, labels, BertConfig(), captum_explanation=True
+    )
+    (target,) = targets_of(predictor, {"text": "Ann", "target": asked})
+    assert (target.logit_index, target.name) == (index, labels[index])
+
+
 @pytest.mark.parametrize("asked", [3, -1, "Good", "", [1], 1.5, True])
 def test_a_class_that_a_model_does_not_have_is_refused(asked: Any) -> None:
     error = refused_target(classifier(), {"text": "Ann", "target": asked})
     assert isinstance(error, ImpossibleRequestError)
     assert error.kind == "UnknownTarget"
     assert error.message == f"Expected target to be one of {CLASSES}, by index or name."
+
+
+@pytest.mark.parametrize("texts", [("Ann works .",), ("Ann works", ".")])
+def test_a_text_that_is_cut_is_answered_and_not_explained(texts: tuple[str, ...]) -> None:
+    """What it lost may be what its answer hangs on."""
+    network = Table(table(LOGITS, [0.0] * 3), first=True)
+    keys: dict[str, Any] = {"config": BertConfig(), "captum_explanation": True}
+    frame = 1 + len(texts)
+    short, fitting = (
+        make_predictor("sequence_classification", network, CLASSES, positions=most, **keys)
+        for most in (frame + 2, frame + 3)
+    )
+    payload = dict(zip(("text", "text_pair"), texts, strict=False))
+    assert answers(short, payload) == answers(fitting, payload) == ["good"]
+    (found,) = short.task.cut_all([read_to_explain(short, payload)])
+    assert isinstance(found, RequestTooLargeError)
+    most = f"at most {frame + 2} tokens in a text to explain, got {frame + 3}."
+    assert (found.kind, found.message) == ("TextTooLong", f"Expected {most}")
+    assert len(targets_of(fitting, payload)) == 1
 
 
 # The labels of a text's tokens, and its entities.
@@ -425,6 +459,51 @@ def test_entities_of_windows_are_the_pipelines_where_a_stride_is_asked_for(
         reference: Any = TokenClassificationPipeline(model=bert, tokenizer=pieces(12), **parameters)
         payload = {"inputs": text, "parameters": parameters}
         assert answers(predictor, payload) == [alike(reference(text))]
+
+
+class Counted(list[Any]):
+    """A list that counts what is read of it."""
+
+    read = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.read += 1
+        return super().__getitem__(place)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.read += len(self)
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("strategy", ["simple", "max"])
+def test_of_a_window_that_comes_alone_no_other_tokens_are_read(strategy: str) -> None:
+    """A long text has thousands of windows, and each one is decoded by itself."""
+    predictor = marker(max_length=12)
+    parameters = {"aggregation_strategy": strategy, "stride": 5, "ignore_labels": []}
+    example = predictor.read({"inputs": LONG * 20, "parameters": parameters})
+    batch = predictor.task.encode([example])
+    of_all = batch.windows[0].tokens
+    ids, offsets = Counted(of_all.ids), Counted(of_all.offsets)
+    sequences = Counted(of_all.sequences)
+    tokens = Tokens(ids, of_all.type_ids, sequences, of_all.words, offsets)
+    windows = [replace(each, tokens=tokens) for each in batch.windows]
+    assert len(ids) > 500 and len(windows) > 100
+    found = predictor.task.answer(replace(batch, windows=windows))[0].content
+    assert found == answers(predictor, {"inputs": LONG * 20, "parameters": parameters})[0]
+    # Each token of a window, of 12, some times; never all of the text's for each window.
+    for each in (ids, sequences, offsets):
+        assert 0 < each.read <= 3 * 12 * len(windows)
+
+
+def test_windows_are_decoded_within_their_time() -> None:
+    predictor = marker(max_length=12)
+    parameters = {"aggregation_strategy": "simple", "stride": 5}
+    example = predictor.read({"inputs": LONG, "parameters": parameters})
+    task: Any = predictor.task
+    scored = task.score(task.encode([example]))
+    assert len(task.decode(example, scored)) > 0
+    with allow(0.0), pytest.raises(DeadlineError):
+        task.decode(example, scored)
 
 
 def pipeline_of(predictor: TextPredictor) -> Any:
@@ -545,6 +624,27 @@ def test_of_several_places_the_first_is_meant_and_unknown_words_are_told_as_writ
 ) -> None:
     (target,) = targets_of(marker(), {"text": text, "target": asked})
     assert target.about == {"word": text[2:5], "start": 2, "end": 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "place"),
+    [
+        ("Annie has Bob or Ann .", "Ann", (17, 20)),
+        ("Bobby Bob, Ann", "Bob", (6, 9)),
+        ("a.Ann_b Ann", "Ann", (8, 11)),
+        ("Annie (Ann)", "Ann", (7, 10)),
+        ("Annie lives in inn", "in", (12, 14)),
+        ("a. b .", ".", (1, 2)),
+        # There is none between others.
+        ("Zoe Annie", "ie", (4, 9)),
+        ("Zoe lives in", "s in", (4, 9)),
+    ],
+)
+def test_a_word_is_looked_for_between_words_first(
+    text: str, asked: str, place: tuple[int, int]
+) -> None:
+    (target,) = targets_of(marker(), {"text": text, "target": asked})
+    assert (target.about["start"], target.about["end"]) == place
 
 
 @pytest.mark.parametrize(
@@ -915,6 +1015,71 @@ def test_what_is_explained_is_in_the_window_that_has_it() -> None:
     short = ask(context=context, parameters={"max_answer_len": 1})
     start, end = targets_of(finder(**keys), short)
     assert start.logit_index == end.logit_index
+
+
+def test_characters_are_explained_in_the_window_that_has_most_of_them() -> None:
+    context = " ".join(["Bob lives in Paris ."] * 6)
+    predictor = finder(max_length=16, stride=4)
+    places = [each for each, letter in enumerate(context) if letter == "P"]
+    for place in places:
+        asked = {"start": place - 9, "end": place + 5}
+        start, end = targets_of(predictor, ask(context=context, target=asked))
+        assert start.name == "lives in Paris"
+        assert (start.about["start"], start.about["end"]) == (place - 9, place + 5)
+        assert end.logit_index == start.logit_index + 2
+    # Of more than a window has, it is all of one.
+    start, end = targets_of(predictor, ask(context=context, target={"start": 0, "end": 120}))
+    assert end.logit_index - start.logit_index == len(start.window) - 5 - 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"top_k": 5}, {"align_to_words": False}, {"max_answer_len": 2}, {"max_seq_len": 16}],
+)
+def test_the_answer_that_is_given_is_explained(options: dict[str, Any], answering: Any) -> None:
+    """Spans that read the same are one answer, which may be none of the most probable span."""
+    predictor = make_predictor("question_answering", answering, {}, captum_explanation=True)
+    words, others = ["Ann", "Bob", "ann", "lives", "in", "Paris", "Ljubljana", "."], 0
+    for seed in range(40):
+        chance = random.Random(seed)
+        payload = ask_pipeline("who ?", " ".join(chance.choices(words, k=30)), **options)
+        given = answers(predictor, payload)[0]
+        best = given[0] if isinstance(given, list) else given
+        start, end = targets_of(predictor, payload)
+        assert start.name == end.name == best["answer"]
+        assert (start.about["start"], start.about["end"]) == (best["start"], best["end"])
+        assert start.probability is not None and end.probability is not None
+        joint = start.probability * end.probability
+        others += best["score"] != close(joint)
+        assert joint <= best["score"] * 1.0001
+    # A single span of each window is no sum of others.
+    assert (others > 0) == options.get("align_to_words", True)
+
+
+def test_no_answer_is_explained_by_the_first_token() -> None:
+    starts, ends = STARTS | {"[CLS]": 5.0}, ENDS | {"[CLS]": 4.0}
+    keys: dict[str, Any] = {"handle_impossible_answer": True, "captum_explanation": True}
+    network = Table(table(starts), table(ends))
+    # The second window has nothing that looks like an answer, and the first is least sure.
+    context = f"{CONTEXT} {'. ' * 12}"
+    predictor = make_predictor("question_answering", network, {}, max_length=16, stride=4, **keys)
+    (given,) = answers(predictor, ask_pipeline(QUESTION, context))
+    assert (given["answer"], given["start"], given["end"]) == ("", 0, 0)
+    start, end = targets_of(predictor, ask(context=context))
+    assert (start.head, start.logit_index, end.head, end.logit_index) == (0, 0, 1, 0)
+    assert start.window is end.window
+    assert [*start.window.positions][:5] == list(range(5))
+    assert start.name == end.name == ""
+    assert start.about == {"start": 0, "end": 0, "side": "start"}
+    assert start.probability is not None and end.probability is not None
+    first = [VOCABULARY[each] for each in start.window.pick(start.window.tokens.ids)]
+    own = [first[0], *first[4:-1]]
+    chances = [
+        softmax_among([scores.get(each, 0.0) for each in own], [True] * len(own))[0]
+        for scores in (starts, ends)
+    ]
+    assert [start.probability, end.probability] == [close(each) for each in chances]
+    assert given["score"] == close(chances[0] * chances[1])
 
 
 def test_an_explanation_tells_of_the_start_and_the_end() -> None:

@@ -242,6 +242,13 @@ def test_calls_are_as_large_as_suits_the_device(
     assert {each.device for call in model.calls for each in call.values()} == {device}
 
 
+def test_windows_of_one_length_alone_share_a_call_where_none_is_padded() -> None:
+    batch, model = make_batch([[4, 5], [6], [7, 8], [9]]), Recorder()
+    scored = score_windows(model, batch, INPUTS, CPU, None, True, pads=False)
+    assert model.shapes() == [(2, 1), (2, 2)]
+    assert [each.heads[0].tolist() for each in scored] == [[4, 5], [6], [7, 8], [9]]
+
+
 def test_settings_say_how_many_tokens_go_into_a_call() -> None:
     for device in (CPU, NO_CPU):
         model = Recorder()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from archives.configs import read_configs
 from benchmarks.random_text_models import write_random_model
@@ -17,6 +18,7 @@ from cluster.local import load_worker
 from cluster.requests import WorkerAnswer, WorkerRequest
 from cluster.worker import ArchiveWorker
 from serving.local import build_with_settings
+from speechtext.allowance import took_too_long
 from support.common import LoadModel, lines
 
 ARCHIVE = "gpt2_text_generation"
@@ -159,6 +161,38 @@ def test_what_is_answered_at_once_is_answered_beside_texts(worker: ArchiveWorker
         call(worker, open_, heard)
     assert_alike(whole(heard[0]), alone(worker, text))
     assert all(whole(heard[number])[1] == heard[number][0].body for number in others)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(torch.OutOfMemoryError(), 507), (took_too_long(60), 503)]
+)
+def test_explanation_that_fails_takes_no_text_of_the_same_call_with_it(
+    worker: ArchiveWorker, error: Exception, status: int
+) -> None:
+    """The text goes on, once, and nothing of it stays behind."""
+    text = ask({"inputs": "kalo", "parameters": {"max_new_tokens": 8, "seed": 1}})
+    expected = alone(worker, text)
+    handler: Any = worker._service._entry_point.__self__
+    rows: list[int] = []
+
+    def fail(_: Any, __: Any, given: dict[str, Any]) -> None:
+        rows.append(len(given["input_ids"]))
+        if torch.is_grad_enabled():
+            raise error
+
+    explained = ask({"inputs": "miren", "parameters": {"max_new_tokens": 1}}, EXPLAIN)
+    open_, heard = {0: text, 1: explained}, defaultdict[int, list[WorkerAnswer]](list)
+    hook = handler.model.register_forward_pre_hook(fail, with_kwargs=True)
+    try:
+        while open_:
+            call(worker, open_, heard)
+    finally:
+        hook.remove()
+    assert heard[1][0].status == status
+    assert_alike(whole(heard[0]), expected)
+    # One token of what is explained, its text that fails, and the eight of the other.
+    assert rows[-8:] == [1] * 8
+    assert handler._continuous._texts._texts == []
 
 
 def test_text_nobody_waits_for_is_forgotten(worker: ArchiveWorker) -> None:

@@ -282,6 +282,24 @@ def test_explanations_are_bounded(tmp_path: Path) -> None:
     assert "at most 20 tokens in a text to explain, got 32" in replies[0].answer["message"]
 
 
+@pytest.mark.parametrize(("archive", "word"), [(SEQUENCE, "good "), (GENERATION, "once ")])
+def test_explanation_of_a_text_that_is_cut_says_so(
+    archive: str, word: str, load_model: LoadModel
+) -> None:
+    model = load_model(archive)
+    few = {"max_new_tokens": 1} if archive == GENERATION else {}
+    long, short = ({"text": word * count, "parameters": few} for count in (400, 2))
+    dropped = []
+    for row in (long, short):
+        for headers in ({}, EXPLAIN):
+            (reply,) = model.answer([{"body": row}], [headers])
+            assert reply.status == 200
+            told = model.service.context.get_response_headers(0)
+            dropped.append(int(told.get("X-Truncated-Tokens", 0)))
+    assert dropped[0] == dropped[1] > 0
+    assert dropped[2:] == [0, 0]
+
+
 def test_scripted_models_refuse_explanations(tmp_path: Path) -> None:
     folder = ROOT / "demo_models" / SEQUENCE
     model = load_text_model(folder, tmp_path, save_mode="torchscript")

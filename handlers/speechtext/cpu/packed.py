@@ -114,14 +114,14 @@ def pack_linear_layers(network: Any) -> None:
     Their weights are let go, but for those that embeddings share. A processor that cannot multiply
     packed weights keeps the layers.
     """
-    for parent, name in list(_linear_layers(network)):
+    for parent, name in list(linear_layers(network)):
         layer = getattr(parent, name)
         if min(layer.weight.shape) >= LEAST_WIDTH and can_pack(layer.weight.dtype):
             setattr(parent, name, PackedLinear(layer.weight, layer.bias))
 
 
-def _linear_layers(network: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the parent and the name of each layer, and keep none of them alive."""
+def linear_layers(network: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the parent and the name of each linear layer, and keep none of them alive."""
     for parent in network.modules():
         for name, layer in parent.named_children():
             read = type(parent).__name__ in READ_BY_PARENTS or name in READ_NAMES

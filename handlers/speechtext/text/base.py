@@ -27,7 +27,14 @@ from speechtext.text.payloads import Content, Example, read_content, target_of, 
 from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
 from speechtext.text.tokens import Tokens, Window, adopt_tokens, cut_end, tokenize
-from speechtext.text.windows import EncodedBatch, Scored, pad_batch, score_windows
+from speechtext.text.windows import (
+    EncodedBatch,
+    Scored,
+    pad_batch,
+    pick_row,
+    run_heads,
+    score_windows,
+)
 
 # Windows over a text move on by this part of their room, or more.
 LEAST_ADVANCE = 4
@@ -100,6 +107,8 @@ class TextTask(ABC):
         self.tokenizer = model.tokenizer
         self.settings = settings
         self.costs = TextCosts()
+        # Whether texts of unlike lengths may go together, padded, which some models do not bear.
+        self.pads = True
 
     def read(
         self, payload: str | Mapping[str, Any], explain: bool = False, hub_client: bool = False
@@ -281,6 +290,13 @@ class TextTask(ABC):
         return {token_id for token_id in frame if token_id is not None}
 
     @abstractmethod
+    def compute_together(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Return the model's numbers for each example, in one shape whoever is beside it.
+
+        The examples are padded to the longest.
+        """
+
+    @abstractmethod
     def answer(self, batch: EncodedBatch, on_token: TokenListener | None = None) -> list[Answer]:
         """Return the answer to each example of a batch.
 
@@ -351,7 +367,19 @@ class UnderstandingTask(TextTask):
             self.model.device,
             self.settings.max_batch_tokens,
             self.per_token,
+            self.pads,
         )
+
+    @torch.inference_mode()
+    def compute_together(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Return what the first head says of the first window of each example."""
+        batch = self.encode(examples)
+        heads = run_heads(
+            self.model.network, batch.inputs(self.model.input_names, self.model.device)
+        )
+        owners = [window.owner for window in batch.windows]
+        rows = [owners.index(owner) for owner in range(len(examples))]
+        return [pick_row(heads, row, len(batch.windows[row]), self.per_token)[0] for row in rows]
 
     @abstractmethod
     def decode(self, example: Example, scored: Sequence[Scored]) -> Any:

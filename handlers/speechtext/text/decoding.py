@@ -5,7 +5,8 @@ Generative Models".
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Decoder:
     A row is added to the others' cache when it comes, and removed when it ends; where a network's
     cache has no rows, those that come together stay by themselves. A failure is that of the rows
     that have it alone. With `guessed_tokens`, so many that follow may be guessed and read at once.
+    Where the network `pads` none, each row stays by itself.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Decoder:
         pad_id: int,
         most_tokens: int | None = None,
         guessed_tokens: int | None = None,
+        pads: bool = True,
     ) -> None:
         self._network = network
         self._pad_id = pad_id
         self._guessed_tokens = guessed_tokens or 0
         self._most_tokens = most_tokens or MOST_TOKENS
+        self._pads = pads
         self._waiting: list[Continuation] = []
         self._groups: list[_Group] = []
 
@@ -90,9 +94,11 @@ class Decoder:
                 break
             count += 1
         rows, self._waiting = self._waiting[:count], self._waiting[count:]
-        for group in plan_groups([len(row) for row in rows], self._most_tokens, CALL_TOKENS):
+        # Each alone, where there is room for none beside it.
+        most_tokens = self._most_tokens if self._pads else 0
+        for group in plan_groups([len(row) for row in rows], most_tokens, CALL_TOKENS):
             chosen = [rows[index] for index in group]
-            self._groups.append(self._make_group(chosen))
+            self._groups.append(self._make_group(chosen, apart=not self._pads))
 
     def _try(self, group: "_Group") -> None:
         try:
@@ -105,36 +111,47 @@ class Decoder:
                 group.rows[0].fail(as_request_error(error))
                 return
         # Outside the except block: the traceback would keep the failed step's tensors alive.
-        rows = group.open_rows
+        for each in self._split(group):
+            self._try(each)
+
+    def _split(self, group: "_Group") -> list["_Group"]:
+        """Replace a group by one for each of its rows, which begins again; return those."""
         place = self._groups.index(group)
-        alone = [self._make_group([row], apart=True) for row in rows]
+        alone = [self._make_group([row], apart=True) for row in group.open_rows]
         self._groups[place : place + 1] = alone
         # Whoever called still has the group: its cache is what each row alone needs the room of.
         group.forget()
         free_memory()
-        for each in alone:
-            self._try(each)
+        return alone
 
     def _make_group(self, rows: Sequence[Continuation], apart: bool = False) -> "_Group":
         return _Group(self._network, rows, self._pad_id, self._guessed_tokens, apart)
 
     def _tidy(self) -> None:
         """Remove what has ended, and join what can be."""
-        kept: list[_Group] = []
-        for group in self._groups:
-            if not group.open_rows:
-                continue
-            group.remove_ended()
-            first = next((each for each in kept if each.joins(group)), None)
-            if first is None:
-                kept.append(group)
-            else:
-                first.join(group)
-        self._groups = kept
+        self._groups = [each for each in self._groups if each.open_rows]
+        for group in list(self._groups):
+            self._attempt(group.remove_ended, group)
+        for group in list(self._groups):
+            first = next(each for each in self._groups if each is group or each.joins(group))
+            if first is not group and self._attempt(partial(first.join, group), first, group):
+                self._groups.remove(group)
+
+    def _attempt(self, change: Callable[[], None], *groups: "_Group") -> bool:
+        """Change groups; where that fails, their caches are lost, and each row goes on alone."""
+        try:
+            change()
+            return True
+        except Exception as error:
+            # For the log: what is not about memory is nobody's mistake but ours.
+            as_request_error(error)
+        for group in groups:
+            self._split(group)
+        return False
 
 
 class _Group:
-    """Rows that go through the network together; `apart` from others, as they failed with some."""
+    """Rows that go through the network together; `apart` from all others, which never join."""
 
     def __init__(
         self,
@@ -146,14 +163,14 @@ class _Group:
     ) -> None:
         self.rows = list(rows)
         self._network = network
+        self._pad_id = pad_id
         self._guessed_tokens = guessed_tokens
         self._lookup = PromptLookup(guessed_tokens)
         self._apart = apart
         self._begun = False
-        device = network.device
-        self._ids = pad_rows([row.all_ids for row in rows], pad_id, "left").to(device)
+        self._ids = torch.zeros(len(rows), 0, dtype=torch.long)
         # Tensors of the shape (rows, tokens), and the cache.
-        self._state = _begin(network, pad_rows([[1] * len(row) for row in rows], 0, "left"))
+        self._state: dict[str, Any] = {}
 
     @property
     def open_rows(self) -> list[Continuation]:
@@ -163,7 +180,7 @@ class _Group:
     def step(self) -> None:
         """Add a token to each row; to a row alone, also those that were guessed and are right."""
         if not self._begun:
-            note_padding(self._ids.numel(), sum(map(len, self.rows)))
+            self._read_prompts()
         guess = self._guess()
         with stage("model"):
             output = self._run(guess)
@@ -175,6 +192,13 @@ class _Group:
         self._lookup.note(len(guess), right)
         self._keep(output, 1 + right, len(guess) - right)
         self._ids = torch.tensor([[token_id or 0] for token_id in taken], device=self._ids.device)
+
+    def _read_prompts(self) -> None:
+        prompts = [row.all_ids for row in self.rows]
+        self._ids = pad_rows(prompts, self._pad_id, "left").to(self._network.device)
+        mask = pad_rows([[1] * len(each) for each in prompts], 0, "left")
+        self._state = _begin(self._network, mask)
+        note_padding(mask.numel(), int(mask.sum()))
 
     def _guess(self) -> list[int]:
         """Return what the only row may go on with, nothing where there are others."""
@@ -287,7 +311,8 @@ def _begin(network: Any, attention_mask: torch.Tensor) -> dict[str, Any]:
     """Return what a network is given beside ids, as transformers' `generate` begins it."""
     mask = attention_mask.to(network.device)
     state: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
-    taken = inspect.signature(network.forward).parameters
+    # One that is compiled passes on whatever it is given, under any name.
+    taken = inspect.signature(getattr(network, "_orig_mod", network).forward).parameters
     if "position_ids" in taken:
         state["position_ids"] = network._prepare_position_ids_for_generation(mask, state)
     if "logits_to_keep" in taken:

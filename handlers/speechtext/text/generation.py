@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM
 
 from speechtext.allowance import Work
@@ -36,6 +37,29 @@ from speechtext.text.windows import EncodedBatch
 SAMPLING = ("temperature", "top_k", "top_p")
 # Tokens that a model adds when it is tried.
 SAMPLE_TOKENS = 8
+# Tokens whose logits tell what padding does: that of the prompt's own step, and those behind it.
+WATCHED_TOKENS = 3
+
+
+class WatchedContinuation(Continuation):
+    """Keeps the logits of each next token, and goes on with one token whatever they are."""
+
+    def __init__(self, prompt: Sequence[int], tokenizer: Any) -> None:
+        super().__init__(prompt, GenerationParameters(max_new_tokens=WATCHED_TOKENS), tokenizer, ())
+        # Each of shape (vocabulary,).
+        self.logits: list[torch.Tensor] = []
+
+    @property
+    def plain(self) -> bool:
+        """Tell that the next token is not simply the most probable one."""
+        return False
+
+    def weigh(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return numbers whose largest is that of the last token, like `logits` (1, vocabulary)."""
+        self.logits.append(logits[0].cpu())
+        weights = torch.zeros_like(logits)
+        weights[0, self.all_ids[-1]] = 1
+        return weights
 
 
 class TextGeneration(TextTask):
@@ -126,7 +150,22 @@ class TextGeneration(TextTask):
             self.tokenizer.pad_token_id,
             settings.max_batch_tokens,
             settings.prompt_lookup_num_tokens,
+            self.pads,
         )
+
+    def compute_together(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Return the logits of tokens that follow each prompt, shape (tokens, vocabulary)."""
+        rows = [
+            WatchedContinuation(window.pick(window.tokens.ids), self.tokenizer)
+            for window in self.encode(examples).windows
+        ]
+        decoder = Decoder(self.model.network, self.tokenizer.pad_token_id)
+        decoder.add(rows)
+        decoder.run()
+        for row in rows:
+            if row.error is not None:
+                raise row.error
+        return [torch.stack(row.logits) for row in rows]
 
     def begin(self, batch: EncodedBatch, on_token: TokenListener | None) -> list[Continuation]:
         """Return the continuation of each prompt of a batch, of which there is nothing yet."""

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
 from speechtext.checkpoints import check_complete, load_checkpoint, load_script
+from speechtext.cpu.int8 import quantize_linear_layers
 from speechtext.cpu.networks import leave_file, speed_up_network
 from speechtext.cpu.openvino_network import (
     OpenVinoModel,
@@ -19,6 +20,7 @@ from speechtext.cpu.openvino_network import (
     check_device,
     compile_openvino,
 )
+from speechtext.cpu.packed import can_multiply_int8
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.labels import load_labels
 from speechtext.settings import STRICT
@@ -75,7 +77,8 @@ def load_text_model(
         network = load_openvino(folder / serialized_file, config, dtype)
     else:
         network = load_network(folder, tokenizer, settings, device, settings.dtype)
-        network = quantize(network) if settings.quantization else network
+        if settings.quantization:
+            network = quantize(network, apart=not find_task(settings.mode).single_call)
         config = network.config
     check_vocabulary(tokenizer, config)
     _check_label_count(settings, config.num_labels)
@@ -135,7 +138,7 @@ def _check_quantization(quantization: str, settings: TextSettings, device: torch
     if settings.captum_explanation:
         raise ValueError("handler.captum_explanation: expected no quantization with it.")
     if settings.prompt_lookup_num_tokens:
-        # In int8, what a token is rounded to depends on those that are read with it.
+        # On some processors, what a token is rounded to depends on those that are read with it.
         raise ValueError("handler.prompt_lookup_num_tokens: expected no quantization with it.")
 
 
@@ -262,11 +265,17 @@ def use_linear_layers(model: Any) -> None:
                 setattr(parent, name, linear)
 
 
-def quantize(model: Any) -> Any:
+def quantize(model: Any, apart: bool) -> Any:
     """Return a model whose linear layers multiply in int8: weights now, activations as they come.
 
-    See `torch.ao.quantization.quantize_dynamic`.
+    With `apart` each row of those has a scale of its own, where the processor multiplies int8 well,
+    so that no text is continued otherwise than alone. Else all rows of a call share one, as
+    `torch.ao.quantization.quantize_dynamic` has it: texts that are read take 0.85 times as long so,
+    and a token that is added up to 1.2 times.
     """
+    if apart and can_multiply_int8():
+        quantize_linear_layers(model)
+        return model
     if "onednn" in torch.backends.quantized.supported_engines:
         # About 1.4 times as fast as PyTorch's own choice, on an Intel Xeon with AMX.
         torch.backends.quantized.engine = "onednn"
@@ -286,7 +295,8 @@ def _check_label_count(settings: TextSettings, labels: int) -> None:
 def count_positions(network: Any, config: Any) -> int:
     """Return how many tokens a model has positions for; those of RoBERTa begin behind padding."""
     positions = getattr(config, "max_position_embeddings", None)
-    if not positions:
+    # XLNet, which has as many as are asked for, says -1.
+    if not positions or positions < 0:
         return sys.maxsize
     for name, module in network.named_modules():
         if (

@@ -1,5 +1,6 @@
 """A text model that answers and explains, whatever its task."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,8 +26,10 @@ from speechtext.text.payloads import Example
 from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
-from speechtext.text.trial import try_explainer, try_task
+from speechtext.text.trial import tolerates_padding, try_explainer, try_task
 from speechtext.text.windows import EncodedBatch
+
+logger = logging.getLogger(__name__)
 
 # Gets a batch, and which of the examples it holds.
 Runner = Callable[[EncodedBatch, Sequence[int]], Sequence[Any]]
@@ -59,6 +62,9 @@ class TextPredictor:
         network = speed_up(loaded.network, compiling, device)
         task = find_task(settings.mode)(replace(loaded, network=network), settings)
         task.costs = try_task(task)
+        task.pads = tolerates_padding(task)
+        if not task.pads:
+            logger.warning("Texts of one length alone go together: padding changes the answers.")
         if not settings.captum_explanation:
             return cls(task, None)
         exact = partial(load_exact, folder, loaded.tokenizer, settings, device)

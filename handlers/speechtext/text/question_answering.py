@@ -1,7 +1,7 @@
 """The span of a context that answers a question."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -38,6 +38,15 @@ class QuestionParameters:
     max_question_len: PositiveCount | None = None
     handle_impossible_answer: bool = False
     align_to_words: bool = True
+
+
+class Candidate(NamedTuple):
+    """A span of a window that may be the answer, and its characters in the context."""
+
+    scored: Scored
+    span: Span
+    start: int
+    end: int
 
 
 class QuestionAnswering(UnderstandingTask):
@@ -93,18 +102,9 @@ class QuestionAnswering(UnderstandingTask):
         """Return the answer's text, or what the pipeline "question-answering" gave."""
         wanted = example.parameters
         if example.second is None:
-            best, span = find_best(scored, wanted.max_answer_len)
-            return self._spell(best.window, span)
-        scores = [score_window(each) for each in scored]
-        # Spans of the same words become one answer.
-        count = wanted.top_k * 2 + 10 if wanted.align_to_words else wanted.top_k
-        spans = [
-            (span.score, *locate(each.window, span, wanted.align_to_words))
-            for each, context in zip(scored, scores, strict=True)
-            for span in find_spans(context, wanted.max_answer_len, count)
-        ]
-        none = min(each.none for each in scores) if wanted.handle_impossible_answer else None
-        answers = rank_answers(spans, example.second, none, wanted.top_k)
+            best = find_best(scored, wanted.max_answer_len)
+            return self._spell(best.scored.window, best.span)
+        answers, _ = rank_spans(example, example.second, scored)
         if example.form is AnswerForm.PLAIN:
             return answers[0]["answer"]
         return answers[0] if len(answers) == 1 else answers
@@ -118,12 +118,8 @@ class QuestionAnswering(UnderstandingTask):
 
     def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
         """Return the start and the end of the answer, or of the characters asked for."""
-        if example.target is None:
-            best, span = find_best(scored, example.parameters.max_answer_len)
-        else:
-            best, span = find_characters(scored, example)
+        best, span, start, end = self._choose(example, scored)
         explained, context = own_tokens(best.window), score_window(best)
-        start, end = locate(best.window, span, align_to_words=example.target is None)
         about = {"start": start, "end": end}
         name = (
             self._spell(best.window, span) if example.second is None else example.second[start:end]
@@ -136,11 +132,18 @@ class QuestionAnswering(UnderstandingTask):
                 position,
                 name,
                 explained,
-                float(chances[position]),
+                probability_of(best.window, position, chances),
                 about={**about, "side": side},
             )
             for head, (side, position, chances) in enumerate(sides)
         ]
+
+    def _choose(self, example: Example, scored: Sequence[Scored]) -> Candidate:
+        if example.target is not None:
+            return find_characters(example, scored)
+        if example.second is None:
+            return find_best(scored, example.parameters.max_answer_len)
+        return find_answer(example, example.second, scored)
 
     def describe(self, example: Example, explained: Sequence[Explained]) -> dict[str, Any]:
         """Return what an answer tells about the start and about the end."""
@@ -164,32 +167,78 @@ class QuestionAnswering(UnderstandingTask):
         }
 
 
-def find_best(scored: Sequence[Scored], most_tokens: int) -> tuple[Scored, Span]:
-    """Return the most probable answer, and the window that it is in."""
-    found = ((each, find_spans(score_window(each), most_tokens, 1)[0]) for each in scored)
-    return max(found, key=lambda each: each[1].score)
+def rank_spans(
+    example: Example, context: str, scored: Sequence[Scored]
+) -> tuple[list[dict[str, Any]], list[Candidate]]:
+    """Return the answers to an example, the best first, and the spans that they were made of."""
+    wanted = example.parameters
+    scores = [score_window(each) for each in scored]
+    # Spans of the same words become one answer.
+    count = wanted.top_k * 2 + 10 if wanted.align_to_words else wanted.top_k
+    candidates = [
+        Candidate(each, span, *locate(each.window, span, wanted.align_to_words))
+        for each, own in zip(scored, scores, strict=True)
+        for span in find_spans(own, wanted.max_answer_len, count)
+    ]
+    spans = [(each.span.score, each.start, each.end) for each in candidates]
+    none = min(each.none for each in scores) if wanted.handle_impossible_answer else None
+    return rank_answers(spans, context, none, wanted.top_k), candidates
 
 
-def find_characters(scored: Sequence[Scored], example: Example) -> tuple[Scored, Span]:
-    """Return the window and the tokens of the characters that a target names, end exclusive.
+def find_answer(example: Example, context: str, scored: Sequence[Scored]) -> Candidate:
+    """Return the most probable span of the answer that an example gets.
+
+    To have no answer is the first token's, in the window that says so least.
+    """
+    (answer, *_), candidates = rank_spans(example, context, scored)
+    place = answer["start"], answer["end"]
+    same = [each for each in candidates if (each.start, each.end) == place]
+    if same:
+        return max(same, key=lambda each: each.span.score)
+    least = min(scored, key=lambda each: score_window(each).none)
+    return Candidate(least, Span(answer["score"], 0, 0), *place)
+
+
+def find_best(scored: Sequence[Scored], most_tokens: int) -> Candidate:
+    """Return the most probable span of windows that were encoded elsewhere."""
+    found = (
+        Candidate(each, find_spans(score_window(each), most_tokens, 1)[0], 0, 0) for each in scored
+    )
+    return max(found, key=lambda each: each.span.score)
+
+
+def find_characters(example: Example, scored: Sequence[Scored]) -> Candidate:
+    """Return the tokens of the characters that a target names, in the window with most of them.
 
     Raises `ImpossibleRequestError` where the context has no such words.
     """
     target, context = example.target, example.second or ""
     known = isinstance(target, Mapping) and all(type(each) is int for each in target.values())
     start, end = (target.get("start", 0), target.get("end", 0)) if known else (0, 0)
-    for each in scored if 0 <= start < end <= len(context) else ():
-        offsets = each.window.pick(each.window.tokens.offsets)
-        inside = [
-            position
-            for position, here in enumerate(each.window.content(1))
-            if here and offsets[position][0] < end and offsets[position][1] > start
-        ]
+    if 0 <= start < end <= len(context):
+        best = max(scored, key=lambda each: len(find_inside(each.window, start, end)))
+        inside = find_inside(best.window, start, end)
         if inside:
-            return each, Span(1.0, inside[0], inside[-1])
+            span = Span(1.0, inside[0], inside[-1])
+            return Candidate(best, span, *locate(best.window, span, align_to_words=False))
     raise unknown_target(
         f"an object with start and end, characters of words within the context's {len(context)}"
     )
+
+
+def find_inside(window: Window, start: int, end: int) -> list[int]:
+    """Return which of a window's tokens have some of these characters of the context."""
+    offsets = window.pick(window.tokens.offsets)
+    return [
+        position
+        for position, here in enumerate(window.content(1))
+        if here and offsets[position][0] < end and offsets[position][1] > start
+    ]
+
+
+def probability_of(window: Window, position: int, chances: torch.Tensor) -> float:
+    """Return the probability of a token of the context, or of the first, which has the rest."""
+    return float(chances[position] if window.content(1)[position] else 1 - chances.sum())
 
 
 def score_window(scored: Scored) -> ContextScores:

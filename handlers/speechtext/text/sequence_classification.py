@@ -1,6 +1,7 @@
 """Labels for a text, or for a pair of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -80,8 +81,7 @@ class SequenceClassification(UnderstandingTask):
         labels, asked = self.model.labels, example.target
         index = predicted = int(logits.argmax())
         if asked is not None:
-            known = (each for each, name in labels.items() if str(asked) in (str(each), name))
-            index = next(known, -1)
+            index = find_label(asked, labels)
         if index not in range(len(logits)):
             raise unknown_target(f"one of {dict(labels)}, by index or name")
         scores = to_scores(logits, self._function(len(logits)))
@@ -90,3 +90,15 @@ class SequenceClassification(UnderstandingTask):
         return [
             Target(window, 0, index, labels[index], own_tokens(window), probability, about=about)
         ]
+
+
+def find_label(asked: Any, labels: Mapping[int, str]) -> int:
+    """Return the label that a target names, -1 where there is none.
+
+    A number is an index; a text is a name, and else an index, as forms have no numbers.
+    """
+    if type(asked) is int:
+        return asked if asked in labels else -1
+    by_name = (index for index, name in labels.items() if name == asked)
+    by_index = (index for index in labels if str(index) == asked)
+    return next(chain(by_name, by_index), -1)

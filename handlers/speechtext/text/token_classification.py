@@ -1,12 +1,14 @@
 """Labels for the tokens of a text, and the entities that they make up."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForTokenClassification
 
+from speechtext.allowance import check_time
 from speechtext.parameters import impossible
 from speechtext.ranges import Count
 from speechtext.settings import STRICT
@@ -26,6 +28,8 @@ from speechtext.text.windows import Scored
 
 # Neighbouring windows share this part of their room, unless the YAML or the request says more.
 SHARED_PART = 4
+# A word of a text, or a mark.
+WORD = re.compile(r"\w+|[^\w\s]")
 # The label of what is no entity.
 NO_ENTITY = "O"
 
@@ -65,27 +69,24 @@ class TokenClassification(UnderstandingTask):
 
     def decode(self, example: Example, scored: Sequence[Scored]) -> list[Any]:
         """Return the pairs, or what the pipeline "token-classification" gives."""
-        tokens = scored[0].window.tokens
         if example.form is AnswerForm.PLAIN:
             logits = merge_windows([(each.window, each.heads[0]) for each in scored], 0)
-            names = self.tokenizer.convert_ids_to_tokens(
-                [tokens.ids[position] for position in logits]
-            )
+            names = self._name_tokens(scored[0].window.tokens, logits)
             best = torch.stack([*logits.values()]).argmax(dim=1).tolist() if logits else []
             labels = [self.model.labels[index] for index in best]
             return [list(pair) for pair in zip(names, labels, strict=True)]
         if example.parameters.stride is None:
-            return self._find(example, tokens, scored)
-        found = [entity for each in scored for entity in self._find(example, tokens, [each])]
+            return self._find(example, scored)
+        found = [entity for each in scored for entity in self._find(example, [each])]
         return resolve_overlaps(found) if len(scored) > 1 else found
 
-    def _find(
-        self, example: Example, tokens: Tokens, scored: Sequence[Scored]
-    ) -> list[dict[str, Any]]:
+    def _find(self, example: Example, scored: Sequence[Scored]) -> list[dict[str, Any]]:
+        # Beside a stride there may be thousands of windows.
+        check_time()
         wanted = example.parameters
         ignored = [NO_ENTITY] if wanted.ignore_labels is None else wanted.ignore_labels
         return find_entities(
-            self._score_tokens(example.text, tokens, scored),
+            self._score_tokens(example.text, scored),
             self.model.labels,
             wanted.aggregation_strategy,
             ignored,
@@ -100,8 +101,7 @@ class TokenClassification(UnderstandingTask):
         if len(scored) > 1:
             raise too_long("a text to explain", self.max_tokens, len(scored[0].window.tokens.ids))
         window, (logits, *_) = scored[0]
-        tokens = self._score_tokens(example.text, window.tokens, scored)
-        labelled = label_tokens(tokens, self.model.labels)
+        labelled = label_tokens(self._score_tokens(example.text, scored), self.model.labels)
         if example.target is not None:
             return [self._target(window, logits, [self._find_asked(example, window, labelled)])]
         runs = [run for run in entity_runs(labelled) if run[0].label != NO_ENTITY]
@@ -133,7 +133,7 @@ class TokenClassification(UnderstandingTask):
 
     def _find_word(self, text: str, target: str, labelled: Sequence[Labelled]) -> Labelled | None:
         # Nothing is found everywhere.
-        first = text.find(target) if target.strip() else -1
+        first = find_word(text, target) if target.strip() else -1
         return next((each for each in labelled if 0 <= first < each.end), None)
 
     def _find_pair(
@@ -177,14 +177,19 @@ class TokenClassification(UnderstandingTask):
             ]
         }
 
-    def _score_tokens(
-        self, text: str, tokens: Tokens, scored: Sequence[Scored]
-    ) -> list[ScoredToken]:
-        logits = merge_windows([(each.window, each.heads[0]) for each in scored], 0)
-        names = self.tokenizer.convert_ids_to_tokens(tokens.ids)
+    def _name_tokens(self, tokens: Tokens, positions: Iterable[int]) -> list[str]:
+        ids = [tokens.ids[position] for position in positions]
+        names: list[str] = self.tokenizer.convert_ids_to_tokens(ids)
+        return names
+
+    def _score_tokens(self, text: str, scored: Sequence[Scored]) -> list[ScoredToken]:
+        """Return the tokens of the text that are in these windows."""
+        tokens = scored[0].window.tokens
+        scores = merge_windows([(each.window, each.heads[0].softmax(-1)) for each in scored], 0)
+        names = self._name_tokens(tokens, scores)
         return [
-            self._score_token(text, names[position], tokens, position, each.softmax(dim=-1))
-            for position, each in logits.items()
+            self._score_token(text, name, tokens, position, own)
+            for name, (position, own) in zip(names, scores.items(), strict=True)
         ]
 
     def _score_token(
@@ -199,3 +204,13 @@ class TokenClassification(UnderstandingTask):
             # Without a mark of its own, a piece continues a word where no space is before it.
             continues = start > 0 and " " not in text[start - 1 : start + 1]
         return ScoredToken(name, start, end, position, continues, scores)
+
+
+def find_word(text: str, word: str) -> int:
+    """Return where a text has a word, or several, first: between others, else in one; -1 if not."""
+    spans = [each.span() for each in WORD.finditer(text)]
+    ends = {end for _, end in spans}
+    alone = (
+        start for start, _ in spans if text.startswith(word, start) and start + len(word) in ends
+    )
+    return next(alone, text.find(word))

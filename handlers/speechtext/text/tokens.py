@@ -19,7 +19,8 @@ class Tokens(NamedTuple):
     """All tokens of a text or of a pair of texts, special ones included.
 
     `sequences` tell which of the two texts a token is of, `words` which word of it and `offsets`
-    which characters, end exclusive; a special token has the sequence and the word None.
+    which characters, end exclusive; a special token has the sequence and the word None. White space
+    parts words, also where the tokenizer has but one.
     """
 
     ids: list[int]
@@ -65,8 +66,16 @@ def tokenize(tokenizer: Any, texts: Sequence[str | tuple[str, str]]) -> list[Tok
     backend.no_padding()
     pairs = [(text,) if isinstance(text, str) else text for text in texts]
     if any(len(text) > LONGEST_FOR_THREADS for pair in pairs for text in pair):
-        return [_read(backend.encode(*pair)) for pair in pairs]
-    return list(map(_read, backend.encode_batch(list(texts))))
+        found = [_read(backend.encode(*pair)) for pair in pairs]
+    else:
+        found = list(map(_read, backend.encode_batch(list(texts))))
+    if len({*backend.encode("a a", add_special_tokens=False).word_ids}) > 1:
+        return found
+    # To Llama's tokenizer and Gemma's, all that is between two special tokens is one word.
+    return [
+        tokens._replace(words=_part_words(tokens, pair))
+        for tokens, pair in zip(found, pairs, strict=True)
+    ]
 
 
 def _read(encoding: Encoding) -> Tokens:
@@ -77,6 +86,28 @@ def _read(encoding: Encoding) -> Tokens:
         encoding.word_ids,
         encoding.offsets,
     )
+
+
+def _part_words(tokens: Tokens, texts: Sequence[str]) -> list[int | None]:
+    """Return the words of tokens, those with white space between their tokens as several."""
+    words, sequences, offsets = tokens.words, tokens.sequences, tokens.offsets
+    parted: list[int | None] = []
+    added = 0
+    for position, (word, sequence) in enumerate(zip(words, sequences, strict=True)):
+        before = position - 1
+        if not position or sequence != sequences[before]:
+            added = 0
+        elif word is not None and word == words[before]:
+            added += _is_parted(texts[sequence or 0], offsets[before], offsets[position])
+        parted.append(None if word is None else word + added)
+    return parted
+
+
+def _is_parted(text: str, before: tuple[int, int], here: tuple[int, int]) -> bool:
+    """Tell whether white space begins a token, or is in front of it, and not all before it."""
+    begins = text[here[0] : here[0] + 1].isspace()
+    follows = before[1] <= here[0] and text[max(0, here[0] - 1) : here[0]].isspace()
+    return (begins or follows) and not text[slice(*before)].isspace()
 
 
 def adopt_tokens(
@@ -137,17 +168,21 @@ def merge_windows(
 
     Each window comes with values of shape (tokens, ...), one for each token of it.
     """
-    own = [
-        position for position, each in enumerate(windows[0][0].tokens.sequences) if each == sequence
-    ]
+    # From either end, not of all: of thousands of windows each may come alone.
+    sequences = windows[0][0].tokens.sequences
+    places = range(len(sequences))
+    begin, end = (
+        next((each for each in side if sequences[each] == sequence), None)
+        for side in (places, places[::-1])
+    )
     best: dict[int, tuple[float, torch.Tensor]] = {}
     for window, values in windows:
         pairs = zip(window.positions, values, window.content(sequence), strict=True)
         inside = {position: value for position, value, here in pairs if here}
         first, last = min(inside, default=0), max(inside, default=0)
         for position, value in inside.items():
-            before = math.inf if own[0] in inside else position - first
-            behind = math.inf if own[-1] in inside else last - position
+            before = math.inf if begin in inside else position - first
+            behind = math.inf if end in inside else last - position
             if position not in best or min(before, behind) > best[position][0]:
                 best[position] = min(before, behind), value
     return {position: value for position, (_, value) in sorted(best.items())}

@@ -1,6 +1,9 @@
 """A text model tried when it is loaded: what loads answers, and what that takes is known."""
 
+import torch
+
 from speechtext.allowance import run_timed
+from speechtext.devices import choose_dtype
 from speechtext.errors import RequestError
 from speechtext.text.base import Answer, TextCosts, TextTask, write_words
 from speechtext.text.explanation.explainer import Explainer, count_tokens
@@ -10,6 +13,11 @@ from speechtext.text.tokens import tokenize
 SHORT_WORDS, LONG_WORDS = 2, 256
 # Words that are tokenised to see what a character takes.
 TOKENIZED_WORDS = 2000
+# Words of texts that are padded to the longest of them, of which some models see an even number
+# otherwise than an odd one. And what rounding may change of a number: in float32 it changes a few
+# millionths, in bfloat16 up to 0.06.
+PADDED_WORDS = (2, 3, 32)
+EXACT_TOLERANCE, TOLERANCE = 1e-3, 0.1
 FRAME_TOKENS = 4
 EXPLAINED_WORDS, EXPLAINED_STEPS = 48, 4
 # The share of a long text's time from which on it shows what a token takes.
@@ -35,6 +43,36 @@ def try_task(task: TextTask) -> TextCosts:
         new_token_s=long_s / max(1, long.tokens_out),
         window_tokens=max(0, int(short_s / token_s) - short.tokens_in),
     )
+
+
+def tolerates_padding(task: TextTask) -> bool:
+    """Tell whether short texts get the same beside a longer one, with padding, as they get alone.
+
+    Models without a mask, or with one that convolutions and pooling do not heed, answer otherwise.
+    """
+    longest = count_words(task.max_tokens)
+    texts = [task.read(task.sample(min(each, longest))) for each in PADDED_WORDS]
+    try:
+        alone = [task.compute_together([each])[0] for each in texts]
+        together = task.compute_together(texts)
+    except Exception:
+        # It answers, but some of them not, or not with padding.
+        return False
+    tolerance = _find_tolerance(task)
+    return all(_differ_by(*pair) <= tolerance for pair in zip(together, alone, strict=True))
+
+
+def _differ_by(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest difference, as a share of the largest number where that is above 1."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))
+
+
+def _find_tolerance(task: TextTask) -> float:
+    """Return by how much of a number rounding may change it, as the model computes."""
+    settings = task.settings
+    dtype = choose_dtype(settings.dtype, task.model.device)
+    exact = dtype == torch.float32 and settings.quantization is None
+    return EXACT_TOLERANCE if exact else TOLERANCE
 
 
 def try_explainer(task: TextTask, explainer: Explainer) -> float:

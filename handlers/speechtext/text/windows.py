@@ -97,11 +97,13 @@ def score_windows(
     device: torch.device,
     most_tokens: int | None,
     per_token: bool,
+    pads: bool = True,
 ) -> list[Scored]:
     """Run the model on windows in groups of like length; return each one's heads, in their order.
 
-    The windows are padded on the right. `per_token` says that the heads have a value for each
-    token. Raises `NonFiniteOutputError` and `DeadlineError`.
+    The windows are padded on the right, or in groups of one length where the model `pads` none.
+    `per_token` says that the heads have a value for each token. Raises `NonFiniteOutputError` and
+    `DeadlineError`.
     """
     lengths = [len(window) for window in batch.windows]
     on_cpu = device.type == "cpu"
@@ -109,7 +111,7 @@ def score_windows(
     call_tokens = CPU_CALL_TOKENS if on_cpu else GPU_CALL_TOKENS
     inputs = batch.inputs(input_names, torch.device("cpu"))
     scored: dict[int, Scored] = {}
-    for group in plan_groups(lengths, most_tokens, call_tokens):
+    for group in plan_groups(lengths, most_tokens, call_tokens if pads else 0):
         check_time()
         width = max(lengths[index] for index in group)
         note_padding(width * len(group), sum(lengths[index] for index in group))
@@ -119,7 +121,7 @@ def score_windows(
             )
         finite = all(bool(head.isfinite().all()) for head in heads)
         for row, index in enumerate(group):
-            own = [head[row, : lengths[index]] if per_token else head[row] for head in heads]
+            own = pick_row(heads, row, lengths[index], per_token)
             # What is behind a row's own tokens does not matter.
             for head in () if finite else own:
                 check_finite(head)
@@ -130,6 +132,13 @@ def score_windows(
 def run_heads(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """Return the model's output heads, float32, on the CPU, each of shape (rows, ...)."""
     return tuple(head.float().cpu() for head in heads_of(model(**inputs)))
+
+
+def pick_row(
+    heads: Sequence[torch.Tensor], row: int, length: int, per_token: bool
+) -> list[torch.Tensor]:
+    """Return what the heads say of a row of so many tokens, without padding."""
+    return [head[row, :length] if per_token else head[row] for head in heads]
 
 
 def heads_of(output: Any) -> list[torch.Tensor]:

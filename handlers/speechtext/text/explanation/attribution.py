@@ -1,7 +1,7 @@
 """What an answer hangs on: attributions of a model's number to the tokens of a text, as Captum's.
 
-Pure functions of a model and tensors. Positions and token types are the same for input and
-baseline, so that only the words are explained.
+Pure functions of a model and tensors. Of a baseline only the word embeddings know: positions, token
+types and the place where a model pools are those of the text, so that only the words are explained.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -107,6 +107,25 @@ def value_of_tokens(model: Any, names: Sequence[str], vocabulary: int) -> Value:
     return value
 
 
+def value_of_masked(value: Value, embeddings: torch.nn.Module) -> Value:
+    """Return a value that takes what the word embeddings see, and behind it the text itself.
+
+    The rest of the model sees the text. From its ids RoBERTa and its kind compute positions, and
+    decoders that classify find the last token: with padding for words, both would change as well.
+    """
+
+    def masked(
+        seen_ids: torch.Tensor, input_ids: torch.Tensor, *arguments: torch.Tensor
+    ) -> torch.Tensor:
+        hook = embeddings.register_forward_pre_hook(lambda _, given: (seen_ids, *given[1:]))
+        try:
+            return value(input_ids, *arguments)
+        finally:
+            hook.remove()
+
+    return masked
+
+
 def integrate_gradients(
     value: Value, embeddings: torch.nn.Module, question: Question, n_steps: int, most_rows: int
 ) -> Attribution:
@@ -117,8 +136,8 @@ def integrate_gradients(
     the text for each of them.
     """
     texts, owners, places = _share_texts(question)
-    upper, at_text = _embed(value, embeddings, texts.input_ids, texts.arguments())
-    lower, at_baseline = _embed(value, embeddings, texts.baseline, texts.arguments())
+    upper, at_text = _embed(value, embeddings, texts, texts.input_ids)
+    lower, at_baseline = _embed(value, embeddings, texts, texts.baseline)
     quadrature = np.stack(leggauss(n_steps)).astype(np.float32)
     points, weights = torch.from_numpy(quadrature).to(upper.device)
     way = upper - lower
@@ -171,13 +190,14 @@ def _go_back(
 
 
 def _embed(
-    value: Value, embeddings: torch.nn.Module, ids: torch.Tensor, given: Sequence[torch.Tensor]
+    value: Value, embeddings: torch.nn.Module, texts: Question, seen_ids: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the embeddings make of tokens, and the numbers that follow from that."""
-    seen: list[torch.Tensor] = []
-    with torch.no_grad(), _replaced(embeddings, seen.append):
-        numbers = value(ids, *given)
-    return seen[-1], numbers
+    made: list[torch.Tensor] = []
+    with torch.no_grad(), _replaced(embeddings, made.append):
+        masked = value_of_masked(value, embeddings)
+        numbers = masked(seen_ids, texts.input_ids, *texts.arguments())
+    return made[-1], numbers
 
 
 @contextmanager
@@ -208,11 +228,11 @@ def multiply_gradients(
         some = question.pick(rows.tolist())
         found = method.attribute(some.input_ids, additional_forward_args=some.arguments())
         importances.append(found.detach().float().sum(dim=-1))
-    return _complete(value, question, torch.cat(importances))
+    return _complete(value, embeddings, question, torch.cat(importances))
 
 
 def occlude_words(
-    value: Value, _embeddings: torch.nn.Module, question: Question, _n_steps: int, most_rows: int
+    value: Value, embeddings: torch.nn.Module, question: Question, _n_steps: int, most_rows: int
 ) -> Attribution:
     """Attribute to each word what the number loses without it, its tokens a like part each.
 
@@ -220,7 +240,7 @@ def occlude_words(
     """
     from captum.attr import FeatureAblation
 
-    method = FeatureAblation(value)
+    method = FeatureAblation(value_of_masked(value, embeddings))
     importances = []
     for row in range(len(question.input_ids)):
         one = question.pick([row])
@@ -228,18 +248,20 @@ def occlude_words(
         lost = method.attribute(
             one.input_ids,
             baselines=one.baseline,
-            additional_forward_args=one.arguments(),
+            additional_forward_args=(one.input_ids, *one.arguments()),
             feature_mask=words,
             perturbations_per_eval=max(1, most_rows),
         )
         importances.append(lost.float() / counts[words])
-    return _complete(value, question, torch.cat(importances))
+    return _complete(value, embeddings, question, torch.cat(importances))
 
 
-def _complete(value: Value, question: Question, importances: torch.Tensor) -> Attribution:
-    with torch.no_grad():
-        changes = value(question.input_ids, *question.arguments())
-        changes = changes - value(question.baseline, *question.arguments())
+def _complete(
+    value: Value, embeddings: torch.nn.Module, question: Question, importances: torch.Tensor
+) -> Attribution:
+    _, at_text = _embed(value, embeddings, question, question.input_ids)
+    _, at_baseline = _embed(value, embeddings, question, question.baseline)
+    changes = at_text - at_baseline
     return Attribution(importances, importances.sum(dim=1) - changes, changes, 1)
 
 

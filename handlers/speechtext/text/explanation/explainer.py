@@ -23,6 +23,7 @@ from speechtext.text.explanation.attribution import (
     Attribution,
     Question,
     find_embeddings,
+    value_of_masked,
 )
 from speechtext.text.explanation.explanation import Explanation
 from speechtext.text.explanation.targets import (
@@ -207,9 +208,10 @@ class Explainer:
         question = self._ask([explained.target])
         top = torch.zeros_like(question.input_ids, dtype=torch.bool)
         top[0, _find_top_positions(explained)] = True
+        masked = value_of_masked(self._value, self._embeddings)
         whole, without, alone = (
-            float(self._value(input_ids, *question.arguments()))
-            for input_ids in (
+            float(masked(seen_ids, question.input_ids, *question.arguments()))
+            for seen_ids in (
                 question.input_ids,
                 torch.where(top, question.baseline, question.input_ids),
                 torch.where(top, question.input_ids, question.baseline),
@@ -234,6 +236,7 @@ class Explainer:
             parameters=example.explanation,
             as_matrix=self._task.as_matrix,
             describe=partial(self._task.describe, example),
+            dropped_tokens=own.dropped_tokens,
         )
 
 

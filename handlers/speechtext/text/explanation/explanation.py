@@ -32,7 +32,8 @@ class Explanation:
     """Which words an answer hangs on, for each of its targets.
 
     `tokens` and `words` are those of the texts, `explained` has an importance for each token;
-    `describe` is how the task tells of its targets.
+    `describe` is how the task tells of its targets. `dropped_tokens` of the text were too many for
+    the model.
     """
 
     texts: Sequence[str]
@@ -42,6 +43,7 @@ class Explanation:
     parameters: ExplanationParameters
     as_matrix: bool
     describe: Callable[[Sequence[Explained]], dict[str, Any]]
+    dropped_tokens: int = 0
 
     @property
     def n_steps(self) -> int:

@@ -1,6 +1,7 @@
 """Explanations to look at: a page with the text shaded by importance, and a chart of its words."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,13 @@ FOR, AGAINST = (230, 159, 0), (0, 114, 178)
 # The strongest shade, under which black text is still easy to read.
 STRONGEST = 0.75
 CHARTED_WORDS, CHARTED_TARGETS = 15, 6
+# Characters of a word or a name in a chart. One of 20,000, which may be a single token, takes 11 s
+# to draw, and from 1,000 on there is no room for its bar.
+CHARTED_CHARACTERS = 40
+# Those of a word and the title behind it, in a line of bars.
+LINE_CHARACTERS = 90
+# Those that a matrix has room for, and the inches of each further one.
+MATRIX_CHARACTERS, CHARACTER_INCHES = 10, 0.08
 
 
 # Beside this file, wherever it was unpacked.
@@ -95,7 +103,7 @@ def draw_chart(view: View) -> bytes:
     shown = view.explained[:CHARTED_TARGETS]
     if view.as_matrix:
         shown = view.explained
-        size = (2 + 0.45 * len(view.spans), 1.5 + 0.35 * len(shown))
+        size = _matrix_size(*_matrix_names(view))
     else:
         size = (7.0, max(1.5, len(shown) * (1 + 0.26 * min(CHARTED_WORDS, len(view.spans)))))
     figure = Figure(figsize=size, layout="constrained")
@@ -111,23 +119,52 @@ def draw_chart(view: View) -> bytes:
     return file.getvalue()
 
 
+def shorten(text: str) -> str:
+    """Return a word or a name as a chart has room for it, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= CHARTED_CHARACTERS else f"{line[: CHARTED_CHARACTERS - 1]}…"
+
+
 def _draw_bars(axis: Any, spans: Sequence[WordSpan], explained: Explained) -> None:
     order = sorted(range(len(spans)), key=lambda each: -abs(explained.importances[each]))
     chosen = sorted(order[:CHARTED_WORDS], reverse=True)
     values = [explained.importances[each] for each in chosen]
     colours = [[part / 255 for part in (FOR if value > 0 else AGAINST)] for value in values]
     axis.barh(range(len(chosen)), values, color=colours)
-    axis.set_yticks(range(len(chosen)), [spans[each].word for each in chosen], **text_style())
+    words = [shorten(spans[each].word) for each in chosen]
+    axis.set_yticks(range(len(words)), words, **text_style())
     axis.axvline(0, color="#444", linewidth=0.8)
-    facts = ", ".join(f"{name} {value}" for name, value in page_facts(explained))
-    axis.set_title(f"{explained.target.name}: {facts}", fontsize=9, loc="left", **text_style())
+    title = _write_title(explained, LINE_CHARACTERS - max(map(len, words), default=0))
+    axis.set_title(title, fontsize=9, loc="left", **text_style())
+
+
+def _write_title(explained: Explained, room: int) -> str:
+    """Return what is told of a target, in lines of so many characters."""
+    facts = ", ".join(f"{name} {shorten(value)}" for name, value in page_facts(explained))
+    return textwrap.fill(f"{shorten(explained.target.name)}: {facts}", room, break_on_hyphens=False)
+
+
+def _matrix_names(view: View) -> tuple[list[str], list[str]]:
+    """Return the names of a matrix's columns, words of the text, and of its rows, new tokens."""
+    added = [shorten(each.target.about["text"]) for each in view.explained]
+    return [shorten(each.word) for each in view.spans], added
+
+
+def _matrix_size(words: Sequence[str], added: Sequence[str]) -> tuple[float, float]:
+    """Return the width and the height of a matrix, in inches."""
+    beside, below = (
+        CHARACTER_INCHES * max(0, max(map(len, names), default=0) - MATRIX_CHARACTERS)
+        for names in (added, words)
+    )
+    return 2 + 0.45 * len(words) + beside, 1.5 + 0.35 * len(added) + below
 
 
 def _draw_matrix(figure: Any, view: View) -> None:
     axis = figure.subplots()
     rows = [[value / strongest(each) for value in each.importances] for each in view.explained]
     image = axis.imshow(rows, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
-    words, added = view.spans, view.explained
-    axis.set_xticks(range(len(words)), [each.word for each in words], rotation=60, **text_style())
-    axis.set_yticks(range(len(rows)), [each.target.about["text"] for each in added], **text_style())
+    words, added = _matrix_names(view)
+    slanted = {"rotation": 60, "rotation_mode": "anchor", "ha": "right"}
+    axis.set_xticks(range(len(words)), words, **slanted, **text_style())
+    axis.set_yticks(range(len(added)), added, **text_style())
     figure.colorbar(image, ax=axis, label="share of the row's largest")
