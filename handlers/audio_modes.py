@@ -36,6 +36,7 @@ from speech_requests import (
     write_recognitions,
 )
 from speechtext.allowance import Work, run_admitted
+from speechtext.batching import as_request_error
 from speechtext.errors import RequestError, explanation_unsupported
 from speechtext.parameters import read_parameters
 from speechtext.speech.attribution import AudioExplanationParameters
@@ -127,7 +128,7 @@ class Transcription(AudioMode):
         try:
             found = self.recognizer.explain_word(request.waveform, target)
         except RequestError as error:
-            return error
+            return as_request_error(error)
         return Answer(self.explanations[request.media_type](found), request.media_type)
 
     def _transcribe(self, requests: Sequence[SpeechRequest]) -> list[Any]:
@@ -186,7 +187,7 @@ class TaskMode(AudioMode):
         """Return what requests for explanations may ask for, None where there are none."""
         return None
 
-    def _explain(self, request: AudioRequest) -> Answer:
+    def _explain(self, request: AudioRequest) -> Answer | RequestError:
         raise explanation_unsupported()
 
 
@@ -210,8 +211,12 @@ class AudioClassificationMode(TaskMode):
         passes = request.parameters.passes(len(request.waveforms[0]))
         return work._replace(cost_s=work.cost_s * passes)
 
-    def _explain(self, request: AudioRequest) -> Answer:
-        found = self.task.explain(request.waveforms[0], request.parameters)
+    def _explain(self, request: AudioRequest) -> Answer | RequestError:
+        try:
+            found = self.task.explain(request.waveforms[0], request.parameters)
+        except RequestError as error:
+            # The others of its batch are not run again.
+            return as_request_error(error)
         return Answer(self.explanations[request.media_type](found), request.media_type)
 
 

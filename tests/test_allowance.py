@@ -15,6 +15,7 @@ from speechtext.allowance import (
     Work,
     admit,
     allow,
+    allow_share,
     check_time,
     find_deadline_s,
     plan_seconds,
@@ -25,7 +26,14 @@ from speechtext.allowance import (
     took_too_long,
 )
 from speechtext.batching import run_isolated
-from speechtext.errors import DeadlineError, RequestTooLargeError, UnavailableError
+from speechtext.errors import (
+    DeadlineError,
+    ImpossibleRequestError,
+    OutOfMemoryError,
+    RequestError,
+    RequestTooLargeError,
+    UnavailableError,
+)
 
 COSTS = st.lists(st.floats(0, 200), max_size=12)
 
@@ -83,6 +91,49 @@ def test_those_admitted_keep_their_places() -> None:
         )
     assert (found[0], found[2]) == ("A", "C")
     assert [type(found[1]), type(found[3])] == [RequestTooLargeError, UnavailableError]
+
+
+@pytest.mark.parametrize("error", [ImpossibleRequestError("Kind", "Expected less."), MemoryError()])
+def test_time_of_a_run_that_fails_is_for_its_halves(error: Exception) -> None:
+    seen: list[str] = []
+
+    def run(requests: Sequence[str]) -> Sequence[str]:
+        seen.append("".join(requests))
+        if "c" in requests:
+            raise error
+        return [word.upper() for word in requests]
+
+    def answer(requests: Sequence[str]) -> Sequence[str]:
+        return run_admitted(run, requests, works([4.0] * len(requests)))
+
+    with allow(20):
+        # Only one of the three has room beside another; which one that is, is known at once.
+        assert spend(1)
+        found = run_isolated(answer, "acb")
+        # What was answered is spent, and what failed is not.
+        assert spend(1)
+        assert not spend(0.1)
+    assert (found[0], found[2]) == ("A", "B")
+    assert type(found[1]) is (type(error) if isinstance(error, RequestError) else OutOfMemoryError)
+    assert seen == ["ac", "a", "c", "c", "b"]
+
+
+def test_share_is_of_the_time_that_is_left() -> None:
+    with allow_share(0.5):
+        assert find_deadline_s() == math.inf
+    with allow(100):
+        whole_s = find_deadline_s()
+        for _ in range(2):
+            with pytest.raises(KeyError), allow_share(0.5):
+                assert 44 < find_deadline_s() - time.monotonic() <= 45
+                raise KeyError
+        assert find_deadline_s() == whole_s
+        assert spend(50)
+    with allow(0.0):
+        time.sleep(0.001)
+        # There is nothing left to be shared.
+        with allow_share(0.5), pytest.raises(DeadlineError):
+            check_time()
 
 
 def test_all_of_a_batch_end_at_its_deadline() -> None:

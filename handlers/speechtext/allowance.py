@@ -57,6 +57,21 @@ def allow(timeout_s: float) -> Iterator[None]:
         _allowance.reset(token)
 
 
+@contextmanager
+def allow_share(share: float) -> Iterator[None]:
+    """Let something take so much of the time that its batch has left; the rest is the others'."""
+    allowance = _allowance.get()
+    if allowance is None:
+        yield
+        return
+    deadline_s, now_s = allowance.deadline_s, time.monotonic()
+    allowance.deadline_s = now_s + share * (deadline_s - now_s)
+    try:
+        yield
+    finally:
+        allowance.deadline_s = deadline_s
+
+
 def plan_seconds(timeout_s: float) -> float:
     """Return the seconds of work that a request may ask for of such a server."""
     return PLANNED_SHARE * timeout_s
@@ -122,11 +137,29 @@ def took_too_long(most_s: float) -> DeadlineError:
 def run_admitted(
     run: Callable[[Sequence[Any]], Sequence[Any]], requests: Sequence[Any], works: Sequence[Work]
 ) -> list[Any]:
-    """Return an answer or the refusal of each request; `run` answers those that are admitted."""
-    refusals = admit(works)
-    admitted = [each for each, refusal in zip(requests, refusals, strict=True) if refusal is None]
-    answers = iter(run(admitted) if admitted else ())
-    return [next(answers) if refusal is None else refusal for refusal in refusals]
+    """Return an answer or the refusal of each request; `run` answers those that are admitted.
+
+    Where `run` fails, what it was admitted for is the batch's again: its halves are run next.
+    """
+    with _given_back_if_failed():
+        refusals = admit(works)
+        pairs = zip(requests, refusals, strict=True)
+        admitted = [each for each, refusal in pairs if refusal is None]
+        answers = iter(run(admitted) if admitted else ())
+        return [next(answers) if refusal is None else refusal for refusal in refusals]
+
+
+@contextmanager
+def _given_back_if_failed() -> Iterator[None]:
+    """Give back what is spent of the seconds that were planned; the clock stops for nobody."""
+    allowance = _allowance.get()
+    left_s = allowance.left_s if allowance else 0.0
+    try:
+        yield
+    except Exception:
+        if allowance:
+            allowance.left_s = left_s
+        raise
 
 
 def run_timed(run: Callable[[], Answer], device: torch.device = CPU) -> tuple[float, Answer]:

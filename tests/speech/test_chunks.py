@@ -80,6 +80,27 @@ def test_windows_are_in_seconds(samples: int, windows: Windows, length: int, str
     assert [a.last_kept for a in chunks[:-1]] == [b.first_kept for b in chunks[1:]]
 
 
+@pytest.mark.parametrize(
+    ("windows", "frames"),
+    [
+        # In seconds they are more than twice as long.
+        (Windows(1.01, 0.5), "50 and 25"),
+        (Windows(0.019, 0.009), None),
+        (Windows(0.05, 0.021), "2 and 1"),
+        (Windows(4, 2.5), "200 and 125"),
+        (Windows(1.02, 0.5), None),
+    ],
+)
+def test_windows_are_more_than_context(windows: Windows, frames: str | None) -> None:
+    if frames is None:
+        assert plan_chunks(GRID, 160_000, windows)[-1].stop == GRID.count_frames(160_000)
+        return
+    message = rf"chunk_length_s: expected more than twice .* frames of 0\.02 s, got {frames} frames"
+    with pytest.raises(ValueError, match=message):
+        # Also of a recording that fits into one.
+        plan_chunks(GRID, 1, windows)
+
+
 def test_samples_of_a_chunk_are_those_of_its_frames() -> None:
     waveform = torch.arange(2_000)
     assert GRID.count_frames(2_000) == 6

@@ -7,6 +7,8 @@ import random
 import socket
 import struct
 import threading
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -21,8 +23,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batches import status_of
-from speechtext.errors import RequestError
-from speechtext.speech.audio import decode_audio
+from benchmarks.peak_memory import peak_mb, reset_peak_mb
+from speechtext.allowance import allow
+from speechtext.errors import DeadlineError, RequestError
+from speechtext.speech.audio import MOST_RATES, decode_audio
+from speechtext.speech.containers import MOST_STREAMS
+from speechtext.speech.pcm import BLOCK_S, PcmFormat
 from support.common import EXAMPLES
 from trials.broken_audio import encode, encode_by_ffmpeg
 
@@ -281,6 +287,181 @@ def test_several_at_once_are_as_one_alone() -> None:
         thread.join()
     for each in found:
         assert all(itertools.starmap(torch.equal, zip(each, expected, strict=True)))
+
+
+def put(recording: bytes, box: bytes, *fields: tuple[int, int]) -> bytes:
+    """Return a recording with numbers of 32 bits in a box of an mp4, each so far from its name."""
+    changed, start = bytearray(recording), recording.index(box)
+    for offset, value in fields:
+        changed[start + offset : start + offset + 4] = struct.pack(">I", value)
+    return bytes(changed)
+
+
+def telling_of_samples(samples: int) -> bytes:
+    """Return an m4a that tells of so many samples, a byte each: ISO 14496-12, section 8.7."""
+    recording = put(WHOLE["m4a"](), b"stsz", (8, 1), (12, samples))
+    return put(put(recording, b"stts", (12, samples)), b"stsc", (16, samples))
+
+
+def telling_of_pcm() -> bytes:
+    """Return a mov whose chunks tell of as many samples as there can be."""
+    recording = encode_by_ffmpeg(SPEECH, RATE_HZ, "mov", "pcm_s16le")
+    return put(recording, b"stsc", (8, 1), (16, 2**31 - 1))
+
+
+def telling_of_fragment(samples: int) -> bytes:
+    """Return an mp4 whose fragment tells of so many samples like each other: section 8.8.8."""
+    file = io.BytesIO()
+    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    with av.open(file, "w", format="mp4", container_options=options) as output:
+        stream = output.add_stream("aac", rate=RATE_HZ, layout="mono")
+        frame = av.AudioFrame.from_ndarray(SPEECH[None], "flt", "mono")
+        frame.sample_rate = RATE_HZ
+        for each in (frame, None):
+            output.mux(stream.encode(each))
+    return put(file.getvalue(), b"trun", (4, 1), (8, samples))
+
+
+def compressed(recording: bytes) -> bytes:
+    """Return an mp4 whose header is compressed: QuickTime File Format, "Compressed Movies"."""
+    start = recording.index(b"moov") - 4
+    stop = start + int.from_bytes(recording[start : start + 4], "big")
+    header = recording[start:stop]
+    boxes = zlib.compress(header)
+    boxes = struct.pack(">I4sI", 12 + len(boxes), b"cmvd", len(header)) + boxes
+    boxes = struct.pack(">I4sI4s", 12, b"dcom", 0, b"")[:8] + b"zlib" + boxes
+    boxes = struct.pack(">I4s", 8 + len(boxes), b"cmov") + boxes
+    moov = struct.pack(">I4s", 8 + len(boxes), b"moov") + boxes
+    return recording[:start] + moov + recording[stop:]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: telling_of_samples(20_000_000),
+        telling_of_pcm,
+        lambda: telling_of_fragment(20_000_000),
+        lambda: compressed(telling_of_samples(20_000_000)),
+    ],
+    ids=["samples", "pcm", "fragment", "compressed"],
+)
+def test_what_tells_of_millions_of_samples_takes_no_memory(make: Callable[[], bytes]) -> None:
+    """FFmpeg's index has 35 bytes for each: some hundred megabytes."""
+    recording = make()
+    before_mb = reset_peak_mb()
+    with contextlib.suppress(RequestError):
+        decode_audio(recording, RATE_HZ, 3_600)
+    assert not peak_mb() - before_mb > 40
+
+
+@pytest.mark.parametrize("make", [lambda: telling_of_samples(10), lambda: telling_of_fragment(10)])
+def test_what_tells_of_few_samples_is_read(make: Callable[[], bytes]) -> None:
+    """Of the same kind, but it is only damaged."""
+    with contextlib.suppress(RequestError):
+        assert decode_audio(make(), RATE_HZ, 3_600).isfinite().all()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_streams_are_as_many_as_phones_record(more: int) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        streams = [output.add_stream("aac", rate=RATE_HZ) for _ in range(MOST_STREAMS + more)]
+        for stream in streams:
+            stream.layout = "mono"
+        for stream in streams:
+            frame = av.AudioFrame.from_ndarray(SPEECH[None], "flt", "mono")
+            frame.sample_rate = RATE_HZ
+            for each in (frame, None):
+                output.mux(stream.encode(each))
+    if not more:
+        assert_sounds_like_speech(decode_audio(file.getvalue(), RATE_HZ, 60))
+        return
+    with pytest.raises(RequestError, match="at most 16 streams") as refusal:
+        decode_audio(file.getvalue(), RATE_HZ, 60)
+    assert (status_of(refusal.value), refusal.value.kind) == (413, "AudioTooLong")
+
+
+def with_names(count: int) -> bytes:
+    """Return a WAV file with so many names: the RIFF specification of 1991, chapter 2."""
+    recording = encode(SPEECH, RATE_HZ)
+    names = b"INFO" + b"INAM\4\0\0\0name" * count
+    start = recording.index(b"data")
+    return recording[:start] + b"LIST" + struct.pack("<I", len(names)) + names + recording[start:]
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Let each look at the clock take a second; return what tells how many there were."""
+    looks = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(looks)))
+    return lambda: next(looks)
+
+
+@pytest.mark.parametrize(
+    ("make", "looks", "pcm"),
+    [
+        # Packets: 1,024 samples of AAC, 4,096 of FLAC.
+        (lambda: WHOLE["adts"]() * 5, 5 * len(SPEECH) // 1_024, None),
+        (lambda: encode(np.tile(SPEECH, 10), RATE_HZ, "FLAC"), 10 * len(SPEECH) // 4_608, None),
+        # Names in a header, of which FFmpeg reads 32 KB at once.
+        (lambda: with_names(500_000), 500_000 * 12 // 32_768, None),
+        # Links, in which there is next to nothing.
+        (lambda: encode(SPEECH[:16], RATE_HZ, "FLAC") * 40, 40, None),
+        (lambda: bytes(2 * 8_000 * BLOCK_S * 15), 15, PcmFormat(8_000)),
+    ],
+    ids=["aac", "flac", "names", "links", "pcm"],
+)
+def test_time_is_looked_at_on_the_way(
+    make: Callable[[], bytes], looks: int, pcm: PcmFormat | None, ticks: Callable[[], int]
+) -> None:
+    with allow(1e9):
+        begun = ticks()
+        decode_audio(make(), RATE_HZ, 200, pcm)
+        assert ticks() - begun > looks
+
+
+def test_slow_recording_leaves_its_neighbours_their_time(ticks: Callable[[], int]) -> None:
+    slow = WHOLE["adts"]() * 40
+    with allow(2_000):
+        for _ in range(3):
+            with pytest.raises(DeadlineError):
+                decode_audio(slow, RATE_HZ, 3_600)
+        # Half of 1,800 s, then of 900, and of 450.
+        assert ticks() == pytest.approx(1_800 * (1 - 0.5**3), abs=20)
+        assert_sounds_like_speech(decode_audio(WHOLE["m4a"](), RATE_HZ, 60))
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+@pytest.mark.usefixtures("ticks")
+def test_recording_that_time_ends_is_no_damaged_one(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recording = WHOLE[name]()
+    expected = decode_audio(recording, RATE_HZ, 60)
+    late = 0
+    for doublings in range(15):
+        with allow(2**doublings):
+            try:
+                assert torch.equal(decode_audio(recording, RATE_HZ, 60), expected)
+            except DeadlineError as error:
+                assert error.kind == "TookTooLong"
+                late += 1
+    assert 0 < late < 15
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_rates_of_a_chain_are_not_too_many(more: int) -> None:
+    """Each needs a filter of its own, which may take longer than all that is heard."""
+    links = [encode(SPEECH[:800], rate_hz, "FLAC") for rate_hz in (8_000, 16_000)]
+    recording = b"".join(links[number % 2] for number in range(MOST_RATES + more))
+    if not more:
+        # Of each stretch at 8 kHz, half a sample at most is missing.
+        assert len(decode_audio(recording, RATE_HZ, 60)) == pytest.approx(50 * 2_400, abs=50)
+        return
+    with pytest.raises(RequestError, match="at most 100 sampling rates") as refusal:
+        decode_audio(recording, RATE_HZ, 60)
+    assert (status_of(refusal.value), refusal.value.kind) == (400, "DamagedAudio")
 
 
 def playlists(address: str) -> dict[str, bytes]:

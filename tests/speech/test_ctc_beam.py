@@ -34,6 +34,7 @@ from speechtext.speech.ctc.emissions import find_best_path
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.hotwords import HotwordParameters
 from speechtext.speech.transcripts import Token
+from support.audio_models import write_processor_with_lm
 from support.common import EXAMPLES, LoadModel
 from support.speech import normalize
 
@@ -235,13 +236,13 @@ def test_processor_with_a_language_model_is_understood(folder: Path, tmp_path: P
     """A folder as `Wav2Vec2ProcessorWithLM.save_pretrained` writes it."""
     source = tmp_path / "source"
     copy_demo(source)
+    write_processor_with_lm(source, source)
     packed = source / "language_model"
     packed.mkdir()
     (packed / "3gram.arpa").write_bytes((folder / "lm.arpa").read_bytes())
     (packed / "unigrams.txt").write_text("TURN\nON\nTHE\nKITCHEN\nLIGHTS\n")
     attributes = {"alpha": 0.5, "beta": 1.5, "unk_score_offset": -10.0, "score_boundary": True}
     (packed / "attrs.json").write_text(json.dumps(attributes))
-    (source / "alphabet.json").write_text(json.dumps({"labels": [], "is_bpe": False}))
     archive = build_with_beam(source, tmp_path)
     stored = json.loads((archive / "language_model.json").read_text())
     assert stored["lm_weight"] == pytest.approx(1.1513, abs=1e-4)

@@ -1,6 +1,7 @@
 """Recordings cut and joined, of files and of pipes: each is read to its real end, or refused."""
 
 import io
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple, cast
@@ -13,12 +14,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batches import status_of
-from speechtext.errors import MalformedRequestError, RequestError
+from speechtext.allowance import allow
+from speechtext.errors import DeadlineError, MalformedRequestError, RequestError
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.joined import (
     HEADERS,
     LAST_BYTES,
     MATROSKA,
+    MOST_LINKS,
     MOV,
     check_one_header,
     check_rest,
@@ -354,6 +357,24 @@ def test_chain_is_split_where_links_begin(links: list[bytes]) -> None:
     assert split_links(b"".join(links)) == links
 
 
+@pytest.mark.parametrize("link", [BEGIN + GO_ON, FLAC, tag(5) + MP3])
+def test_links_of_a_chain_are_not_too_many(link: bytes) -> None:
+    assert split_links(link * MOST_LINKS) == [link] * MOST_LINKS
+    with pytest.raises(MalformedRequestError, match="at most 1000 recordings") as refusal:
+        split_links(link * (MOST_LINKS + 1))
+    assert refusal.value.kind == "DamagedAudio"
+
+
+def test_marks_of_matroska_are_read_once() -> None:
+    """Bytes that are full of them would be read for each of them again."""
+    (pattern,) = HEADERS[MATROSKA]
+    mark, name = b"\x1aE\xdf\xa3", b"\x42\x82\x84webm"
+    found = pattern.search(mark * 100 + name)
+    assert found is not None
+    assert found.start() == 99 * len(mark)
+    assert pattern.search(mark * 100) is None
+
+
 def test_page_that_is_cut_ends_with_what_there_is() -> None:
     cut = BEGIN + GO_ON + ogg_page(2, 255, 255)[:28]
     assert split_links(cut) == [BEGIN + GO_ON, cut[len(BEGIN + GO_ON) :]]
@@ -396,6 +417,12 @@ def refused(check: Callable[..., None], *asked: Any) -> bool:
         )
         return True
     return False
+
+
+def test_search_for_what_follows_ends_with_the_time() -> None:
+    with allow(0.0), pytest.raises(DeadlineError):
+        time.sleep(0.001)
+        check_rest(b"", 0, "wav", "pcm_s16le", False)
 
 
 def test_beginnings_of_all_containers_are_known() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from speechtext.errors import MalformedRequestError
 from speechtext.speech.audio_limits import MAX_RATE_HZ, MIN_RATE_HZ
+from speechtext.speech.containers import MOST_BLOCK_BYTES, limit_blocks
 from speechtext.speech.frames import average_channels
 from speechtext.speech.pcm import (
     BLOCK_S,
@@ -98,6 +99,19 @@ def test_recording_comes_in_blocks() -> None:
     joined = np.concatenate([block.samples for block in blocks]) * 2**15
     assert joined.tolist() == list(range(BLOCK_S * 1_000 + 7))
     assert pcm_duration_s(samples, pcm) == BLOCK_S + 0.007
+
+
+@pytest.mark.parametrize("pcm", [PcmFormat(8_000, 8), PcmFormat(8_000, 7, "LITTLE", 3)])
+def test_much_at_once_is_as_in_pieces(pcm: PcmFormat) -> None:
+    """Also where FFmpeg may have no block of its size."""
+    limit_blocks()
+    chance = np.random.default_rng(0)
+    data = chance.bytes((MOST_BLOCK_BYTES // pcm.frame_bytes + 5) * pcm.frame_bytes)
+    whole, decoder = PcmDecoder(pcm).decode(data), PcmDecoder(pcm)
+    step = 100_003 * pcm.frame_bytes
+    pieces = [decoder.decode(data[start : start + step]) for start in range(0, len(data), step)]
+    assert np.array_equal(whole, np.concatenate(pieces))
+    assert len(whole) == MOST_BLOCK_BYTES // pcm.frame_bytes + 5
 
 
 def test_part_of_a_sample_is_refused() -> None:

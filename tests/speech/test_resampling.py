@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechtext.speech.containers import MOST_BLOCK_BYTES, limit_blocks
 from speechtext.speech.frames import Samples
 from speechtext.speech.resampling import Resampler
 
@@ -27,6 +28,15 @@ def resample(waveform: Samples, rate_hz: int, cuts: list[int]) -> Samples:
 def test_any_cut_gives_the_same_samples(rate_hz: int, size: int, cuts: list[int]) -> None:
     whole = np.random.default_rng(size).normal(0, 0.1, size).astype(np.float32)
     assert np.array_equal(resample(whole, rate_hz, cuts), resample(whole, rate_hz, []))
+
+
+def test_much_at_once_is_as_in_pieces() -> None:
+    """Also where FFmpeg may have no block of its size."""
+    limit_blocks()
+    size = MOST_BLOCK_BYTES // 4 + 5
+    whole = np.random.default_rng(0).normal(0, 0.1, size).astype(np.float32)
+    cuts = list(range(0, size, 1_000_003))
+    assert np.array_equal(resample(whole, 48_000, cuts), resample(whole, 48_000, []))
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)

@@ -19,6 +19,7 @@ from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.ctc.word_explanation import (
     WordExplanation,
     draw_word_explanation,
+    find_word,
     write_word_explanation,
 )
 from support.common import EXAMPLES
@@ -179,7 +180,12 @@ def test_picture_is_one(explanation: WordExplanation) -> None:
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 100
 
 
-@pytest.mark.parametrize("target", ["garden", 5, "5", -1])
+@pytest.mark.parametrize("target", [3, "3", "kitchen", "Kitchen", "\u0663"])
+def test_target_is_a_word_or_its_number(target: Any, explanation: WordExplanation) -> None:
+    assert find_word(explanation.words, target) == 3
+
+
+@pytest.mark.parametrize("target", ["garden", 5, "5", -1, "9" * 5_000, "²", "10"])
 def test_target_that_is_no_word_is_refused(target: Any, recognizer: Wav2Vec2Recognizer) -> None:
     with pytest.raises(ImpossibleRequestError, match="number from 0 to 4"):
         recognizer.explain_word(waveform_of(NAMES[0]), AudioExplanationParameters(target=target))

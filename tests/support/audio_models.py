@@ -7,14 +7,17 @@ import torch
 import yaml
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
     AutoModelForAudioXVector,
+    AutoTokenizer,
     ParakeetCTCConfig,
     ParakeetFeatureExtractor,
     SeamlessM4TFeatureExtractor,
     Wav2Vec2FeatureExtractor,
+    Wav2Vec2Processor,
 )
 
 from archives.building import build_archive
@@ -81,6 +84,17 @@ def write_model(folder: Path, auto: Any, family: str, **sizes: Any) -> Path:
 def write_checkpoint(folder: Path, mode: str) -> None:
     """Write a checkpoint with the head of a mode."""
     write_model(folder, AUTO_CLASSES[mode], "wav2vec2", id2label=NAMES)
+
+
+def write_processor_with_lm(folder: Path, source: Path) -> None:
+    """Write the processor of `source` as a `Wav2Vec2ProcessorWithLM`, as transformers writes it.
+
+    The class itself needs pyctcdecode, which writes the labels and the language model alone.
+    """
+    named: Any = type("Wav2Vec2ProcessorWithLM", (Wav2Vec2Processor,), {})
+    parts = (each.from_pretrained(source) for each in (AutoFeatureExtractor, AutoTokenizer))
+    named(*parts).save_pretrained(folder)
+    (folder / "alphabet.json").write_text('{"labels": [], "is_bpe": false}')
 
 
 def build_audio_archive(

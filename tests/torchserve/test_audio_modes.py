@@ -13,7 +13,10 @@ from safetensors.torch import load
 
 from archives.errors import BuildError, SourceError
 from serving.local import LocalModel, load_archive
+from speechtext.allowance import plan_seconds
+from speechtext.speech.attribution import AudioExplanationParameters
 from speechtext.speech.audio import decode_audio
+from speechtext.speech.costs import PROBE_S, SpeechCost
 from support.audio_models import AUTO_CLASSES, NAMES, build_audio_archive, write_checkpoint
 from support.common import EXAMPLES
 
@@ -116,6 +119,23 @@ def test_explanations_beside_predictions(build: Load) -> None:
     )
 
 
+def test_bad_target_takes_no_time_of_its_neighbours(build: Load) -> None:
+    """The three fit together, once."""
+    model = build("audio_classification")
+    rows = [{"body": RECORDING}, {"body": RECORDING}, {"data": RECORDING, "target": b"nothing"}]
+    waveform = waveform_of(RECORDING)
+    passes = AudioExplanationParameters(target="nothing").passes(len(waveform))
+    each_s = 0.9 * plan_seconds(120) / (2 + passes)
+    model.handler.mode.task.cost = SpeechCost(each_s * PROBE_S * RATE_HZ / len(waveform))
+    runs: list[int] = []
+    model.handler.mode.task.encoder.network.register_forward_hook(lambda *_: runs.append(1))
+    replies = model.answer(rows, [{}, {}, {"explain": "True"}])
+    assert [each.status for each in replies] == [200, 200, 422]
+    # None of them was answered again.
+    assert len(runs) == 2
+    assert replies[0].answer == replies[1].answer
+
+
 def test_segments_as_json_and_rttm(build: Load) -> None:
     model = build("frame_classification")
     rows = [
@@ -206,6 +226,10 @@ def test_models_say_what_they_are(build: Load, mode: str) -> None:
         ("audio_classification", None, {"threshold": 1}, "handler.threshold: expected a key"),
         ("speaker_embedding", None, {"threshold": 2}, "handler.threshold: .*less than or equal"),
         ("features", None, {"chunk_length_s": 1, "stride_length_s": 1}, "more than twice"),
+        (
+            *("features", None, {"chunk_length_s": 1.01, "stride_length_s": 0.5}),
+            r"features.yaml: handler.chunk_length_s: expected .* got 50 and 25 frames",
+        ),
     ],
 )
 def test_mistakes_in_the_yaml_stop_the_load(

@@ -59,9 +59,19 @@ def cut_chunks(frames: int, length: int, stride: int) -> list[Chunk]:
 
 
 def plan_chunks(grid: FrameGrid, samples: int, windows: Windows) -> list[Chunk]:
-    """Return the chunks of a waveform of so many samples at 16 kHz."""
+    """Return the chunks of a waveform of so many samples at 16 kHz.
+
+    Raises `ValueError` for windows that are, in whole frames, all context: the first recording that
+    a model is tried with, when it is loaded, finds them.
+    """
     length, stride = (int(each * SAMPLE_RATE_HZ / grid.stride) for each in windows)
-    return cut_chunks(grid.count_frames(samples), max(1, length), stride)
+    length = max(1, length)
+    if length <= 2 * stride:
+        raise ValueError(
+            "handler.chunk_length_s: expected more than twice stride_length_s in frames of "
+            f"{grid.frame_s:g} s, got {length} and {stride} frames."
+        )
+    return cut_chunks(grid.count_frames(samples), length, stride)
 
 
 def cut_waveform(waveform: torch.Tensor, grid: FrameGrid, chunk: Chunk) -> torch.Tensor:

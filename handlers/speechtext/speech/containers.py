@@ -4,18 +4,28 @@ A recording's bytes choose among the containers and codecs named here, and nothi
 knows many more, some of which open addresses and other files.
 """
 
+import ctypes
+import functools
 import io
 import itertools
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import av
+import av.audio.frame
 import numpy as np
 from av.codec.context import Flags2
 from av.container import InputContainer
 from av.stream import Discard
 
-from speechtext.errors import MalformedRequestError, RequestError, UnsupportedMediaError
+from speechtext.allowance import check_time, find_deadline_s
+from speechtext.errors import (
+    MalformedRequestError,
+    RequestError,
+    RequestTooLargeError,
+    UnsupportedMediaError,
+)
 from speechtext.speech.audio_limits import check_duration, check_rate
 from speechtext.speech.frames import Block, Samples, average_channels
 from speechtext.speech.joined import (
@@ -52,6 +62,11 @@ LOSSY_CODECS = (
     *("amrnb", "amrwb"),
 )
 CODECS = (*PCM_CODECS, *LOSSLESS_CODECS, *LOSSY_CODECS)
+# Of what people record, videos of phones have most; each may have an index.
+MOST_STREAMS = 16
+# What FFmpeg may ask for at once. An index has 24 bytes for each packet, of which AAC at 48 kHz has
+# 1.4 million in eight hours; a few hundred bytes can ask for gigabytes.
+MOST_BLOCK_BYTES = 32 * 2**20
 DEMUXER_OPTIONS = {
     "format_whitelist": ",".join(CONTAINERS),
     "codec_whitelist": ",".join(CODECS),
@@ -59,7 +74,7 @@ DEMUXER_OPTIONS = {
     "analyzeduration": "1000000",
     # Samples of PCM are not searched for what might be another codec.
     "max_probe_packets": "0",
-    "max_streams": "32",
+    "max_streams": str(MOST_STREAMS),
     # Packets of WAV, of 4,096 bytes otherwise: fewer are faster, larger ones slower to open.
     "max_size": "16384",
 }
@@ -80,7 +95,8 @@ def read_recording(audio: bytes, max_duration_s: float) -> Iterator[Block]:
     The links of a chain of Ogg or FLAC follow one another, each at its own rate. Raises
     `RequestError`: 415 for what is no container or codec of these, 413 for a recording that is too
     long (told by its header where it has the length, else as soon as it is), 422 for an impossible
-    rate and 400 for a damaged recording, and for several others that were joined.
+    rate and 400 for a damaged recording, and for several others that were joined. And
+    `DeadlineError` where there is no time left for it.
     """
     read_s = 0.0
     for link in split_links(audio):
@@ -114,22 +130,56 @@ def _read_link(audio: bytes, before_s: float, max_duration_s: float) -> Iterator
         link.check_rest()
 
 
+class _Source(io.BytesIO):
+    """A recording's bytes, which end where the time of the batch does.
+
+    FFmpeg reads on after an exception, of which PyAV would write to stderr.
+    """
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes."""
+        return super().read(size) if time.monotonic() < find_deadline_s() else b""
+
+
+@functools.cache
+def limit_blocks() -> None:
+    """Let FFmpeg refuse what needs a larger block of memory: `av_max_alloc`, libavutil/mem.h.
+
+    While it opens a recording, it makes an index of as many packets as the header tells. Left out
+    where a library does not find what is linked to it, as on Windows.
+    """
+    limit = getattr(ctypes.CDLL(av.audio.frame.__file__), "av_max_alloc", None)
+    if limit is not None:
+        limit(ctypes.c_size_t(MOST_BLOCK_BYTES))
+
+
 def _open(audio: bytes) -> InputContainer:
+    limit_blocks()
     try:
         return av.open(
-            io.BytesIO(audio),
+            _Source(audio),
             "r",
             options=DEMUXER_OPTIONS,
             # Names and tags are nobody's business here, but are read.
             metadata_errors="replace",
             io_open=_refuse_second_file,
         )
-    except av.FFmpegError:
-        raise _unsupported(len(audio)) from None
+    except av.FFmpegError as error:
+        check_time()
+        no_memory = isinstance(error, MemoryError)
+        raise (_too_large() if no_memory else _unsupported(len(audio))) from None
 
 
 def _refuse_second_file(*_: Any) -> NoReturn:
     raise PermissionError("Expected a recording in one file, got one that names another.")
+
+
+def _too_large() -> RequestError:
+    return RequestTooLargeError(
+        "AudioTooLong",
+        f"Expected a recording of at most {MOST_STREAMS} streams, none with an index of more than "
+        f"{MOST_BLOCK_BYTES // 2**20} MiB, in body, got a larger one.",
+    )
 
 
 def _unsupported(size: int) -> RequestError:
@@ -217,6 +267,7 @@ class _Link:
 
     def _packets(self) -> Iterator["av.Packet[Any]"]:
         for packet in self._container.demux(self._stream):
+            check_time()
             if packet.size and packet.pos is not None:
                 self._last_packet = packet.pos
             if self._is_damaged(packet):

@@ -4,13 +4,15 @@ FFmpeg reads the first one and knows nothing of what follows, or takes it for sa
 """
 
 import functools
+import heapq
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import av
 
+from speechtext.allowance import check_time
 from speechtext.errors import MalformedRequestError
 
 MOV, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
@@ -27,7 +29,10 @@ HEADERS: dict[str, Sequence[re.Pattern[bytes]]] = {
     "amr": [re.compile(rb"#!AMR(?:-WB)?\n")],
     "aiff": [re.compile(rb"FORM.{4}AIF[FC]", re.DOTALL)],
     "caf": [re.compile(rb"caff\x00\x01\x00\x00desc")],
-    MATROSKA: [re.compile(rb"\x1aE\xdf\xa3.{1,60}?(?:webm|matroska)", re.DOTALL)],
+    # Its name belongs to the nearest mark: bytes may be full of them.
+    MATROSKA: [
+        re.compile(rb"\x1aE\xdf\xa3(?:(?!\x1aE\xdf\xa3).){1,60}?(?:webm|matroska)", re.DOTALL)
+    ],
     # Cover art may be a file of this kind, too, and begin with an ftyp of its own.
     MOV: [
         re.compile(rb"\x00\x00\x00.ftyp(?!hei|hev|avi|mif|msf)(?:qt  |[a-zA-Z0-9]{3})", re.DOTALL),
@@ -48,6 +53,8 @@ HEADERS: dict[str, Sequence[re.Pattern[bytes]]] = {
 }
 # What people record in; to look for all of them takes as long as to decode PCM.
 COMMON = ("wav", "flac", "ogg", "amr", "aiff", "caf", MATROSKA, MOV)
+# More songs than a recording has; to open each takes a millisecond, whatever is in it.
+MOST_LINKS = 1_000
 # Tags before MP3, AAC and FLAC: ID3v2, whose size has seven bits in each byte.
 TAG = re.compile(rb"ID3[\x02-\x04]\x00[\x00-\xf0][\x00-\x7f]{4}", re.DOTALL)
 AFTER_TAG = re.compile(rb"ID3|fLaC|\xff[\xe0-\xff]")
@@ -63,7 +70,8 @@ def split_links(audio: bytes) -> list[bytes]:
     """Return the recordings of a chain of Ogg, FLAC or tagged MP3 as files, else the whole.
 
     FFmpeg would start the next one of Ogg in the state that the last one left its decoder in, lose
-    frames of FLAC whose rate or width is another, and a frame of MP3 behind a tag.
+    frames of FLAC whose rate or width is another, and a frame of MP3 behind a tag. Raises
+    `RequestError` 400 for a chain of more than `MOST_LINKS`.
     """
     starts: list[int] = []
     end = 0
@@ -71,19 +79,24 @@ def split_links(audio: bytes) -> list[bytes]:
         # Pages of several streams, and tags, are one behind the other.
         if start != end:
             starts.append(start)
+        if len(starts) == MOST_LINKS:
+            raise MalformedRequestError(
+                "DamagedAudio",
+                f"Expected at most {MOST_LINKS} recordings one behind the other in body, got more.",
+            )
         end = stop
     return [audio[low:high] for low, high in itertools.pairwise([0, *starts, len(audio)])]
 
 
-def _find_beginnings(audio: bytes) -> list[tuple[int, int]]:
+def _find_beginnings(audio: bytes) -> Iterable[tuple[int, int]]:
     """Return what links may begin with, as start and end: pages of Ogg, tags, headers of FLAC."""
     if audio.startswith(b"OggS"):
-        return [(page.start(), _page_end(audio, page.start())) for page in OGG_PAGE.finditer(audio)]
+        return ((page.start(), _page_end(audio, page.start())) for page in OGG_PAGE.finditer(audio))
     if not AFTER_TAG.match(audio):
-        return []
-    tags = [(tag.start(), tag.end() + _tag_size(tag.group())) for tag in TAG.finditer(audio)]
-    headers = [(each.start(), each.end()) for each in FLAC_HEADER.finditer(audio)]
-    return sorted([*headers, *(tag for tag in tags if AFTER_TAG.match(audio, tag[1]))])
+        return ()
+    tags = ((tag.start(), tag.end() + _tag_size(tag.group())) for tag in TAG.finditer(audio))
+    headers = ((each.start(), each.end()) for each in FLAC_HEADER.finditer(audio))
+    return heapq.merge(headers, (tag for tag in tags if AFTER_TAG.match(audio, tag[1])))
 
 
 def _page_end(audio: bytes, start: int) -> int:
@@ -113,6 +126,7 @@ def check_rest(audio: bytes, last_packet: int, container: str, codec: str, ends:
     # Ogg holds FLAC with the header of its own file.
     own = {container, codec}
     for other, headers in HEADERS.items():
+        check_time()
         tail_only = ends or (codec.startswith("pcm") and other not in COMMON)
         start = last_packet if tail_only else 0
         if other not in own and any(header.search(audio, start) for header in headers):

@@ -13,6 +13,8 @@ from speechtext.speech.audio_limits import MAX_RATE_HZ, MIN_RATE_HZ
 from speechtext.speech.frames import Block, Samples, average_channels
 
 BLOCK_S = 10
+# What is decoded at once: `containers` lets FFmpeg have blocks of so much memory only.
+PACKET_BYTES = 4 * 2**20
 # FFmpeg's own limit.
 MAX_CHANNELS = 512
 # FFmpeg's decoders of whole numbers, by the bytes of a sample; eight bits have no sign in WAV.
@@ -75,10 +77,13 @@ class PcmDecoder:
         self._decoder = cast(av.AudioCodecContext, av.CodecContext.create(pcm.codec, "r"))
         self._decoder.sample_rate = pcm.rate_hz
         self._decoder.layout = f"{pcm.channels} channels"
+        self._packet_bytes = PACKET_BYTES // pcm.frame_bytes * pcm.frame_bytes
 
     def decode(self, data: bytes) -> Samples:
         """Return whole samples, channels averaged, as a waveform of shape (samples,)."""
-        frames = self._decoder.decode(av.Packet(data)) if data else []
+        starts = range(0, len(data), self._packet_bytes)
+        packets = (av.Packet(data[start : start + self._packet_bytes]) for start in starts)
+        frames = (frame for packet in packets for frame in self._decoder.decode(packet))
         return np.concatenate([np.empty(0, np.float32), *map(average_channels, frames)])
 
 

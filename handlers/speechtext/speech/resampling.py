@@ -8,6 +8,9 @@ from av.filter import Graph
 
 from speechtext.speech.frames import Samples, average_channels
 
+# Samples that FFmpeg gets at once.
+FRAME_SAMPLES = 2**20
+
 
 class Resampler:
     """Gives the samples of a waveform that comes in blocks another sampling rate.
@@ -24,10 +27,15 @@ class Resampler:
         """Return the samples that can be told after another block of shape (samples,)."""
         if self._graph is None or not len(block):
             return block
+        starts = range(0, len(block), FRAME_SAMPLES)
+        parts = [self._push(self._graph, block[start : start + FRAME_SAMPLES]) for start in starts]
+        return np.concatenate(parts)
+
+    def _push(self, graph: Graph, block: Samples) -> Samples:
         frame = av.AudioFrame.from_ndarray(block[None], format="flt", layout="mono")
         frame.sample_rate = self._from_hz
-        self._graph.push(frame)
-        return _pull(self._graph)
+        graph.push(frame)
+        return _pull(graph)
 
     def end(self) -> Samples:
         """Return the last samples, once there are no more blocks."""

@@ -58,8 +58,10 @@ def find_word(words: Sequence[Word], target: str | int | None) -> int:
     texts = [word.text.casefold() for word in words]
     if isinstance(target, str) and target.casefold() in texts:
         return texts.index(target.casefold())
-    if str(target).isdecimal() and int(str(target)) < len(words):
-        return int(str(target))
+    number = str(target)
+    # Python reads no number of thousands of digits.
+    if number.isdecimal() and len(number) <= len(str(len(words))) and int(number) < len(words):
+        return int(number)
     raise impossible(
         "target", f"a word of the transcript, or its number from 0 to {len(words) - 1}", "another"
     )
