@@ -17,9 +17,8 @@ from device_io import (
 from live_headers import read_idle_seconds, read_sequence_headers, read_session_id
 from load_errors import check_files_and_explain
 from speaker_requests import load_diarizer, measure_live
-from speech_requests import describe_live, write_live
+from speech_requests import describe_live, tell_live
 from speechtext.allowance import run_admitted
-from speechtext.batching import as_request_error
 from speechtext.errors import DeadlineError, RequestError
 from speechtext.host_memory import keep_loaded
 from speechtext.measurements import note_gauge, note_size
@@ -127,15 +126,4 @@ class LiveHandler:
         except DeadlineError:
             self._end(chunks)
             raise
-        return list(map(_tell, chunks))
-
-
-def _tell(chunk: AudioChunk) -> Answer | RequestError:
-    """Return what a session said, or why it cannot be told: the others have told theirs for good.
-
-    Telling moves a session on, so that a batch must not be run again for one of them.
-    """
-    try:
-        return write_live(chunk.name, chunk.session.tell(chunk.ends))
-    except Exception as error:
-        return as_request_error(error)
+        return list(map(tell_live, chunks))

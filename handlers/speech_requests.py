@@ -25,6 +25,7 @@ from speaker_requests import (
     read_speakers,
 )
 from speechtext.allowance import Work, plan_seconds, run_admitted
+from speechtext.batching import as_request_error
 from speechtext.errors import ImpossibleRequestError, RequestError
 from speechtext.measurements import note_size
 from speechtext.parameters import impossible, read_parameters
@@ -38,6 +39,7 @@ from speechtext.speech.diarization import DiarizationParameters, Diarizer
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.hotwords import HotwordParameters, read_hotwords
 from speechtext.speech.live_sessions import LiveSettings, LiveTranscript
+from speechtext.speech.open_sessions import AudioChunk
 from speechtext.speech.pcm import parse_pcm_format
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
 from speechtext.speech.subtitles import write_srt, write_vtt
@@ -360,6 +362,17 @@ def write_recognition(request: SpeechRequest, recognition: Recognition) -> Answe
 def write_line(content: Any) -> str:
     """Return a line of JSON."""
     return dump_json(content) + "\n"
+
+
+def tell_live(chunk: AudioChunk) -> Answer | RequestError:
+    """Return what a session said, or why it cannot be told: the others have told theirs for good.
+
+    Telling moves a session on, so that a batch must not be run again for one of them.
+    """
+    try:
+        return write_live(chunk.name, chunk.session.tell(chunk.ends))
+    except Exception as error:
+        return as_request_error(error)
 
 
 def write_live(session: str, said: LiveTranscript) -> Answer:

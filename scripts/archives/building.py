@@ -3,11 +3,12 @@
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from archives.configs import ArchiveConfig, source_folder
+from archives.configs import ArchiveConfig, lasting_source, source_folder
 from archives.disk_space import check_disk_space
 from archives.errors import BuildError, SourceError
 from archives.fingerprint import fingerprint
@@ -43,7 +44,8 @@ def build_archive(
     `handlers` travels in it. Raises `BuildError`.
     """
     previous = _read_record(config, model_store)
-    source = source or (previous.source if previous else config.source)
+    remembered = previous.source if previous else config.source
+    source = lasting_source(source) if source else remembered
     archive_format = archive_format or (previous.archive_format if previous else "default")
     record = BuildRecord(source, archive_format, fingerprint(config, source, handlers))
     target = archive_path(model_store, config.name, archive_format)
@@ -53,7 +55,7 @@ def build_archive(
     print(f"{config.name}: building from {source} ...", flush=True)
     started_s = time.monotonic()
     _check_room_for(source, model_store)
-    _stage_and_package(config, source, archive_format, model_store, handlers)
+    _stage_and_package(config, record, model_store, handlers)
     write_record(_record_path(config, model_store), record)
     print(f"{config.name}: wrote {target} in {time.monotonic() - started_s:.0f} s", flush=True)
     return target
@@ -66,30 +68,43 @@ def find_archive(name: str, model_store: Path = MODEL_STORE) -> Path | None:
 
 
 def _stage_and_package(
-    config: ArchiveConfig,
-    source: str,
-    archive_format: FormatName,
-    model_store: Path,
-    handlers: Path,
+    config: ArchiveConfig, record: BuildRecord, model_store: Path, handlers: Path
 ) -> None:
+    with tempfile.TemporaryDirectory(prefix="archive-") as name:
+        staging = Staging.make(Path(name), handlers)
+        weights = _stage(config, record.source, staging.model)
+        write_provenance(record.source, staging.model, staging.handlers)
+        with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as exported:
+            built = package(config, staging, weights, record.archive_format, Path(exported))
+            # Whatever breaks this off, the next run builds the same model again.
+            write_record(_record_path(config, model_store), replace(record, fingerprint=""))
+            _remove_previous(config, model_store)
+            built.rename(model_store / built.name)
+
+
+def _stage(config: ArchiveConfig, source: str, folder: Path) -> str:
+    """Write the files of a source's model into a folder; return the name of the weights file."""
     # Here, not above: this imports PyTorch, seconds that an up-to-date archive does not cost.
     from archives.sources import STAGERS
     from archives.wav2vec2 import stage_voices
 
-    folder = source_folder(source)
-    with tempfile.TemporaryDirectory(prefix="archive-") as name:
-        staging = Staging.make(Path(name), handlers)
-        try:
-            stage = STAGERS[config.handler]
-            weights = stage(str(folder or source), staging.model, config.handler_settings)
-            stage_voices(config.handler_settings, staging.model)
-        except (SourceError, ValueError) as error:
-            raise BuildError(f"{config.name}: {error}") from error
-        write_provenance(source, staging.model, staging.handlers)
-        with tempfile.TemporaryDirectory(prefix=".archive-", dir=model_store) as exported:
-            built = package(config, staging, weights, archive_format, Path(exported))
-            _remove_previous(config, model_store)
-            built.rename(model_store / built.name)
+    stage = STAGERS.get(config.handler)
+    if stage is None:
+        raise BuildError(
+            f"{config.path}: archive.handler: expected one of {', '.join(STAGERS)}, got "
+            f"{config.handler}."
+        )
+    try:
+        weights = stage(str(source_folder(source) or source), folder, config.handler_settings)
+        stage_voices(config.handler_settings, folder)
+    except (SourceError, ValueError) as error:
+        raise BuildError(f"{config.name}: {_name_yaml(config, str(error))}") from error
+    return weights
+
+
+def _name_yaml(config: ArchiveConfig, said: str) -> str:
+    """Return a sentence on a key of the YAML with the file's name before it, as workers say it."""
+    return f"{config.path.name}: {said}" if said.startswith("handler.") else said
 
 
 def _check_room_for(source: str, model_store: Path) -> None:
@@ -102,7 +117,6 @@ def _check_room_for(source: str, model_store: Path) -> None:
 
 def _remove_previous(config: ArchiveConfig, model_store: Path) -> None:
     """Remove the archive in every format: TorchServe would load each as a model of that name."""
-    _record_path(config, model_store).unlink(missing_ok=True)
     for archive_format in FORMATS:
         path = archive_path(model_store, config.name, archive_format)
         if path.is_dir():

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torchaudio
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from archives.errors import SourceError
+from archives.hub import find_reason
 from archives.layout import SCRIPTED_FILE, TORCHAUDIO, WEIGHTS_FILE
 from speechtext.speech.rnnt.features import LogMelFeatures, load_features
 from speechtext.speech.rnnt.loading import SENTENCEPIECE_FILE, check_vocabulary, load_vocabulary
@@ -43,11 +45,19 @@ def stage_emformer(source: str, folder: Path, _settings: Mapping[str, Any]) -> s
 
 
 def load_emformer(folder: Path) -> Any:
-    """Return the Emformer RNN-T of a folder with `config.json` and safetensors, in float32."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = torchaudio.models.emformer_rnnt_model(**config)
-    weights = load_file(folder / WEIGHTS_FILE)
-    model.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    """Return the Emformer RNN-T of a folder with `config.json` and safetensors, in float32.
+
+    Raises `SourceError` where the two do not belong together, or are not of such a model.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model = torchaudio.models.emformer_rnnt_model(**config)
+        weights = load_file(folder / WEIGHTS_FILE)
+        model.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{folder} is not a folder of an Emformer RNN-T: {find_reason(folder, error)}"
+        ) from error
     return model.eval()
 
 

@@ -9,13 +9,13 @@ import yaml
 
 from archives.configs import (
     ArchiveConfig,
-    known_configs,
+    lasting_source,
+    more_configs,
     read_config,
     read_configs,
-    source_folder,
 )
 from archives.errors import BuildError
-from repository import CONFIG_FOLDER, ROOT
+from repository import CONFIG_FOLDER
 
 # What a model of one's own can be, and which YAML shows how such a model is served.
 KINDS = {
@@ -48,6 +48,9 @@ DEMO_SETTINGS = {
     r"^  speaker_(model|threshold): ": r"  # speaker_\1: ",
     r"^  threshold: \S+ {3}": r"  # threshold: 0.86 ",
     r"^  num_labels: .*\n": "",
+    # What holds of the demo models alone: their language, and in how few steps one is explained.
+    r"^  language: (\w+)( {2})?": r"  # language: \1",
+    r"^  # Each token .*\n  n_steps: .*\n": "",
 }
 
 
@@ -110,7 +113,9 @@ def _template(name: str, kind: str | None) -> ArchiveConfig:
         given = f"got {kind}" if kind else f"for there is no model {name} yet"
         expected = ", ".join((*KINDS, *AUDIO_KINDS))
         raise BuildError(f"Expected HANDLER as one of {expected}; {given}.")
-    return known_configs(CONFIG_FOLDER)[TEMPLATES[kind]]
+    # A YAML that somebody has put before one of more/ is theirs, and no example of its kind.
+    configs = more_configs() if kind in AUDIO_KINDS else read_configs()
+    return configs[TEMPLATES[kind]]
 
 
 def _own_yaml(name: str, kind: str | None, source: str | None) -> str:
@@ -122,15 +127,7 @@ def _own_yaml(name: str, kind: str | None, source: str | None) -> str:
     for pattern, replacement in DEMO_SETTINGS.items():
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
     for key in ("model_name", "source"):
-        line = yaml.safe_dump({key: _lasting(source)}, width=float("inf")).strip()
+        line = yaml.safe_dump({key: lasting_source(source)}, width=float("inf")).strip()
         escaped = line.replace("\\", r"\\")
         text = re.sub(rf"^  {key}: .*$", f"  {escaped}", text, flags=re.MULTILINE)
     return text
-
-
-def _lasting(source: str) -> str:
-    """Return a source that means the same from every folder."""
-    folder = source_folder(source)
-    if folder is None or folder == ROOT / source:
-        return source
-    return str(folder.resolve())

@@ -24,6 +24,7 @@ from speechtext.checkpoints import check_complete
 from speechtext.cpu.openvino_network import OPENVINO_FILE
 from speechtext.devices import CPU
 from speechtext.labels import LABELS_FILE, load_labels
+from speechtext.settings import read_settings
 from speechtext.text.loading import (
     check_settings,
     check_tokenizer_files,
@@ -36,7 +37,7 @@ from speechtext.text.tasks import find_task
 
 def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> str:
     """Write a text model and its tokenizer; return the name of the weights file."""
-    settings = TextSettings(**handler_settings)
+    settings = read_settings(TextSettings, {"handler": handler_settings}, "handler")
     path = local_folder(source)
     tokenizer = load_pretrained(AutoTokenizer, path)
     task = find_task(settings.mode)

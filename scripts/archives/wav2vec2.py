@@ -12,6 +12,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModelForCTC,
     AutoProcessor,
+    AutoTokenizer,
     Wav2Vec2ForCTC,
     Wav2Vec2Processor,
 )
@@ -34,6 +35,8 @@ from speechtext.speech.ctc.settings import Wav2Vec2Settings
 
 # KenLM's formats.
 LANGUAGE_MODELS = (".arpa", ".bin", ".binary", ".gz")
+# What pyctcdecode writes for every `Wav2Vec2ProcessorWithLM`, and its language model's folder.
+ALPHABET_FILE, LANGUAGE_MODEL_FOLDER = "alphabet.json", "language_model"
 
 
 def stage_wav2vec2(source: str, folder: Path, handler_settings: Mapping[str, Any]) -> str:
@@ -48,7 +51,7 @@ def stage_wav2vec2(source: str, folder: Path, handler_settings: Mapping[str, Any
 def stage_voices(handler_settings: Mapping[str, Any], folder: Path) -> None:
     """Write the model that tells speakers apart, where the YAML names one."""
     if name := handler_settings.get("speaker_model"):
-        path = local_folder(str(source_folder(name) or name))
+        path = local_folder(str(source_folder(str(name)) or name))
         voices = folder / VOICES_FOLDER
         voices.mkdir()
         stage_task(path, voices, SpeakerEmbeddingMode.auto_class, "speaker_embedding")
@@ -76,7 +79,7 @@ def _stage_transcription(source: str, folder: Path, handler_settings: Mapping[st
         path = local_folder(source, language)
         source = str(path)
         model = _load_complete(path, AutoModelForCTC, "CTC speech recognition")
-        processor = load_pretrained(AutoProcessor, path)
+        processor = _load_processor(path)
     if language:
         choose_language(model, processor, language)
         adapter = {name: weight.detach() for name, weight in model._get_adapters().items()}
@@ -90,6 +93,18 @@ def _stage_transcription(source: str, folder: Path, handler_settings: Mapping[st
     return WEIGHTS_FILE
 
 
+def _load_processor(path: Path) -> Any:
+    """Return the processor of a folder; that of a `Wav2Vec2ProcessorWithLM` without its decoder.
+
+    Loading the decoder would need pyctcdecode. Here its language model is all that is taken.
+    """
+    if not (path / ALPHABET_FILE).is_file():
+        return load_pretrained(AutoProcessor, path)
+    return Wav2Vec2Processor(
+        load_pretrained(AutoFeatureExtractor, path), load_pretrained(AutoTokenizer, path)
+    )
+
+
 def _stage_language_model(
     source: Path, folder: Path, settings: Mapping[str, Any], tokenizer: Any
 ) -> None:
@@ -98,11 +113,16 @@ def _stage_language_model(
         if not (source / name).is_file():
             raise SourceError(f"Expected {name}, which the YAML names, in {source}.")
         shutil.copy(source / name, folder)
-    packed = source / "language_model"
+    packed = source / LANGUAGE_MODEL_FOLDER
     if not packed.is_dir():
         return
     weights = json.loads((packed / "attrs.json").read_text(encoding="utf-8"))
-    model = next(path for path in sorted(packed.iterdir()) if path.suffix in LANGUAGE_MODELS)
+    models = (path for path in sorted(packed.iterdir()) if path.suffix in LANGUAGE_MODELS)
+    model = next(models, None)
+    if model is None:
+        raise SourceError(
+            f"Expected a language model, *{', *'.join(LANGUAGE_MODELS)}, in {packed}, got none."
+        )
     shutil.copy(model, folder)
     words = (packed / "unigrams.txt").read_text(encoding="utf-8").split()
     lines = spell(words, tokenizer.get_vocab(), tokenizer.word_delimiter_token)

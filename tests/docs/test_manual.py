@@ -69,7 +69,7 @@ def test_make_commands_exist(command: str) -> None:
         if re.fullmatch(r"[a-z-]+", each):
             assert re.search(rf"^{each}:", MAKEFILE, re.MULTILINE), command
     for option in re.findall(r"([A-Z_]+)=", command):
-        assert re.search(rf"^{option} \?=", MAKEFILE, re.MULTILINE), command
+        assert re.search(rf"^{option} \??=", MAKEFILE, re.MULTILINE), command
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Archives: from every source, complete, reproducible, and built only when something changed."""
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -279,6 +280,63 @@ def test_record_is_replaced_in_one_step(tmp_path: Path) -> None:
         assert json.load(opened)["source"] == "before"
     assert read_record(path, BuildRecord) == BuildRecord("after", "tgz", "2")
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_source_is_remembered_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "demo_models" / "bert_seq_classification", tmp_path / "mine")
+    arguments = ["bert_seq_classification", "--model-store", str(tmp_path / "store")]
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--source", "mine"]) == 0
+    monkeypatch.chdir(ROOT)
+    assert f"building from {tmp_path / 'mine'}" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "up to date" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", ["rename", "replace"])
+def test_build_that_is_broken_off_keeps_its_source(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the archive is put into its place, or when what is remembered is written after it."""
+    store, source = tmp_path / "store", tmp_path / "source"
+    shutil.copytree(ROOT / "demo_models" / "bert_seq_classification", source)
+    arguments = ["bert_seq_classification", "--model-store", str(store)]
+    own = [*arguments, "--source", str(source), "--format", "no-archive"]
+    move = getattr(Path, step)
+
+    def fail(path: Path, target: Path) -> Path:
+        if step == "rename" or (store / "bert_seq_classification").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return Path(move(path, target))
+
+    assert main(arguments) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, fail)
+        assert main(own) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert f"building from {source}" in capsys.readouterr().out
+    assert [each.name for each in store.glob("bert*")] == ["bert_seq_classification"]
+
+
+@pytest.mark.parametrize("name", ["bert_seq_classification", "emformer_asr", "wav2vec2"])
+@pytest.mark.parametrize("damage", ["pointer", "cut"])
+def test_weights_that_are_damaged_are_named(
+    name: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a clone without Git LFS, and of a download that was broken off."""
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "demo_models" / name, source)
+    weights = source / "model.safetensors"
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    weights.write_bytes(pointer if damage == "pointer" else weights.read_bytes()[:-9])
+    assert main([name, "--source", str(source), "--model-store", str(tmp_path / "store")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {name}: {source} is not a folder of ")
+    assert ": model.safetensors: expected safetensors, got a damaged file: " in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Models of one's own: a YAML and an archive under a name of their own."""
 
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from archives.configs import read_configs
+from archives.configs import EVERY_ARCHIVE, MORE, choose_configs, read_configs
 from archives.errors import BuildError
 from archives.own_configs import AUDIO_KINDS, KINDS, own_config
 from audio_modes import MODES
@@ -54,12 +55,28 @@ def test_yaml_of_each_kind_is_that_of_its_demo_model_but_for_the_machine(
     handler = expected["handler"]
     handler["dtype"] = "auto"
     del handler["threads"]
-    for name in ("num_labels", "speaker_model", "speaker_threshold"):
+    # The demo models hear English, and ten steps explain the demo GPT-2 alone.
+    for name in ("language", "n_steps", "num_labels", "speaker_model", "speaker_threshold"):
         handler.pop(name, None)
     if "model_name" in handler:
         handler["model_name"] = "someone/a-model"
     expected["archive"]["source"] = "someone/a-model"
     assert found == expected
+
+
+def test_choices_that_the_demo_models_make_are_not_told_of_others(tmp_path: Path) -> None:
+    """What a comment says of a demo model goes with it, and the language stays as an example."""
+    texts = {}
+    for kind in ("wav2vec2", "emformer_asr", "text_generation"):
+        with own_config(kind, kind, "someone/a-model", tmp_path) as config:
+            texts[kind] = config.path.read_text()
+    demo = (CONFIG_FOLDER / "wav2vec2.yaml").read_text()
+    (line,) = re.findall(r"^  language: .*$", demo, re.MULTILINE)
+    told = line.index("#")
+    (own,) = re.findall(r"^  # language: en .*$", texts["wav2vec2"], re.MULTILINE)
+    assert own[told:] == line[told:]
+    assert "\n  # language: en\n" in texts["emformer_asr"]
+    assert "ten steps" not in texts["text_generation"]
 
 
 @pytest.mark.parametrize("kind", AUDIO_KINDS)
@@ -104,6 +121,9 @@ def test_folder_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.Mon
         assert config.source == str(tmp_path / "model")
     with own_config("demo", "wav2vec2", "demo_models/wav2vec2", tmp_path) as config:
         assert config.source == "demo_models/wav2vec2"
+    monkeypatch.chdir(ROOT)
+    with own_config("here", "wav2vec2", "./demo_models/wav2vec2", tmp_path) as config:
+        assert config.source == "./demo_models/wav2vec2"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +187,99 @@ def test_workers_that_would_hang_are_refused(tmp_path: Path) -> None:
     for rest in ("1\n", "2\nsequenceBatching: true\n"):
         (tmp_path / "mine.yaml").write_text(yaml_ + rest)
         assert read_configs(tmp_path)["mine"].source == "a"
+
+
+def test_yaml_goes_before_that_of_its_name_in_more(tmp_path: Path) -> None:
+    shutil.copytree(CONFIG_FOLDER / MORE, tmp_path / MORE)
+    own = tmp_path / "wav2vec2_commands.yaml"
+    own.write_text((tmp_path / MORE / own.name).read_text().replace("batchSize: 8", "batchSize: 2"))
+    for names in ([], [own.stem], [EVERY_ARCHIVE]):
+        paths = {each.name: each.path for each in choose_configs(names, tmp_path)}
+        assert paths[own.stem] == own
+    assert [each.name for each in choose_configs([EVERY_ARCHIVE], tmp_path)].count(own.stem) == 1
+
+
+ARCHIVE = "archive: {source: a, handler: b, example: c}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            f"handler:\n  threads: 1\n mode: x\n{ARCHIVE}".encode(),
+            "expected YAML: while parsing",
+        ),
+        (b"handler: {}  # caf\xe9\n", "expected YAML: unacceptable character #x00e9: invalid"),
+        (b"- archive\n", "expected archive: with example, handler, source."),
+        (b"archive: 5\n", "expected archive: with example, handler, source."),
+        (
+            f"handler: [mode]\n{ARCHIVE}".encode(),
+            "handler: input should be a valid dictionary, got ['mode'].",
+        ),
+        (
+            f"maxWorkers: two\n{ARCHIVE}".encode(),
+            "maxWorkers: input should be a valid integer, unable to parse string as an integer, "
+            "got 'two'.",
+        ),
+        (
+            b"archive: {source: 5, handler: b, example: [c]}\n",
+            "archive.source: input should be a valid string, got 5; "
+            "archive.example: input should be a valid string, got ['c'].",
+        ),
+        (
+            ARCHIVE.replace("}", ", example_headers: {x-a: true}}").encode(),
+            "archive.example_headers.x-a: input should be a valid string, got True.",
+        ),
+    ],
+)
+def test_mistake_in_a_yaml_is_one_sentence_with_file_and_key(
+    content: bytes,
+    said: str,
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "configs" / "mine.yaml"
+    path.write_bytes(content)
+    assert main(["mine", *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: {said}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "transformers_handler.py\n",
+            "transformers_handler\n",
+            "archive.handler: expected one of wav2vec2_handler.py, emformer_rnnt_handler.py, "
+            "emformer_live_handler.py, transformers_handler.py, got transformers_handler.",
+        ),
+        (
+            "threads: 1",
+            "threads: two",
+            "mine.yaml: handler.threads: input should be a valid integer, got 'two'.",
+        ),
+        ("max_length", "maxlength", "mine.yaml: handler.maxlength: expected a key out of model_"),
+    ],
+)
+def test_mistake_in_what_a_text_model_is_built_with_is_one_sentence(
+    old: str,
+    new: str,
+    said: str,
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (CONFIG_FOLDER / "bert_seq_classification.yaml").read_text()
+    assert old in text
+    (tmp_path / "configs" / "mine.yaml").write_text(text.replace(old, new))
+    assert main(["mine", *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
 
 
 def test_yaml_without_an_archive_is_named(tmp_path: Path) -> None:

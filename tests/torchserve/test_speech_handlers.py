@@ -293,11 +293,11 @@ def test_chunks_are_those_of_the_pipeline(load_model: LoadModel) -> None:
     (reply,) = load_model("wav2vec2").answer([row])
     recognize = pipeline("automatic-speech-recognition", str(ROOT / "demo_models" / "wav2vec2"))
     samples, rate_hz = soundfile.read(io.BytesIO(recording), dtype="float32")
-    expected = recognize({"raw": samples, "sampling_rate": rate_hz}, return_timestamps="word")
-    assert [each["text"] for each in reply.answer["chunks"]] == [
-        each["text"] for each in expected["chunks"]
-    ]
-    for found, other in zip(reply.answer["chunks"], expected["chunks"], strict=True):
+    asked: dict[str, Any] = {"raw": samples, "sampling_rate": rate_hz}
+    answer: Any = recognize(asked, return_timestamps="word")
+    chunks, expected = reply.answer["chunks"], answer["chunks"]
+    assert [each["text"] for each in chunks] == [each["text"] for each in expected]
+    for found, other in zip(chunks, expected, strict=True):
         assert found["timestamp"] == found["timestamps"]
         # A frame is 20 ms.
         assert found["timestamp"] == pytest.approx(list(other["timestamp"]), abs=0.021)
