@@ -4,39 +4,40 @@
 PYTHON ?=
 # Another package index for PyTorch, for example one with CPU-only builds.
 TORCH_INDEX ?=
+# What is set with = comes from the command line alone: environments have a NAME of their own, as WSL's.
 # What make serve and make archive work on; all when empty.
-MODELS ?=
-MODEL ?=
-SOURCE ?=
+MODELS =
+MODEL =
+SOURCE =
 # A model of your own: its name, and what it is.
-NAME ?=
-HANDLER ?=
-FORMAT ?=
-LONG ?=
+NAME =
+HANDLER =
+FORMAT =
+LONG =
 # What make transcribe and make annotate read and write, and how.
-IN ?=
-OUT ?=
-SUBTITLES ?=
-EXPLAIN ?=
-WORKERS ?=
-DRY_RUN ?=
+IN =
+OUT =
+SUBTITLES =
+EXPLAIN =
+WORKERS =
+DRY_RUN =
 BULK = --in "$(IN)" --out "$(OUT)" $(if $(MODEL),--archive "model_store/$(MODEL).mar") \
 	$(if $(FORMAT),--format $(FORMAT)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DRY_RUN),--dry-run)
 # How much make fuzz, make soak and make front-door do.
-REQUESTS ?=
-SEED ?=
-MINUTES ?=
-DEEP ?=
+REQUESTS =
+SEED =
+MINUTES =
+DEEP =
 # Which of the library make mutants breaks.
-MODULES ?=
-MOST ?=
+MODULES =
+MOST =
 # Where and what make gpu runs, its interpreter where .venv cannot be made, and what is there.
-DEVICE ?=
-SECTIONS ?=
-RECORDINGS ?=
+DEVICE =
+SECTIONS =
+RECORDINGS =
 GPU_PYTHON ?=
 WHEELS_PYTHON ?=
-HAVE ?=
+HAVE =
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -50,6 +51,8 @@ BOOTSTRAP := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstra
 export PYTHONPATH := $(CURDIR):$(CURDIR)/handlers:$(CURDIR)/scripts
 
 .DEFAULT_GOAL := help
+# An extra is installed beside those that have left their stamps, so one after the other, also with -j.
+.NOTPARALLEL:
 .PHONY: help setup lm openvino telemetry model-parallel gpu gpu-wheels serve stop cluster transcribe annotate archive test lint types demo-models demo-scores \
 	benchmark doctor fuzz mutants chaos soak front-door bulk-trial cluster-trial sbom audit docs lock clean
 
@@ -163,9 +166,11 @@ cluster-trial: $(VENV)/.extra-cluster  ## load a Ray of three nodes while replic
 	@$(BIN)/python -m trials.ray_nodes
 
 sbom: $(READY)  ## list the licences of all dependencies, and write a CycloneDX bill of materials
+	@sh scripts/install_uv.sh .build/uv
 	@$(BIN)/python scripts/sbom.py
 
 audit: $(READY)  ## look up the known vulnerabilities of all dependencies (network needed)
+	@sh scripts/install_uv.sh .build/uv
 	@.build/uv/bin/uv audit --frozen
 
 docs: $(VENV)/.group-docs  ## build the documentation as a site in .build/site
@@ -178,7 +183,9 @@ lock:  ## choose versions anew and write uv.lock
 	@echo uv | .build/uv/bin/uv pip compile - --universal --generate-hashes --no-header --no-annotate \
 		--quiet --upgrade --output-file scripts/uv-requirements.txt
 
-clean:  ## stop the server and remove what was built, but not .venv
+clean:  ## stop the server and remove what was built, but not .venv and uv, which made it
 	@test ! -e .build/server/server.json -a ! -e .build/server/gateway.json \
 		|| $(BIN)/python scripts/serve.py stop
-	rm -rf .build model_store/*.mar model_store/*.tar.gz model_store/.*.json
+	@test ! -d .build || find .build -mindepth 1 -maxdepth 1 ! -name uv -exec rm -rf {} +
+	@for each in model_store/*/MAR-INF; do rm -rf "$${each%/MAR-INF}"; done
+	rm -rf model_store/*.mar model_store/*.tar.gz model_store/.*.json model_store/.archive-*

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from archives.errors import BuildError
 from serving.diagnosis import examine
+from serving.errors import ServerError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{mark} {finding.subject:<28} {finding.state}", flush=True)
             if finding.problem:
                 problems.append(f"{finding.subject}: {finding.problem}")
-    except BuildError as error:
+    except (BuildError, ServerError, OSError) as error:
         problems.append(str(error))
     print("\n" + ("\n".join(problems) if problems else "Nothing looks wrong."))
     return 1 if problems else 0

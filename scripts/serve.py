@@ -8,6 +8,10 @@ from archives.errors import BuildError
 from repository import SERVER_FOLDER
 from serving.archives_server import serve_archives, stop_serving
 from serving.errors import ServerError
+from serving.gateway import find_gateway
+from serving.process import find_server
+
+INTERRUPTED = 130  # as a shell tells it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,17 +21,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="archives to serve; default all")
     options = parser.parse_args(arguments)
     try:
-        if options.action == "start":
-            serve_archives(options.models, SERVER_FOLDER)
-        else:
-            stopped = stop_serving(SERVER_FOLDER)
-            print("The server is stopped." if stopped else "No server is running.")
+        return _run(options.action, options.models)
     except (BuildError, ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _run(action: str, models: Sequence[str]) -> int:
+    try:
+        if action == "start":
+            serve_archives(models, SERVER_FOLDER)
+        else:
+            stopped = stop_serving(SERVER_FOLDER)
+            print("The server is stopped." if stopped else "No server is running.")
     except KeyboardInterrupt:
-        print("interrupted; nothing is left running", file=sys.stderr)
-        return 130
+        left = find_server(SERVER_FOLDER) or find_gateway(SERVER_FOLDER)
+        said = "make stop ends what is running" if left else "nothing is left running"
+        print(f"interrupted; {said}", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

@@ -105,7 +105,7 @@ def check_management(properties: Mapping[str, str]) -> None:
     """
     given = {**DEFAULTS, **properties}
     hosts = {
-        "management_address": urlsplit(given["management_address"]).hostname or "",
+        "management_address": _host_of(given["management_address"]),
         "grpc_management_address": given["grpc_management_address"].strip("[]"),
     }
     for key, host in hosts.items():
@@ -114,6 +114,13 @@ def check_management(properties: Mapping[str, str]) -> None:
                 f"config.properties: {key}: expected the host 127.0.0.1, ::1 or localhost, got "
                 f"{given[key]}: who reaches it can stop models, or run code."
             )
+
+
+def _host_of(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -111,9 +111,9 @@ def examine_hardware() -> Iterator[Finding]:
     if device.type == "cpu":
         yield Finding("products", describe_products())
         yield examine_openvino(configs)
-    threads = sum(
-        int(config.handler_settings.get("threads") or cores) for config in configs.values()
-    )
+    asked = [config.handler_settings.get("threads") for config in configs.values()]
+    # What is no number, the build refuses.
+    threads = sum(each if isinstance(each, int) else cores for each in asked)
     yield Finding("threads", f"{threads} of all workers, on {cores} cores")
     memory = psutil.virtual_memory()
     free = f"{memory.available / GIGABYTE:.1f} of {memory.total / GIGABYTE:.1f} GB free"
@@ -156,7 +156,12 @@ def examine_disk() -> Iterator[Finding]:
 
 def examine_ports(properties: Mapping[str, str], running: bool) -> Iterator[Finding]:
     """Tell which ports of config.properties are free."""
-    for key, port in read_ports(properties).items():
+    try:
+        ports = read_ports(properties)
+    except ServerError as error:
+        yield Finding("ports", "unknown", str(error))
+        return
+    for key, port in ports.items():
         try:
             check_port(key, port)
             yield Finding(f"port {port}", f"{key}: free")

@@ -1,6 +1,7 @@
 """One real request to each archive that is served."""
 
 import json
+import mimetypes
 import os
 import shlex
 import ssl
@@ -10,11 +11,20 @@ from http import HTTPStatus
 import httpx2
 
 from archives.configs import ArchiveConfig
-from repository import ROOT
 from serving.errors import ServerError
 
+# Those of other files are as this machine knows them: handlers tell recordings by their bytes.
 CONTENT_TYPES = {".txt": "text/plain", ".json": "application/json", ".wav": "audio/wav"}
+ANY_TYPE = "application/octet-stream"
 REQUEST_TIMEOUT_S = 120.0
+
+
+def check_example(config: ArchiveConfig) -> None:
+    """Raise `ServerError` where the archive's example is no file."""
+    if not config.example.is_file():
+        raise ServerError(
+            f"{config.path}: archive.example: expected a file that there is, got {config.example}."
+        )
 
 
 def try_example(
@@ -25,14 +35,16 @@ def try_example(
     `token` is the header of a server that asks for one, `certificate` that of a server with TLS.
     Raises `ServerError` where there is no answer, or any status but 200.
     """
-    content_type = CONTENT_TYPES[config.example.suffix]
+    guessed = mimetypes.guess_type(config.example.name)[0] or ANY_TYPE
+    content_type = CONTENT_TYPES.get(config.example.suffix, guessed)
     headers = {"Content-Type": content_type, **config.example_headers, **token}
     options = " ".join(f"-H {shlex.quote(f'{key}: {value}')}" for key, value in headers.items())
     trusted = ssl.create_default_context(cafile=certificate)
     if certificate:
         options = f"--cacert {shlex.quote(os.path.relpath(certificate))} {options}"
     url = f"{inference_url}/predictions/{config.name}"
-    print(f"\n$ curl -X POST {url} {options} -T {config.example.relative_to(ROOT)}", flush=True)
+    example = shlex.quote(os.path.relpath(config.example))
+    print(f"\n$ curl -X POST {url} {options} -T {example}", flush=True)
     content = config.example.read_bytes()
     try:
         # The server is on this machine: whatever proxy there is, is for others.

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx2
-import psutil
 from pydantic.dataclasses import dataclass
 
 from gateway.settings import CONFIG_FILE as GATEWAY_CONFIG
@@ -23,6 +22,7 @@ from serving.errors import ServerError
 from serving.process import (
     KEY_FILE,
     end_processes,
+    ended_on_failure,
     read_process_record,
     run_detached,
     session_processes,
@@ -36,10 +36,10 @@ LAST_LINES = 5
 
 @dataclass(frozen=True, config=EXACT)
 class GatewayRecord:
-    """The process of a gateway; `created_s` tells it from a later one with its pid."""
+    """The process of a gateway; `started` tells it from a later one with its pid."""
 
     pid: int
-    created_s: float
+    started: str
     url: str
     shutdown_timeout_s: float
 
@@ -74,18 +74,11 @@ def start_gateway(
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     folder.mkdir(parents=True, exist_ok=True)
     process = run_detached(command, folder, environment, gateway_log_path(folder))
-    record = GatewayRecord(
-        process.pid,
-        psutil.Process(process.pid).create_time(),
-        f"{'https' if settings.certificate_file else 'http'}://{settings.host}:{settings.port}",
-        settings.shutdown_timeout_s,
-    )
-    write_record(_record_path(folder), record)
-    try:
+    url = f"{'https' if settings.certificate_file else 'http'}://{settings.host}:{settings.port}"
+    with ended_on_failure(process) as started:
+        record = GatewayRecord(process.pid, started, url, settings.shutdown_timeout_s)
+        write_record(_record_path(folder), record)
         _wait_until_up(folder, record)
-    except BaseException:
-        stop_gateway(folder)
-        raise
     return record
 
 
@@ -122,20 +115,23 @@ def _wait_until_up(folder: Path, record: GatewayRecord) -> None:
 def find_gateway(folder: Path) -> GatewayRecord | None:
     """Return the gateway that runs in `folder`, or None; raises `ServerError` if unknown."""
     record = _read_record(folder)
-    return record if record and session_processes(record.pid, record.created_s) else None
+    return record if record and session_processes(record.pid, record.started) else None
 
 
 def stop_gateway(folder: Path) -> bool:
     """Stop the gateway of `folder` when its requests have ended; tell whether it was running.
 
-    Raises `ServerError` where its record is damaged.
+    Raises `ServerError` where its record is damaged. `KeyboardInterrupt` ends the waiting, and the
+    gateway all the same.
     """
     record = _read_record(folder)
     if record is None:
         return False
-    processes = session_processes(record.pid, record.created_s)
-    end_processes(processes, record.shutdown_timeout_s + STOP_MARGIN_S)
-    _record_path(folder).unlink()
+    processes = session_processes(record.pid, record.started)
+    try:
+        end_processes(processes, record.shutdown_timeout_s + STOP_MARGIN_S)
+    finally:
+        _record_path(folder).unlink(missing_ok=True)
     return bool(processes)
 
 

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -28,14 +29,16 @@ KEY_FILE = "key_file.json"
 STOP_TIMEOUT_S = 20.0
 # How long a server that is stopped may take for the requests that run, and for sending answers.
 DRAIN_TIMEOUT_S, SETTLE_S = 120.0, 1.0
+# Where Linux says which boot of the machine this is.
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, config=EXACT)
 class ServerRecord:
-    """The first process of a server; `created_s` tells it from a later one with its pid."""
+    """The first process of a server; `started` tells it from a later one with its pid."""
 
     pid: int
-    created_s: float
+    started: str
     temporary_folder: str
     inference_url: str
     management_url: str
@@ -50,14 +53,12 @@ def start_server(
 ) -> ServerRecord:
     """Start TorchServe in the background and return at once; `archives` are names in the store.
 
-    Raises `ServerError` where a port is taken or others would reach the management API.
+    Raises `ServerError` where a port is taken or others would reach the management API. Whatever
+    is raised, nothing of this server is left then.
     """
     check_ports(properties)
     check_management(properties)
     config = _prepare_folder(folder, properties)
-    # Short, because the path of a socket in it may have 107 characters at most.
-    temporary_folder = tempfile.mkdtemp(prefix="torchserve-")
-    _gate_path(temporary_folder).touch()
     command = [
         str(Path(sys.executable).with_name("torchserve")),
         *("--start", "--foreground", "--no-config-snapshots"),
@@ -66,26 +67,26 @@ def start_server(
         *("--model-store", str(model_store)),
         *("--models", *archives),
     ]
+    # Short, because the path of a socket in it may have 107 characters at most.
+    temporary_folder = tempfile.mkdtemp(prefix="torchserve-")
+    try:
+        return _run(command, folder, temporary_folder, properties)
+    except BaseException:
+        shutil.rmtree(temporary_folder, ignore_errors=True)
+        raise
+
+
+def _run(
+    command: Sequence[str], folder: Path, temporary_folder: str, properties: Mapping[str, str]
+) -> ServerRecord:
+    """Run the command of a server, and write down which one it is."""
+    _gate_path(temporary_folder).touch()
     environment = server_environment(folder, temporary_folder)
     process = run_detached(command, folder, environment, output_path(folder))
-    return _record(folder, process, temporary_folder, properties)
-
-
-def _record(
-    folder: Path,
-    process: subprocess.Popen[bytes],
-    temporary_folder: str,
-    properties: Mapping[str, str],
-) -> ServerRecord:
-    """Write down which server runs in `folder`."""
-    record = ServerRecord(
-        process.pid,
-        psutil.Process(process.pid).create_time(),
-        temporary_folder,
-        properties["inference_address"],
-        properties["management_address"],
-    )
-    write_record(_record_path(folder), record)
+    addresses = properties["inference_address"], properties["management_address"]
+    with ended_on_failure(process) as started:
+        record = ServerRecord(process.pid, started, temporary_folder, *addresses)
+        write_record(_record_path(folder), record)
     return record
 
 
@@ -96,6 +97,9 @@ def _prepare_folder(folder: Path, properties: Mapping[str, str]) -> Path:
     if log_path(folder).is_file():
         log_path(folder).unlink()
     config = _config_path(folder)
+    # For nobody else, as it may hold the password of a keystore.
+    config.touch(mode=0o600)
+    config.chmod(0o600)
     config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
     return config
 
@@ -116,11 +120,30 @@ def run_detached(
         )
 
 
+@contextmanager
+def ended_on_failure(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """Give when a process was started, and end its session where what follows fails."""
+    started = process_start(process.pid)
+    try:
+        yield started
+    except BaseException:
+        end_processes(session_processes(process.pid, started), STOP_TIMEOUT_S)
+        raise
+
+
 def server_environment(folder: Path, temporary_folder: str) -> dict[str, str]:
-    """Return the environment of a server that keeps its files to `folder` and its own temporary."""
+    """Return the environment of a server that keeps its files to `folder` and its own temporary.
+
+    TorchServe prefers its own variables, `TS_...`, to the configuration that was checked: it gets
+    none.
+    """
+    passed_on = {key: value for key, value in os.environ.items() if not key.startswith("TS_")}
+    logs = str(log_path(folder).parent)
     return {
-        **os.environ,
+        **passed_on,
         "JAVA_HOME": find_java_home(),
+        "LOG_LOCATION": logs,
+        "METRICS_LOCATION": logs,
         # Python's temporary folder, and the JVM's, which torchserve reads from TEMP.
         "TMPDIR": temporary_folder,
         "TEMP": temporary_folder,
@@ -164,13 +187,33 @@ def read_process_record(
 
 def server_processes(record: ServerRecord) -> list[psutil.Process]:
     """Return what is alive of a server."""
-    return session_processes(record.pid, record.created_s)
+    return session_processes(record.pid, record.started)
 
 
-def session_processes(leader: int, created_s: float) -> list[psutil.Process]:
+def process_start(pid: int) -> str:
+    """Return when a process was started, which stays the same when the clock is set.
+
+    On Linux these are the id of the boot and the clock ticks from it, field 22 of /proc/PID/stat
+    (proc(5)): psutil adds the time of the boot, which moves with the clock. Raises
+    `psutil.NoSuchProcess`.
+    """
+    if not psutil.LINUX:
+        return str(psutil.Process(pid).create_time())
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError as error:
+        raise psutil.NoSuchProcess(pid) from error
+    # The second field is a name in parentheses, which may have spaces and parentheses itself.
+    ticks = stat.rpartition(b")")[2].split()[19].decode()
+    # Some sandboxes have no such file.
+    boot = BOOT_ID.read_text().strip() if BOOT_ID.is_file() else ""
+    return f"{boot} {ticks}"
+
+
+def session_processes(leader: int, started: str) -> list[psutil.Process]:
     """Return what is alive of a session, which may outlive its leader."""
     try:
-        if psutil.Process(leader).create_time() != created_s:
+        if process_start(leader) != started:
             return []
     except psutil.NoSuchProcess:
         pass
@@ -193,35 +236,48 @@ def stop_server(
 
     Requests that run are answered first, those that come meanwhile get 503 and when to try again.
     Java takes 3.5 s to end, and is killed after `end_timeout_s`. Raises `ServerError` where the
-    record of the server is damaged.
+    record of the server is damaged. `KeyboardInterrupt` ends the waiting, and the server all the
+    same: its gate is closed then, so that it would answer nobody.
     """
     record = _read_record(folder)
     if record is None:
         return False
     processes = server_processes(record)
-    if processes:
-        _drain(record, drain_timeout_s)
-    end_processes(processes, end_timeout_s)
-    shutil.rmtree(record.temporary_folder, ignore_errors=True)
-    _record_path(folder).unlink()
+    try:
+        if processes:
+            _drain(record, drain_timeout_s)
+    finally:
+        end_processes(processes, end_timeout_s)
+        shutil.rmtree(record.temporary_folder, ignore_errors=True)
+        _record_path(folder).unlink(missing_ok=True)
     return bool(processes)
 
 
 def _drain(record: ServerRecord, timeout_s: float) -> None:
     """Let the batches that run end, and TorchServe send their answers."""
-    if not close_gate(_gate_path(record.temporary_folder), timeout_s):
+    try:
+        drained = close_gate(_gate_path(record.temporary_folder), timeout_s)
+    except OSError:
+        # The disk is full, or somebody removed the folder.
+        drained = False
+    if not drained:
         print("Requests that still run are lost.", flush=True)
     time.sleep(SETTLE_S)
 
 
 def end_processes(processes: Sequence[psutil.Process], timeout_s: float) -> None:
-    """Ask processes to end, and kill those that have not within `timeout_s`."""
-    for process in processes:
-        signal_quietly(process.terminate)
-    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
-    for process in alive:
-        signal_quietly(process.kill)
-    psutil.wait_procs(alive)
+    """Ask processes to end, and kill those that have not within `timeout_s`.
+
+    `KeyboardInterrupt` ends the waiting, and the processes all the same.
+    """
+    try:
+        for process in processes:
+            signal_quietly(process.terminate)
+        psutil.wait_procs(processes, timeout=timeout_s)
+    finally:
+        for process in processes:
+            signal_quietly(process.kill)
+        psutil.wait_procs(processes)
 
 
 def signal_quietly(send: Callable[[], None]) -> None:

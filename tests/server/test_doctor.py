@@ -3,19 +3,23 @@
 import dataclasses
 import importlib.metadata
 import socket
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 import doctor
 from archives.configs import read_configs
 from archives.own_configs import demo_configs
-from serving.configuration import free_properties
+from serving.configuration import free_properties, read_properties
 from serving.diagnosis import (
     PACKAGES,
+    examine_doors,
     examine_models,
     examine_openvino,
     examine_packages,
     examine_ports,
+    examine_server,
 )
 from trials.servers import TrialServer
 
@@ -50,6 +54,28 @@ def test_port_of_another_program_looks_wrong() -> None:
         assert [each.state for each in found if each.problem] == ["grpc_inference_port: in use"]
         ours = examine_ports(properties, running=True)
         assert not any(each.problem for each in ours)
+
+
+def test_port_that_is_none_is_told_and_the_rest_is_examined(tmp_path: Path) -> None:
+    properties = {**free_properties(), "inference_address": "http://127.0.0.1:http"}
+    first, *others = examine_server(tmp_path, properties)
+    assert (first.subject, first.state) == ("ports", "unknown")
+    assert "inference_address: expected a port" in first.problem
+    assert {"gateway", *demo_configs()} <= {each.subject for each in others}
+
+
+def test_address_that_is_none_is_open_to_others() -> None:
+    (found,) = examine_doors({"management_address": "http://[::1"})
+    assert "management_address: expected the host 127.0.0.1" in found.problem
+
+
+def test_doctor_tells_what_it_could_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = partial(read_properties, tmp_path / "missing.properties")
+    monkeypatch.setattr("serving.diagnosis.read_properties", elsewhere)
+    assert doctor.main([]) == 1
+    assert capsys.readouterr().out.endswith("missing.properties'\n")
 
 
 def test_models_are_as_their_workers_are(server: TrialServer) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -117,9 +118,14 @@ def test_make_serve_answers_and_says_when_it_is_up_already(
     gateway = write_free_gateway(tmp_path / "free.yaml")
     config = tmp_path / "free.properties"
     serve = partial(serve_archives, names, tmp_path, config, gateway_config=gateway)
-    serve()
     try:
+        # One in each of two terminals: the later one waits, and finds the server of the first.
+        with ThreadPoolExecutor(2) as terminals:
+            for served in [terminals.submit(serve) for _ in range(2)]:
+                served.result()
         said = capsys.readouterr().out
+        assert said.count("Starting TorchServe ...\n") == 1
+        assert said.count("A server is up already") == 1
         url = f"{properties['inference_address']}/predictions/bert_question_answering"
         assert f"$ curl -X POST {url} -H 'Content-Type: application/json' -T examples/" in said
         assert "question.json\nMaria Rossi\n" in said
