@@ -140,11 +140,13 @@ def _read_csv(source: Place) -> Iterator[Mapping[str, Any]]:
     lines = csv.ParseOptions(newlines_in_values=True)
     with source.open() as stream:
         names = csv.open_csv(stream, parse_options=lines).schema.names
-    # As they are written: Arrow would make 7 of 007, and a date of what looks like one.
-    written = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    # As they are written: Arrow would make 7 of 007, and a date of what looks like one. Bytes that
+    # are no text may be in a column that nobody reads.
+    written = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))
     with source.open() as stream:
         for batch in csv.open_csv(stream, parse_options=lines, convert_options=written):
-            yield from batch.to_pylist()
+            for row in batch.to_pylist():
+                yield {name: cell.decode("utf-8", "replace") for name, cell in row.items()}
 
 
 def _read_json_lines(source: Place) -> Iterator[Mapping[str, Any]]:

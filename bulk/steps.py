@@ -62,8 +62,8 @@ class Step(ABC):
     def write_part(self, key: str, rows: Iterable[Row], schema: pa.Schema) -> list[Row]:
         """Write the rows of a group with what they were made by, and return them."""
         answers = self.job.answers
-        made_by = {"error": None, "model": answers.model, "model_digest": answers.digest}
-        stamped = [{**made_by, **row} for row in rows]
+        made_by = {"model": answers.model, "model_digest": answers.digest}
+        stamped = [{"error": None, **row, **made_by} for row in rows]
         if any(map(passes, stamped)):
             (self.job.failed / key).write(b"")
         write_rows(self.job.part(key), stamped, schema)

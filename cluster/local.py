@@ -108,12 +108,9 @@ class LocalModels:
             raise ModelNotFoundError("ModelNotFound", "Expected a model that is served.")
         local = self._local[name]
         if name not in self._known:
-            said = await describe(local.served)
-            if said is not None:
-                self._known[name] = read_description(said)
+            self._known[name] = read_description(await describe(local.served))
         version, ready = local.archive.version, not local.hangs
-        about = self._known.get(name) or read_description({})
-        return Model(name, (ModelVersion(version, ready),), version, ready, about)
+        return Model(name, (ModelVersion(version, ready),), version, ready, self._known[name])
 
     async def answer(self, model: str, request: WorkerRequest) -> WorkerAnswer:
         """Return an answer whole; raises `RefusalError` where too many requests wait."""

@@ -50,7 +50,7 @@ class ModelReplica:
         """Return the version of the archive, and what its handler says that it is."""
         if self._description is None:
             self._description = await describe(self._served)
-        return {"version": self._archive.version, "description": self._description or {}}
+        return {"version": self._archive.version, "description": self._description}
 
     def check_health(self) -> None:
         """Raise `HungWorkerError` where a batch takes longer than `responseTimeout`."""

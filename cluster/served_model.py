@@ -151,13 +151,21 @@ class ServedModel:
             await self._came.wait()
 
 
-async def describe(served: ServedModel) -> dict[str, Any] | None:
-    """Return what a model says that it is, nothing where it says nothing, None where it failed."""
-    answer = await served.answer(DESCRIBE)
-    if answer.refusal or answer.status >= 400:
-        return None
+async def describe(served: ServedModel) -> dict[str, Any]:
+    """Return what a model says that it is, nothing where it says nothing.
+
+    It is asked twice at most: a batch may fail for one that is beside the question.
+    """
+    for _ in range(2):
+        answer = await served.answer(DESCRIBE)
+        if not answer.refusal and answer.status < 500:
+            return _read_object(answer.body)
+    return {}
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(answer.body)
+        said = json.loads(body)
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}

@@ -237,6 +237,8 @@ async def take_next(
     Raises `EngineError` where that is lost.
     """
     least, most = (round(encoding.bytes_per_s * each) for each in (LEAST_PIECE_S, MOST_PIECE_S))
+    # Of many channels at a high rate, no more than is read ahead.
+    least = min(least, MOST_WAITING_BYTES)
     while True:
         try:
             async with asyncio.timeout(keep_s):

@@ -102,8 +102,9 @@ def _is_name(name: str) -> bool:
 
     Neither control characters nor halves of a surrogate pair, which are no Unicode, can be in it.
     """
-    kinds = {unicodedata.category(each) for each in name}
-    return bool(name.strip()) and len(name) <= LONGEST_NAME and not kinds & UNWRITTEN
+    if not name.strip() or len(name) > LONGEST_NAME:
+        return False
+    return UNWRITTEN.isdisjoint(map(unicodedata.category, name))
 
 
 def _decode_known(recording: Any) -> torch.Tensor:

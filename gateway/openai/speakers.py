@@ -66,7 +66,7 @@ def letter(speaker: str, known: Sequence[str] = ()) -> str:
     Nobody else gets a letter that is somebody's name.
     """
     number = speaker.removeprefix(NUMBERED)
-    if speaker in known or number == speaker or not number.isdecimal():
+    if speaker in known or number == speaker or not number.isdecimal() or int(number) < 1:
         return speaker
     free = (each for each in map(_write_letters, count(1)) if each not in known)
     return next(islice(free, int(number) - 1, None))

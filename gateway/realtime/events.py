@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from gateway.engine import EngineError, RequestTooLargeError
 from gateway.json_size import check_values
 from gateway.realtime.configuration import Asked, AskedSession
-from gateway.sockets import REFUSED, close_code
+from gateway.sockets import NORMAL, REFUSED, close_code
 
 Event = dict[str, Any]
 LONGEST_NAME = 100
@@ -158,7 +158,8 @@ def refusal_event(error: ClientEventError) -> Event:
 
 def describe_engine_error(error: EngineError) -> Mapping[str, str]:
     """Return an error of the engine in the protocol's words."""
-    kind = "invalid_request_error" if close_code(error) == REFUSED else "server_error"
+    is_clients = close_code(error) in (REFUSED, NORMAL)
+    kind = "invalid_request_error" if is_clients else "server_error"
     return {"type": kind, "code": code_of(error), "message": error.message}
 
 

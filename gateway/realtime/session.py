@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from starlette.websockets import WebSocket
 
-from gateway.engine import Engine, EngineError, LiveSession, Model
+from gateway.engine import Engine, EngineError, LiveSession, Model, UnavailableError
 from gateway.inbox import Inbox
 from gateway.realtime.configuration import Configuration
 from gateway.realtime.events import (
@@ -175,6 +175,9 @@ class Session:
         try:
             return await find_live_model(self._engine, name)
         except EngineError as error:
+            if isinstance(error, UnavailableError) and self._model is None:
+                # It may be there for another session; this one has none.
+                raise
             raise ClientEventError(
                 code_of(error), error.message, MODEL_FIELD, event.event_id
             ) from error

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,18 @@ def load_labels(folder: Path, config: Any) -> dict[int, str]:
         kind = type(names).__name__
         raise ValueError(f"{LABELS_FILE}: expected a JSON object, got a {kind}.")
     return _read_names(LABELS_FILE, _by_index(names), config.num_labels)
+
+
+def find_label(labels: Mapping[int, str], asked: Any) -> int:
+    """Return the label that a target names, -1 where there is none.
+
+    A number is an index; a text is a name, and else an index, as forms have no numbers.
+    """
+    if type(asked) is int:
+        return asked if asked in labels else -1
+    by_name = (index for index, name in labels.items() if name == asked)
+    by_index = (index for index in labels if str(index) == asked)
+    return next(chain(by_name, by_index), -1)
 
 
 def _by_index(names: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -208,6 +208,13 @@ def test_csv_is_read_as_it_is_written(tmp_path: Path) -> None:
     assert {each["id"]: json.loads(each["fields"])["text"] for each in found} == rows
 
 
+def test_csv_may_have_bytes_that_nobody_reads(tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_bytes(b"id,text,notes\na,good,caf\xe9\nb,caf\xe9,\n")
+    found = [json.loads(each["fields"]) for each in find_texts(open_place(str(file)), {}, print)]
+    assert found == [{"text": "good"}, {"text": "caf\ufffd"}]
+
+
 def test_output_is_no_input(job: Job, tmp_path: Path) -> None:
     table = pa.table({"text": ["one"]})
     parquet.write_table(table, tmp_path / "in" / "texts.parquet")

@@ -135,7 +135,11 @@ def test_model_that_does_not_tell_speakers_apart_says_so(
 def test_speakers_have_letters_in_their_order() -> None:
     named = [letter(f"Speaker {number}") for number in (1, 2, 26, 27, 52, 53, 702, 703)]
     assert named == ["A", "B", "Z", "AA", "AZ", "BA", "ZZ", "AAA"]
-    assert [letter(name) for name in ("Ann", "Speaker x", "")] == ["Ann", "Speaker x", ""]
+    assert [letter(name) for name in ("Ann", "Speaker x", "Speaker 0")] == [
+        "Ann",
+        "Speaker x",
+        "Speaker 0",
+    ]
 
 
 def test_nobody_gets_the_name_of_a_known_speaker() -> None:

@@ -329,7 +329,9 @@ def test_sessions_have_their_limits_and_hear_of_a_shutdown(
             with connect(gateway.url) as one_more:
                 assert receive(one_more)["error"]["code"] == "too_many_sessions"
                 assert closed(one_more) == 1013
-            assert receive(connection)["error"]["code"] == "session_idle_timeout"
+            error = receive(connection)["error"]
+            assert error["code"] == "session_idle_timeout"
+            assert error["type"] == "invalid_request_error"
             assert closed(connection) == 1000
         live = gateway.url.replace("http", "ws", 1) + f"/live/{LIVE_MODEL}"
         with connect_socket(live) as silent:

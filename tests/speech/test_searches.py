@@ -103,21 +103,26 @@ def test_batch_that_takes_too_long_is_given_up(
 
 
 def test_searches_end_with_the_time_of_their_batch(tmp_path: Path) -> None:
-    load = partial(load_sleeper, tmp_path)
+    gate, ended = tmp_path / "gate", tmp_path / "ended"
+    ended.mkdir()
+    gate.touch()
+    load = partial(load_sleeper, ended, gate)
     searches = SearchProcesses(load(), load, 2)
     abandoned = [psutil.Process(each) for each in searches._pool._processes]
+    gate.unlink()
     long, short = torch.zeros(20, 1), torch.zeros(0, 1)
     with allow(1.0), pytest.raises(DeadlineError):
         searches([long] * 4, [None] * 4)
-    assert not list(tmp_path.iterdir())
+    assert not list(ended.iterdir())
     assert not psutil.wait_procs(abandoned, timeout=10)[1]
     # Those that follow are not ended for taking longer to load than a batch waits.
     following = searches._pool
     with allow(0.01), pytest.raises(DeadlineError):
         searches([short] * 2, [None] * 2)
     assert searches._pool is following
+    gate.touch()
     assert searches([short] * 4, [None] * 4) == [[]] * 4
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(ended.iterdir())) == 4
     following.shutdown()
 
 

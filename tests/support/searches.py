@@ -11,8 +11,13 @@ from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.transcripts import Token
 
 
-def load_sleeper(folder: Path) -> Search:
-    """Return a search that leaves a file in a folder when it has come to its end."""
+def load_sleeper(folder: Path, gate: Path) -> Search:
+    """Return a search that leaves a file in a folder when it has come to its end.
+
+    To load it takes until the file `gate` is there.
+    """
+    while not gate.exists():
+        time.sleep(0.01)
     return partial(_sleep, folder)
 
 

@@ -326,8 +326,7 @@ def test_a_class_that_a_model_does_not_have_is_refused(asked: Any) -> None:
 
 
 @pytest.mark.parametrize("texts", [("Ann works .",), ("Ann works", ".")])
-def test_a_text_that_is_cut_is_answered_and_not_explained(texts: tuple[str, ...]) -> None:
-    """What it lost may be what its answer hangs on."""
+def test_what_is_read_of_a_text_that_is_cut_is_explained(texts: tuple[str, ...]) -> None:
     network = Table(table(LOGITS, [0.0] * 3), first=True)
     keys: dict[str, Any] = {"config": BertConfig(), "captum_explanation": True}
     frame = 1 + len(texts)
@@ -337,11 +336,9 @@ def test_a_text_that_is_cut_is_answered_and_not_explained(texts: tuple[str, ...]
     )
     payload = dict(zip(("text", "text_pair"), texts, strict=False))
     assert answers(short, payload) == answers(fitting, payload) == ["good"]
-    (found,) = short.task.cut_all([read_to_explain(short, payload)])
-    assert isinstance(found, RequestTooLargeError)
-    most = f"at most {frame + 2} tokens in a text to explain, got {frame + 3}."
-    assert (found.kind, found.message) == ("TextTooLong", f"Expected {most}")
-    assert len(targets_of(fitting, payload)) == 1
+    for predictor, dropped in ((short, 1), (fitting, 0)):
+        (target,) = targets_of(predictor, payload)
+        assert target.window.dropped_tokens == dropped
 
 
 # The labels of a text's tokens, and its entities.

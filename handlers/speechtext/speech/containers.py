@@ -112,6 +112,8 @@ def read_recording(audio: bytes, max_duration_s: float) -> Iterator[Block]:
 
 def _read_link(audio: bytes, before_s: float, max_duration_s: float) -> Iterator[Block]:
     with _open(audio) as container:
+        # What it was opened with may have ended with the time.
+        check_time()
         # First: what a cut header says, filled up with what follows it, is no matter.
         check_one_header(audio, container.format.name)
         link = _Link(audio, container)
@@ -123,6 +125,7 @@ def _read_link(audio: bytes, before_s: float, max_duration_s: float) -> Iterator
                 read_s += len(block.samples) / block.rate_hz
                 yield block
         except av.FFmpegError:
+            check_time()
             raise _damaged(before_s + read_s) from None
         # FFmpeg looks for the next whole frame of FLAC, or ends; others may be cut short.
         if link.format == "flac" and read_s < link.told_s - LENGTH_TOLERANCE_S:

@@ -134,12 +134,7 @@ class TextGeneration(TextTask):
         Raises `DeadlineError`, too.
         """
         rows = self.begin(batch, on_token)
-        decoder = self.make_decoder()
-        decoder.add(rows)
-        decoder.run()
-        for row in rows:
-            if row.error is not None:
-                raise row.error
+        _run_to_ends(self.make_decoder(), rows)
         return rows
 
     def make_decoder(self) -> Decoder:
@@ -159,12 +154,7 @@ class TextGeneration(TextTask):
             WatchedContinuation(window.pick(window.tokens.ids), self.tokenizer)
             for window in self.encode(examples).windows
         ]
-        decoder = Decoder(self.model.network, self.tokenizer.pad_token_id)
-        decoder.add(rows)
-        decoder.run()
-        for row in rows:
-            if row.error is not None:
-                raise row.error
+        _run_to_ends(Decoder(self.model.network, self.tokenizer.pad_token_id), rows)
         return [torch.stack(row.logits) for row in rows]
 
     def begin(self, batch: EncodedBatch, on_token: TokenListener | None) -> list[Continuation]:
@@ -275,3 +265,12 @@ def extend_window(prompt: Window, added: Sequence[int]) -> Window:
         [*prompt.pick(prompt.tokens.offsets), *[(0, 0)] * rest],
     )
     return Window(tokens, range(len(ids)), prompt.owner)
+
+
+def _run_to_ends(decoder: Decoder, rows: Sequence[Continuation]) -> None:
+    """Continue rows to their ends; raises the error of the first that fails, or `DeadlineError`."""
+    decoder.add(rows)
+    decoder.run()
+    for row in rows:
+        if row.error is not None:
+            raise row.error

@@ -1,14 +1,13 @@
 """Labels for a text, or for a pair of texts."""
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForSequenceClassification
 
-from speechtext.labels import MULTI_LABEL, REGRESSION, rank_labels, to_scores
+from speechtext.labels import MULTI_LABEL, REGRESSION, find_label, rank_labels, to_scores
 from speechtext.ranges import PositiveCount
 from speechtext.settings import STRICT
 from speechtext.text.base import UnderstandingTask, own_tokens
@@ -81,7 +80,7 @@ class SequenceClassification(UnderstandingTask):
         labels, asked = self.model.labels, example.target
         index = predicted = int(logits.argmax())
         if asked is not None:
-            index = find_label(asked, labels)
+            index = find_label(labels, asked)
         if index not in range(len(logits)):
             raise unknown_target(f"one of {dict(labels)}, by index or name")
         scores = to_scores(logits, self._function(len(logits)))
@@ -90,15 +89,3 @@ class SequenceClassification(UnderstandingTask):
         return [
             Target(window, 0, index, labels[index], own_tokens(window), probability, about=about)
         ]
-
-
-def find_label(asked: Any, labels: Mapping[int, str]) -> int:
-    """Return the label that a target names, -1 where there is none.
-
-    A number is an index; a text is a name, and else an index, as forms have no numbers.
-    """
-    if type(asked) is int:
-        return asked if asked in labels else -1
-    by_name = (index for index, name in labels.items() if name == asked)
-    by_index = (index for index in labels if str(index) == asked)
-    return next(chain(by_name, by_index), -1)

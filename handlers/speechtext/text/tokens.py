@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from tokenizers import Encoding
 # own threads free, `malloc_trim` leaves the end of each one's memory, up to 64 MB: two texts of a
 # million characters left 79 MB behind, and 26 MB from here.
 LONGEST_FOR_THREADS = 4_000
+# Tokenizers of which it is known how they part words: a worker has one.
+MOST_KNOWN = 16
 
 
 class Tokens(NamedTuple):
@@ -69,13 +72,19 @@ def tokenize(tokenizer: Any, texts: Sequence[str | tuple[str, str]]) -> list[Tok
         found = [_read(backend.encode(*pair)) for pair in pairs]
     else:
         found = list(map(_read, backend.encode_batch(list(texts))))
-    if len({*backend.encode("a a", add_special_tokens=False).word_ids}) > 1:
+    if _parts_words(tokenizer):
         return found
-    # To Llama's tokenizer and Gemma's, all that is between two special tokens is one word.
     return [
         tokens._replace(words=_part_words(tokens, pair))
         for tokens, pair in zip(found, pairs, strict=True)
     ]
+
+
+@lru_cache(maxsize=MOST_KNOWN)
+def _parts_words(tokenizer: Any) -> bool:
+    """Tell whether white space parts words: to Llama's and Gemma's all of a text is one."""
+    encoding = tokenizer.backend_tokenizer.encode("a a", add_special_tokens=False)
+    return len({*encoding.word_ids}) > 1
 
 
 def _read(encoding: Encoding) -> Tokens:

@@ -3,6 +3,7 @@
 import torch
 
 from speechtext.allowance import run_timed
+from speechtext.batching import as_request_error, is_out_of_memory
 from speechtext.devices import choose_dtype
 from speechtext.errors import RequestError
 from speechtext.text.base import Answer, TextCosts, TextTask, write_words
@@ -55,9 +56,10 @@ def tolerates_padding(task: TextTask) -> bool:
     try:
         alone = [task.compute_together([each])[0] for each in texts]
         together = task.compute_together(texts)
-    except Exception:
-        # It answers, but some of them not, or not with padding.
-        return False
+    except Exception as error:
+        # It answers, but some of them not, or not with padding; the log gets where.
+        as_request_error(error)
+        return is_out_of_memory(error)
     tolerance = _find_tolerance(task)
     return all(_differ_by(*pair) <= tolerance for pair in zip(together, alone, strict=True))
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from speechtext.labels import find_label
 from speechtext.parameters import impossible
 from speechtext.speech.attribution import (
     AudioExplanationParameters,
@@ -46,7 +47,7 @@ def explain_label(
     a target that is no label, and `DeadlineError`.
     """
     frames = model.encoder.grid.count_frames(len(waveform))
-    target = None if asked.target is None else find_label(labels, asked.target)
+    target = None if asked.target is None else _choose_label(labels, asked.target)
     found = attribute(
         model,
         lambda said: classify(said.mean(dim=0)),
@@ -66,12 +67,12 @@ def explain_label(
     )
 
 
-def find_label(labels: Mapping[int, str], target: str | int) -> int:
-    """Return the number of a label, by its name or number; raises `ImpossibleRequestError`."""
-    for index, name in labels.items():
-        if str(target) in (str(index), name):
-            return index
-    raise impossible("target", f"one of {', '.join(labels.values())}, by name or number", "another")
+def _choose_label(labels: Mapping[int, str], target: str | int) -> int:
+    index = find_label(labels, target)
+    if index < 0:
+        names = ", ".join(labels.values())
+        raise impossible("target", f"one of {names}, by name or number", "another")
+    return index
 
 
 def write_explanation(found: AudioExplanation) -> dict[str, Any]:
