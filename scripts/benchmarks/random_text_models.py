@@ -214,9 +214,16 @@ def write_random_model(
         if getattr(tokenizer, name) is not None
     }
     config = AutoConfig.for_model(model_type, **{**sizes, **ids, **config_keys})
+    return write_random_weights(folder, config, tokenizer, mode, decided=tiny, seed=seed)
+
+
+def write_random_weights(
+    folder: Path, config: Any, tokenizer: Any, mode: str, decided: bool = True, seed: int = 0
+) -> Path:
+    """Write a model of a configuration, whose weights make it `decided`; return its folder."""
     torch.manual_seed(seed)
     model = find_task(mode).auto_model.from_config(config).eval()
-    if tiny:
+    if decided:
         with torch.no_grad():
             for weight in model.parameters():
                 if weight.ndim > 1:

@@ -5,17 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoConfig, pipeline
 
-from benchmarks.random_text_models import SPREAD, TINY, make_tokenizer
+from benchmarks.random_text_models import TINY, make_tokenizer, write_random_weights
 from repository import ROOT
 from speechtext.errors import RequestError
 from speechtext.text.generation import TextGeneration
 from speechtext.text.open_texts import OpenText, OpenTexts
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
-from speechtext.text.tasks import find_task
 from support.common import assert_alike, counted_calls
 
 # What the sizes of a tiny model are called where no other family calls them so.
@@ -63,15 +61,7 @@ def write_family(folder: Path, family: str, mode: str) -> Path:
     ids = {"pad_token_id": tokenizer.pad_token_id or 0, "eos_token_id": None}
     sizes = {"vocab_size": len(tokenizer), **choose_sizes(family), **ids, **FAMILIES[family]}
     config = AutoConfig.for_model(family, id2label=LABELS, **sizes)
-    torch.manual_seed(0)
-    network = find_task(mode).auto_model.from_config(config).eval()
-    with torch.no_grad():
-        for weight in network.parameters():
-            if weight.ndim > 1:
-                weight.normal_(std=SPREAD)
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_random_weights(folder, config, tokenizer, mode)
 
 
 def load(folder: Path, family: str, mode: str, **keys: Any) -> TextPredictor:
