@@ -27,7 +27,7 @@ from benchmarks.peak_memory import peak_mb, reset_peak_mb
 from speechtext.allowance import allow
 from speechtext.errors import DeadlineError, RequestError
 from speechtext.speech.audio import MOST_RATES, decode_audio
-from speechtext.speech.containers import MOST_STREAMS
+from speechtext.speech.opening import MOST_STREAMS
 from speechtext.speech.pcm import BLOCK_S, PcmFormat
 from support.common import EXAMPLES
 from trials.broken_audio import encode, encode_by_ffmpeg

@@ -8,8 +8,8 @@ import pytest
 
 from speechtext.errors import MalformedRequestError
 from speechtext.speech.audio_limits import MAX_RATE_HZ, MIN_RATE_HZ
-from speechtext.speech.containers import MOST_BLOCK_BYTES, limit_blocks
 from speechtext.speech.frames import average_channels
+from speechtext.speech.opening import MOST_BLOCK_BYTES, limit_blocks
 from speechtext.speech.pcm import (
     BLOCK_S,
     PcmDecoder,

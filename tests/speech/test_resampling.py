@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechtext.speech.containers import MOST_BLOCK_BYTES, limit_blocks
 from speechtext.speech.frames import Samples
+from speechtext.speech.opening import MOST_BLOCK_BYTES, limit_blocks
 from speechtext.speech.resampling import Resampler
 
 RATE_HZ = 16_000

@@ -1,19 +1,12 @@
-"""Recordings in containers, read by the FFmpeg in PyAV: what may be opened, and to its real end.
+"""Recordings in containers, read by the FFmpeg in PyAV to their real end."""
 
-A recording's bytes choose among the containers and codecs named here, and nothing else: FFmpeg
-knows many more, some of which open addresses and other files.
-"""
-
-import ctypes
-import functools
 import io
 import itertools
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import av
-import av.audio.frame
 import numpy as np
 from av.codec.context import Flags2
 from av.container import InputContainer
@@ -31,16 +24,26 @@ from speechtext.speech.frames import Block, Samples, average_channels
 from speechtext.speech.joined import (
     MATROSKA,
     MOV,
+    WAV_HEADER,
     check_one_header,
     check_rest,
     has_aac,
     split_links,
 )
-
-CONTAINERS = (
-    *("wav", "w64", "aiff", "au", "caf", "flac", "ogg", "mp3", "aac", "mov", "matroska", "amr"),
-    *("avr", "epaf", "ircam", "nistsphere", "pvf", "voc"),
+from speechtext.speech.opening import (
+    CODECS,
+    LOSSLESS_CODECS,
+    MOST_BLOCK_BYTES,
+    MOST_STREAMS,
+    PCM_CODECS,
+    open_container,
+    unsupported,
 )
+from speechtext.speech.trial_opening import opener
+
+# What FFmpeg opens at once, whatever is in it.
+SMALL_BYTES = 16_384
+WAV_HEADER_BYTES = 12
 # Their headers tell no length: FFmpeg makes one up out of the first bit rate.
 WITHOUT_LENGTH = {"mp3", "aac", "amr"}
 # FFmpeg finds the end of these, and looks no further or only for what continues them.
@@ -50,34 +53,6 @@ LENGTH_TOLERANCE_S = 1e-3
 AMR_ZEROS = 0x83
 # Their headers tell a length, but FFmpeg takes what follows for samples, too.
 WITH_MORE_BEHIND = {"au", "nistsphere"}
-PCM_CODECS = (
-    *("pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms"),
-    *("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"),
-    *("pcm_s16be", "pcm_s24be", "pcm_s32be", "pcm_f32be", "pcm_f64be"),
-)
-# What is damaged in one of these cannot be left out, and is found by checksum or length.
-LOSSLESS_CODECS = ("flac", "alac")
-LOSSY_CODECS = (
-    *("aac", "mp1float", "mp2float", "mp3float", "opus", "vorbis", "gsm", "gsm_ms"),
-    *("amrnb", "amrwb"),
-)
-CODECS = (*PCM_CODECS, *LOSSLESS_CODECS, *LOSSY_CODECS)
-# Of what people record, videos of phones have most; each may have an index.
-MOST_STREAMS = 16
-# What FFmpeg may ask for at once. An index has 24 bytes for each packet, of which AAC at 48 kHz has
-# 1.4 million in eight hours; a few hundred bytes can ask for gigabytes.
-MOST_BLOCK_BYTES = 32 * 2**20
-DEMUXER_OPTIONS = {
-    "format_whitelist": ",".join(CONTAINERS),
-    "codec_whitelist": ",".join(CODECS),
-    "probesize": "1000000",
-    "analyzeduration": "1000000",
-    # Samples of PCM are not searched for what might be another codec.
-    "max_probe_packets": "0",
-    "max_streams": str(MOST_STREAMS),
-    # Packets of WAV, of 4,096 bytes otherwise: fewer are faster, larger ones slower to open.
-    "max_size": "16384",
-}
 DECODER_OPTIONS = {
     "codec_whitelist": ",".join(CODECS),
     # A worker's cores are shared out by its model's threads.
@@ -107,7 +82,7 @@ def read_recording(audio: bytes, max_duration_s: float) -> Iterator[Block]:
                 yield block
         except UnsupportedMediaError:
             # The beginning of a further link is there, but no more of it.
-            raise _damaged(read_s) if read_s else _unsupported(len(audio)) from None
+            raise _damaged(read_s) if read_s else unsupported(len(audio)) from None
 
 
 def _read_link(audio: bytes, before_s: float, max_duration_s: float) -> Iterator[Block]:
@@ -144,37 +119,31 @@ class _Source(io.BytesIO):
         return super().read(size) if time.monotonic() < find_deadline_s() else b""
 
 
-@functools.cache
-def limit_blocks() -> None:
-    """Let FFmpeg refuse what needs a larger block of memory: `av_max_alloc`, libavutil/mem.h.
-
-    While it opens a recording, it makes an index of as many packets as the header tells. Left out
-    where a library does not find what is linked to it, as on Windows.
-    """
-    limit = getattr(ctypes.CDLL(av.audio.frame.__file__), "av_max_alloc", None)
-    if limit is not None:
-        limit(ctypes.c_size_t(MOST_BLOCK_BYTES))
-
-
 def _open(audio: bytes) -> InputContainer:
-    limit_blocks()
+    plain = is_plain_wav(audio)
+    if not plain and len(audio) > SMALL_BYTES:
+        opener.try_opening(audio)
     try:
-        return av.open(
-            _Source(audio),
-            "r",
-            options=DEMUXER_OPTIONS,
-            # Names and tags are nobody's business here, but are read.
-            metadata_errors="replace",
-            io_open=_refuse_second_file,
-        )
+        return open_container(_Source(audio), "wav" if plain else None)
     except av.FFmpegError as error:
         check_time()
         no_memory = isinstance(error, MemoryError)
-        raise (_too_large() if no_memory else _unsupported(len(audio))) from None
+        raise (_too_large() if no_memory else unsupported(len(audio))) from None
 
 
-def _refuse_second_file(*_: Any) -> NoReturn:
-    raise PermissionError("Expected a recording in one file, got one that names another.")
+def is_plain_wav(audio: bytes) -> bool:
+    """Tell whether a recording is a WAV with few bytes beside its samples."""
+    if not WAV_HEADER.match(audio):
+        return False
+    place = WAV_HEADER_BYTES
+    while place < SMALL_BYTES:
+        name, size = audio[place : place + 4], audio[place + 4 : place + 8]
+        place += 8
+        end = place + int.from_bytes(size, "little")
+        if name == b"data":
+            return place + len(audio) - min(end, len(audio)) <= SMALL_BYTES
+        place = end + end % 2
+    return False
 
 
 def _too_large() -> RequestError:
@@ -185,18 +154,10 @@ def _too_large() -> RequestError:
     )
 
 
-def _unsupported(size: int) -> RequestError:
-    return UnsupportedMediaError(
-        "UnsupportedAudio",
-        "Expected a recording in body (WAV, FLAC, Ogg, MP3, AIFF, m4a, mp4 or WebM), got "
-        f"{size} bytes that no audio decoder recognises.",
-    )
-
-
 def _first_audio_stream(container: InputContainer, size: int) -> av.AudioStream:
     stream = next(iter(container.streams.audio), None)
     if stream is None or stream.codec_context is None or stream.codec_context.name not in CODECS:
-        raise _unsupported(size)
+        raise unsupported(size)
     for other in container.streams:
         if other is not stream:
             other.discard = Discard.all
@@ -224,7 +185,7 @@ class _Link:
         rate_hz = self._stream.codec_context.sample_rate
         if not rate_hz and self.format in WITHOUT_LENGTH:
             # Not even a frame was found, which has the rate.
-            raise _unsupported(len(audio))
+            raise unsupported(len(audio))
         check_rate(rate_hz)
         self.told_s = self._told_length_s()
 

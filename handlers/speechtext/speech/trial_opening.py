@@ -1,0 +1,110 @@
+"""Recordings opened on trial, in a process that can be ended.
+
+FFmpeg reads the tags, chapters and index of a recording in one call, whose time may grow with the
+square of their number: 40,000 tags, half a megabyte, take it 24 s. Nothing interrupts that call,
+and nothing but FFmpeg tells which bytes make it long.
+"""
+
+import atexit
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.connection import wait
+from typing import IO, cast
+
+from speechtext.allowance import check_time, find_deadline_s
+from speechtext.errors import RequestError, RequestTooLargeError
+from speechtext.speech.opening import OPENED, SIZE_BYTES, unsupported
+
+# Of a processor's time: what else the machine does is not counted. Ordinary tags take milliseconds.
+MOST_OPENING_S = 5
+# Where a batch has no end, and as systems wait no longer than some days.
+LONGEST_WAIT_S = 3_600.0
+
+
+class TrialOpener:
+    """A process that opens recordings before this one does; it begins with the first of them."""
+
+    def __init__(self, most_s: int = MOST_OPENING_S) -> None:
+        self._most_s = most_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process_id(self) -> int | None:
+        """Return which process opens recordings, None where none does."""
+        return self._process.pid if self._process else None
+
+    def try_opening(self, audio: bytes) -> None:
+        """Return once FFmpeg has opened a recording, or has found that it cannot.
+
+        Raises `RequestError`: 413 where that takes more than `most_s` of a processor's time, 415
+        where FFmpeg crashes; and `DeadlineError` where the batch has less time left.
+        """
+        with self._lock:
+            opened = False
+            process = self._find_process()
+            try:
+                opened = _is_opened(process, audio)
+            finally:
+                if not opened:
+                    self.end()
+        if not opened:
+            check_time()
+            if process.returncode == -signal.SIGXCPU:
+                raise _too_slow(len(audio), self._most_s)
+            raise unsupported(len(audio))
+
+    def _find_process(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self._process = _start(self._most_s)
+            atexit.register(self.end)
+        return self._process
+
+    def end(self) -> None:
+        """End the process, if there is one; the next recording begins another."""
+        atexit.unregister(self.end)
+        process, self._process = self._process, None
+        if process is not None:
+            with process:
+                process.kill()
+
+
+opener = TrialOpener()
+
+
+def _start(most_s: int) -> "subprocess.Popen[bytes]":
+    # What this process finds, inside of an archive, too, that one has to find.
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "speechtext.speech.opening", str(most_s)],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | environment,
+    )
+
+
+def _is_opened(process: "subprocess.Popen[bytes]", audio: bytes) -> bool:
+    """Send a recording; tell whether it was opened before the process, or the time, ended."""
+    stdin, stdout = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+    left = memoryview(len(audio).to_bytes(SIZE_BYTES, "big") + audio)
+    with contextlib.suppress(BrokenPipeError):
+        while left:
+            left = left[stdin.write(left) :]
+    left_s = find_deadline_s() - time.monotonic()
+    in_time = wait([stdout.fileno()], min(left_s, LONGEST_WAIT_S))
+    return bool(in_time) and stdout.read(1) == OPENED
+
+
+def _too_slow(size: int, most_s: int) -> RequestError:
+    return RequestTooLargeError(
+        "TooMuchWork",
+        f"Expected a recording whose header, tags and index are read within {most_s} s in body, "
+        f"got {size} bytes that take longer.",
+    )
