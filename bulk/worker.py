@@ -1,7 +1,6 @@
 """A worker of a job: an archive, loaded once, and the steps that it takes."""
 
 import json
-import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from bulk.recordings import RecordingStep
 from bulk.steps import Step
 from bulk.texts import TextStep
 from cluster.archives import ArchiveError
+from cluster.workspaces import Workspace
 
 STEPS: Mapping[str, type[Step]] = {
     "recordings": RecordingStep,
@@ -32,7 +32,7 @@ class BulkWorker:
     """
 
     def __init__(self, job: Job, step: str, run: str) -> None:
-        self._workspace = tempfile.TemporaryDirectory(prefix="archive-")
+        self._workspace = Workspace()
         self._failure = ""
         try:
             self._step = STEPS[step](job, self._load(job), run)
@@ -40,7 +40,7 @@ class BulkWorker:
             self._failure = describe_failure(error)
 
     def _load(self, job: Job) -> ArchiveRunner:
-        archive = unpack_copy(Path(job.archive), Path(self._workspace.name))
+        archive = unpack_copy(Path(job.archive), self._workspace.path)
         digest = digest_archive(archive)
         if digest != job.answers.digest:
             raise JobError(f"{job.archive}: this node has another archive, {digest[:12]}.")

@@ -1,6 +1,5 @@
 """A replica of Ray Serve's with an archive in it: one worker of TorchServe's."""
 
-import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -14,6 +13,7 @@ from cluster.ray_metrics import RayMetrics
 from cluster.requests import WorkerAnswer, WorkerRequest
 from cluster.served_model import ServedModel, describe
 from cluster.worker import ArchiveWorker, load_alone
+from cluster.workspaces import Workspace
 
 
 class HungWorkerError(Exception):
@@ -24,13 +24,17 @@ class ModelReplica:
     """Answers requests with an archive; Ray Serve makes as many as are needed."""
 
     def __init__(self, path: str) -> None:
-        self._workspace = tempfile.TemporaryDirectory(prefix="archive-")
-        self._archive = archive = open_archive(Path(path), Path(self._workspace.name))
+        self._workspace = Workspace()
+        self._archive = archive = open_archive(Path(path), self._workspace.path)
         # Ray shows a replica the GPUs that are its own.
         gpu_id = 0 if ray.get_gpu_ids() else None
         worker = ArchiveWorker(load_alone(archive, gpu_id, RayMetrics()))
         self._served = ServedModel(worker, archive.batch_limits, choose_measure(archive))
         self._description: dict[str, Any] | None = None
+
+    def __del__(self) -> None:
+        """End with what is unpacked: Ray Serve calls this when a replica goes that was drained."""
+        self._workspace.close()
 
     def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Take other limits of batches, while requests are answered."""
