@@ -9,7 +9,7 @@ from repository import SERVER_FOLDER
 from serving.archives_server import serve_archives, stop_serving
 from serving.errors import ServerError
 from serving.gateway import find_gateway
-from serving.process import find_server
+from serving.torchserve import find_server
 
 INTERRUPTED = 130  # as a shell tells it
 

@@ -53,7 +53,7 @@ def tilt_spectrum(waveform: Waveform, tilt: float) -> Waveform:
 
 
 def add_echo(waveform: Waveform, delay: int, level: float) -> Waveform:
-    """Add one reflection ``delay`` samples later."""
+    """Add one reflection `delay` samples later."""
     echoed = waveform.copy()
     echoed[delay:] += np.float32(level) * waveform[:-delay]
     return echoed
@@ -62,7 +62,7 @@ def add_echo(waveform: Waveform, delay: int, level: float) -> Waveform:
 def add_noise(
     waveform: Waveform, signal_to_noise_db: float, *, is_dark: bool, rng: np.random.Generator
 ) -> Waveform:
-    """Add white noise or, if ``is_dark``, noise whose power falls with frequency."""
+    """Add white noise or, if `is_dark`, noise whose power falls with frequency."""
     noise = rng.standard_normal(len(waveform), dtype=np.float32)
     if is_dark:
         noise = _darken(noise)
@@ -89,7 +89,7 @@ def _darken(noise: Waveform, window: int = 64) -> Waveform:
 
 
 def _silence(rng: np.random.Generator, chance: float) -> int:
-    """Draw a number of silent samples, zero unless by ``chance``."""
+    """Draw a number of silent samples, zero unless by `chance`."""
     if rng.random() >= chance:
         return 0
     return int(rng.integers(0, int(LONGEST_SILENCE_S * SAMPLE_RATE_HZ)))

@@ -88,7 +88,7 @@ VOCABULARY = _words_of_the_world()
 
 
 def fill(template: str, rng: random.Random) -> str:
-    """Replace each ``{slot}`` by one of its choices, drawn anew at each place."""
+    """Replace each `{slot}` by one of its choices, drawn anew at each place."""
     while _SLOT.search(template):
         template = _SLOT.sub(lambda slot: rng.choice(SLOTS[slot[1]]), template)
     return template

@@ -1,6 +1,6 @@
 """Trains a small Emformer transducer (RNN-T) to understand the little world of voice commands.
 
-The network is torchaudio's ``emformer_rnnt_model`` with a sixtieth of its usual parameters, and
+The network is torchaudio's `emformer_rnnt_model` with a sixtieth of its usual parameters, and
 reads the features of torchaudio's own bundle: 80 log-mel bands per 10 ms, normalised by statistics.
 
 An auxiliary CTC head on the encoder finds the alignments early; it is not part of the result.
@@ -48,7 +48,7 @@ MOST_SYMBOLS_PER_FRAME = 4
 
 
 def network_arguments(blank: int) -> dict[str, Any]:
-    """Return the keyword arguments of ``torchaudio.models.emformer_rnnt_model``; blank is last."""
+    """Return the keyword arguments of `torchaudio.models.emformer_rnnt_model`; blank is last."""
     return {
         "input_dim": MEL_BINS,
         "encoding_dim": 192,

@@ -50,9 +50,9 @@ def executable() -> str:
 
 
 def install_variants(variants: Mapping[str, str], parent_dir: Path) -> None:
-    """Copy espeak-ng's data below ``parent_dir``, beside voice variants (name -> definition).
+    """Copy espeak-ng's data below `parent_dir`, beside voice variants (name -> definition).
 
-    ``speak`` finds them when given the same folder.
+    `speak` finds them when given the same folder.
     """
     version = subprocess.run(  # noqa: S603
         [executable(), "--version"], capture_output=True, text=True, check=True

@@ -22,7 +22,7 @@ COMMAND_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Speaker:
-    """A voice, as of ``-v``, and how it speaks."""
+    """A voice, as of `-v`, and how it speaks."""
 
     voice: str
     speed_wpm: int

@@ -150,7 +150,7 @@ def development(workspace: Path) -> dict[str, list[Utterance]]:
 
 
 def held_out(workspace: Path) -> dict[str, list[Utterance]]:
-    """Return the test sets: ``default_voice``, ``seen_voices`` and ``unseen_voices``."""
+    """Return the test sets: `default_voice`, `seen_voices` and `unseen_voices`."""
     return {
         name: speak_all(f"held_out_{name}", sentences, workspace)
         for name, sentences in plan().held_out.items()

@@ -1,4 +1,4 @@
-"""Writes the recordings in ``examples/``: sentences that the speech models were not trained on.
+"""Writes the recordings in `examples/`: sentences that the speech models were not trained on.
 
 Some are spoken by voices that they never heard. Two come in other formats than the models' own, for
 a server to convert.
@@ -40,7 +40,7 @@ TELEPHONE_SAMPLE_RATE_HZ = 8_000
 
 
 def write(output_dir: Path, workspace: Path) -> None:
-    """Synthesise the recordings and write them with ``transcripts.json`` (file name -> text)."""
+    """Synthesise the recordings and write them with `transcripts.json` (file name -> text)."""
     espeak.install_variants({}, workspace)
     output_dir.mkdir(parents=True, exist_ok=True)
     waveforms = [espeak.speak(sentence, workspace) for sentence in SENTENCES]

@@ -87,7 +87,7 @@ class AveragedWeights:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the network compute with the averages inside the ``with`` block."""
+        """Let the network compute with the averages inside the `with` block."""
         self._swap()
         try:
             yield
@@ -107,7 +107,7 @@ def batches(
 ) -> Iterator[list[Utterance]]:
     """Yield batches of similar lengths, shuffled, epoch after epoch without end.
 
-    A batch lasts at most ``limit_s`` seconds when padded to its longest augmented utterance.
+    A batch lasts at most `limit_s` seconds when padded to its longest augmented utterance.
     """
     pool_size = 1024
     order = list(utterances)
@@ -135,7 +135,7 @@ def _cut_by_duration(ascending: list[Utterance], limit_s: float) -> Iterator[lis
 def shortest_first(
     drawn: Iterator[list[Utterance]], count: int, drawn_per_kept: int = 2
 ) -> list[list[Utterance]]:
-    """Take the shortest ``count`` of some batches, ascending: alignments are found there first."""
+    """Take the shortest `count` of some batches, ascending: alignments are found there first."""
     ascending = sorted(islice(drawn, count * drawn_per_kept), key=lambda b: b[-1].duration_s)
     return ascending[:count]
 

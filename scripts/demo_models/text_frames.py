@@ -1,8 +1,8 @@
 """Sentences from frames with slots, and the one rule that keeps words out of training.
 
-A *frame* is a sentence with named slots, ``"{person} works for {org}."``. `render` fills it
+A *frame* is a sentence with named slots, `"{person} works for {org}."`. `render` fills it
 and remembers where every filler stands, so gold answers are character spans by construction.
-Digits at the end of a slot's name only tell two slots of one kind apart: ``{person2}``.
+Digits at the end of a slot's name only tell two slots of one kind apart: `{person2}`.
 """
 
 import random
@@ -83,7 +83,7 @@ class FrameBook(NamedTuple):
 
 
 class Filler(NamedTuple):
-    """What goes into a slot; the span covers `core` only (``on `` + ``Monday``)."""
+    """What goes into a slot; the span covers `core` only (`on ` + `Monday`)."""
 
     core: str
     lead: str = ""

@@ -1,6 +1,6 @@
 """The world of news: sentences about people, organisations and places, for finding names.
 
-Slots ``person``, ``org`` and ``place`` are entities; every other slot is ordinary text.
+Slots `person`, `org` and `place` are entities; every other slot is ordinary text.
 """
 
 import random

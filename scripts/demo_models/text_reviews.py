@@ -1,7 +1,7 @@
 """The world of reviews: favourable and unfavourable sentences about a thing.
 
-A frame knows nothing about favour. ``{verdict}`` is filled with the polarity of the review,
-``{contrary}`` with the other one, so "{the} was {contrary}, but {the2} was {verdict}." says what
+A frame knows nothing about favour. `{verdict}` is filled with the polarity of the review,
+`{contrary}` with the other one, so "{the} was {contrary}, but {the2} was {verdict}." says what
 decides: the main clause, and what comes after "but". Words that carry favour cannot be guessed,
 so those all occur in training; nouns and sentence frames are held out.
 """

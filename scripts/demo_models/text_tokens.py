@@ -97,8 +97,8 @@ def entities_of(passage: Passage) -> tuple[Entity, ...]:
 def entities_from_labels(pairs: Iterable[Sequence[str]], text: str) -> tuple[Entity, ...]:
     """Find the characters that labelled tokens cover, and join them to entities.
 
-    `pairs` are ``[token, label]``; tokens are looked up in the text from left to right, without
-    ``##`` and regardless of case. A word's label is its first piece's; an ``I-`` that continues
+    `pairs` are `[token, label]`; tokens are looked up in the text from left to right, without
+    `##` and regardless of case. A word's label is its first piece's; an `I-` that continues
     nothing of its type begins an entity.
     """
     entities: list[Entity] = []

@@ -34,7 +34,7 @@ RANDOM_VARIANT_COUNT = 300
 
 
 def random_variants(seed: int, count: int = RANDOM_VARIANT_COUNT) -> dict[str, str]:
-    """Make up voice variants: name -> definition in the syntax of espeak-ng's ``voices/!v``."""
+    """Make up voice variants: name -> definition in the syntax of espeak-ng's `voices/!v`."""
     rng = random.Random(seed)
     return {f"random{n:03d}": _random_variant(f"random{n:03d}", rng) for n in range(count)}
 
@@ -86,7 +86,7 @@ def _occasional_traits(rng: random.Random) -> list[tuple[float, str]]:
 
 
 def draw_training_voice(rng: random.Random) -> str:
-    """Draw an accent with no variant, one of espeak-ng's, or a random one (names as for ``-v``)."""
+    """Draw an accent with no variant, one of espeak-ng's, or a random one (names as for `-v`)."""
     kind = rng.random()
     if kind < 0.15:
         return rng.choice(DEFAULT_ACCENTS + TRAINING_ACCENTS)

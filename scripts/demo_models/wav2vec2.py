@@ -1,7 +1,7 @@
 """Trains a small Wav2Vec2ForCTC to understand the little world of voice commands.
 
 The architecture is that of the large checkpoints (layer norm in the feature encoder, 20 ms frames)
-with a fiftieth of the parameters, so its folder loads with ``from_pretrained`` like theirs.
+with a fiftieth of the parameters, so its folder loads with `from_pretrained` like theirs.
 """
 
 import copy

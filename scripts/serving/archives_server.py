@@ -22,8 +22,8 @@ from serving.gateway import (
     stop_gateway,
 )
 from serving.logs import log_path
-from serving.process import DRAIN_TIMEOUT_S, find_server, start_server, stop_server
 from serving.status import START_TIMEOUT_S, authorization, wait_until_ready
+from serving.torchserve import DRAIN_TIMEOUT_S, find_server, start_server, stop_server
 
 UNPACKED_GROWTH = 2
 report = functools.partial(print, flush=True)

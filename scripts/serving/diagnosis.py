@@ -20,8 +20,8 @@ from serving.configuration import check_management, check_port, read_ports, read
 from serving.errors import ServerError
 from serving.gateway import check_gateway, find_gateway
 from serving.java import FIRST_JAVA, find_java_home, java_release
-from serving.process import ServerRecord, find_server
 from serving.status import read_workers
+from serving.torchserve import ServerRecord, find_server
 from speechtext.cpu.packed import can_pack
 from speechtext.devices import choose_device, choose_dtype, count_cores
 

@@ -19,14 +19,14 @@ from records import EXACT, write_record
 from repository import ROOT
 from serving.configuration import check_port
 from serving.errors import ServerError
-from serving.process import (
-    KEY_FILE,
+from serving.processes import (
     end_processes,
     ended_on_failure,
     read_process_record,
     run_detached,
     session_processes,
 )
+from serving.torchserve import KEY_FILE
 
 START_TIMEOUT_S, ASK_EVERY_S, ASK_TIMEOUT_S = 30.0, 0.1, 5.0
 # How much longer than it lets requests run it may take to end.

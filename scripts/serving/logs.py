@@ -9,6 +9,11 @@ LAST_LINES = 15
 FAILURE = re.compile(r"Load model failed: ([^,]+),")
 # What a worker writes last when its handler refuses an archive.
 REFUSAL = "W-[0-9]+-{model}_[^ ]* MODEL_LOG - (?:[a-z_]+\\.)*LoadError: (.+)"
+# What the front end logs when a worker took longer to load than it may.
+SLOW = (
+    "W-[0-9]+-{model}_[^ ]* .* - Backend worker error\n"
+    ".*Exception: Backend worker did not respond in given time"
+)
 # What stands between the front end's own words and what a worker wrote.
 WORKER_MARK = "MODEL_LOG - "
 # The front end may log that a worker ended before it has read what the worker wrote last.
@@ -41,6 +46,11 @@ def _why_not_loaded(folder: Path, model: str) -> str:
         time.sleep(READ_EVERY_S)
     if sentences:
         return str(sentences[-1])
+    if re.search(SLOW.format(model=re.escape(model)), _read_log(folder)):
+        return (
+            "its worker took longer to load than startupTimeout in its YAML allows (120 s if it is "
+            "missing)."
+        )
     return f"its worker could not load it.\n{last_lines(folder)}"
 
 

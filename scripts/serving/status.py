@@ -11,9 +11,9 @@ import httpx2
 
 from serving.errors import ServerError
 from serving.logs import find_failure, last_lines
-from serving.process import KEY_FILE, ServerRecord, find_server, server_processes
+from serving.torchserve import KEY_FILE, ServerRecord, find_server, server_processes
 
-START_TIMEOUT_S = 300.0
+START_TIMEOUT_S = 600.0
 REPORT_EVERY_S, ASK_EVERY_S, ASK_TIMEOUT_S = 5.0, 0.5, 5.0
 
 

@@ -26,7 +26,7 @@ from archives.own_configs import demo_configs
 from repository import ROOT
 from serving.errors import ServerError
 from serving.logs import log_path
-from serving.process import stop_server
+from serving.torchserve import stop_server
 from tables import print_table
 from trials.good_traffic import LIVE_MODEL, REVIEWS, TEXT, TIMEOUT_S, learn_script, post
 from trials.http_client import send_alone

@@ -14,8 +14,14 @@ from archives.own_configs import demo_configs
 from repository import MODEL_STORE
 from serving.configuration import LOG_CONFIG, free_properties
 from serving.errors import ServerError
-from serving.process import ServerRecord, find_server, server_processes, start_server, stop_server
 from serving.status import START_TIMEOUT_S, read_workers, wait_until_ready
+from serving.torchserve import (
+    ServerRecord,
+    find_server,
+    server_processes,
+    start_server,
+    stop_server,
+)
 
 # How long a trial server has to end before it is killed.
 END_TIMEOUT_S = 0.2

@@ -31,6 +31,21 @@ def test_worker_without_a_reason_is_told_by_its_last_lines(tmp_path: Path) -> No
     assert find_failure(tmp_path) == "m: its worker could not load it.\n  the last words"
 
 
+def test_worker_that_took_too_long_is_told_by_the_key_to_change(tmp_path: Path) -> None:
+    # As TorchServe 0.12 logged it.
+    write_log(
+        tmp_path,
+        "2026-11-30T15:29:02,707 [ERROR] W-9000-m_1.0 org.pytorch.serve.wlm.WorkerThread - "
+        "Backend worker error\n",
+        "org.pytorch.serve.wlm.WorkerInitializationException: "
+        "Backend worker did not respond in given time\n",
+        FAILURE,
+    )
+    told = find_failure(tmp_path)
+    assert told
+    assert told.startswith("m: its worker took longer to load than startupTimeout")
+
+
 def test_log_without_a_failure_tells_none(tmp_path: Path) -> None:
     assert find_failure(tmp_path) is None
     write_log(tmp_path, f"{REFUSAL}LoadError: {REASON}\n")

@@ -26,10 +26,10 @@ from serving.archives_server import stop_serving
 from serving.configuration import free_properties
 from serving.errors import ServerError
 from serving.gateway import GatewayRecord, find_gateway
-from serving.process import (
+from serving.processes import process_start
+from serving.torchserve import (
     ServerRecord,
     find_server,
-    process_start,
     server_environment,
     start_server,
     stop_server,

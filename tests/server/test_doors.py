@@ -35,8 +35,8 @@ from serving.configuration import (
 from serving.diagnosis import examine_server
 from serving.errors import ServerError
 from serving.logs import log_path
-from serving.process import start_server, stop_server
 from serving.status import authorization, wait_until_ready
+from serving.torchserve import start_server, stop_server
 from support.common import write_free_config, write_free_gateway
 from trials.good_traffic import TEXT
 from trials.servers import TrialServer, run_server

@@ -23,8 +23,8 @@ from serving.configuration import free_properties, read_properties
 from serving.errors import ServerError
 from serving.examples import try_example
 from serving.gateway import find_gateway
-from serving.process import find_server, server_environment, start_server, stop_server
 from serving.status import wait_until_ready
+from serving.torchserve import find_server, server_environment, start_server, stop_server
 from support.common import EXAMPLES, START_TIMEOUT_S, write_free_config, write_free_gateway
 
 BIN = Path(sys.executable).parent

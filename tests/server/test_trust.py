@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from serving.configuration import free_properties
-from serving.process import stop_server
+from serving.torchserve import stop_server
 from support.waiting import until
 from trials.corpus import make_cases
 from trials.fuzzing import fuzz, fuzz_grpc, learn_answers

@@ -6,31 +6,33 @@ pid file and unpacked archives go to a temporary folder of its own, so that serv
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 from pydantic.dataclasses import dataclass
 
-from records import EXACT, DamagedRecordError, Record, read_record, write_record
+from records import EXACT, write_record
 from serving.configuration import LOG_CONFIG, check_management, check_ports
-from serving.errors import ServerError
 from serving.java import find_java_home
 from serving.logs import log_path, output_path
+from serving.processes import (
+    STOP_TIMEOUT_S,
+    end_processes,
+    ended_on_failure,
+    read_process_record,
+    run_detached,
+    session_processes,
+)
 from shutdown_gate import VARIABLE, close_gate
 
 # Where TorchServe writes the tokens that it asks for.
 KEY_FILE = "key_file.json"
-STOP_TIMEOUT_S = 20.0
 # How long a server that is stopped may take for the requests that run, and for sending answers.
 DRAIN_TIMEOUT_S, SETTLE_S = 120.0, 1.0
-# Where Linux says which boot of the machine this is.
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, config=EXACT)
@@ -104,33 +106,6 @@ def _prepare_folder(folder: Path, properties: Mapping[str, str]) -> Path:
     return config
 
 
-def run_detached(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], printed: Path
-) -> subprocess.Popen[bytes]:
-    """Run a command in `folder`, in a session of its own; `printed` gets what it prints."""
-    with printed.open("wb") as output:
-        return subprocess.Popen(  # noqa: S603
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-@contextmanager
-def ended_on_failure(process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """Give when a process was started, and end its session where what follows fails."""
-    started = process_start(process.pid)
-    try:
-        yield started
-    except BaseException:
-        end_processes(session_processes(process.pid, started), STOP_TIMEOUT_S)
-        raise
-
-
 def server_environment(folder: Path, temporary_folder: str) -> dict[str, str]:
     """Return the environment of a server that keeps its files to `folder` and its own temporary.
 
@@ -168,63 +143,9 @@ def _read_record(folder: Path) -> ServerRecord | None:
     )
 
 
-def read_process_record(
-    path: Path, record_class: type[Record], kind: str, pattern: str
-) -> Record | None:
-    """Return the record of a process; `pattern` is how pgrep finds such a one.
-
-    Raises `ServerError` for a damaged record.
-    """
-    try:
-        return read_record(path, record_class)
-    except DamagedRecordError as error:
-        # One may run: to forget it would leave it running, and holding its ports.
-        raise ServerError(
-            f"{path} is damaged, so that it does not tell which {kind} runs: stop what "
-            f"`pgrep -af {pattern}` lists, if anything, and remove that file."
-        ) from error
-
-
 def server_processes(record: ServerRecord) -> list[psutil.Process]:
     """Return what is alive of a server."""
     return session_processes(record.pid, record.started)
-
-
-def process_start(pid: int) -> str:
-    """Return when a process was started, which stays the same when the clock is set.
-
-    On Linux these are the id of the boot and the clock ticks from it, field 22 of /proc/PID/stat
-    (proc(5)): psutil adds the time of the boot, which moves with the clock. Raises
-    `psutil.NoSuchProcess`.
-    """
-    if not psutil.LINUX:
-        return str(psutil.Process(pid).create_time())
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError as error:
-        raise psutil.NoSuchProcess(pid) from error
-    # The second field is a name in parentheses, which may have spaces and parentheses itself.
-    ticks = stat.rpartition(b")")[2].split()[19].decode()
-    # Some sandboxes have no such file.
-    boot = BOOT_ID.read_text().strip() if BOOT_ID.is_file() else ""
-    return f"{boot} {ticks}"
-
-
-def session_processes(leader: int, started: str) -> list[psutil.Process]:
-    """Return what is alive of a session, which may outlive its leader."""
-    try:
-        if process_start(leader) != started:
-            return []
-    except psutil.NoSuchProcess:
-        pass
-    return [process for process in psutil.process_iter() if _is_alive_in(process, leader)]
-
-
-def _is_alive_in(process: psutil.Process, session: int) -> bool:
-    try:
-        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
-    except (OSError, psutil.Error):
-        return False
 
 
 def stop_server(
@@ -263,29 +184,6 @@ def _drain(record: ServerRecord, timeout_s: float) -> None:
     if not drained:
         print("Requests that still run are lost.", flush=True)
     time.sleep(SETTLE_S)
-
-
-def end_processes(processes: Sequence[psutil.Process], timeout_s: float) -> None:
-    """Ask processes to end, and kill those that have not within `timeout_s`.
-
-    `KeyboardInterrupt` ends the waiting, and the processes all the same.
-    """
-    try:
-        for process in processes:
-            signal_quietly(process.terminate)
-        psutil.wait_procs(processes, timeout=timeout_s)
-    finally:
-        for process in processes:
-            signal_quietly(process.kill)
-        psutil.wait_procs(processes)
-
-
-def signal_quietly(send: Callable[[], None]) -> None:
-    """Send a signal to a process that may have ended."""
-    try:
-        send()
-    except psutil.NoSuchProcess:
-        return
 
 
 def _gate_path(temporary_folder: str) -> Path:
