@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from gateway import health, live_speech, passthrough
-from gateway.doors.installation import install_inner_doors, install_outer_doors
+from gateway.access.installation import install_access, install_observability
 from gateway.engine import Engine
 from gateway.errors import ErrorShapes
 from gateway.kserve import v1 as kserve_v1
 from gateway.kserve import v2 as kserve_v2
-from gateway.middleware import AnswerMistakes, CancelForGone, HeadAsGet, LimitBody, NameAndLog
+from gateway.middleware import AnswerMistakes, CancelForGone, CheckBody, HeadAsGet, NameAndLog
 from gateway.openai import router as openai
 from gateway.page import routes as page
 from gateway.protocol import Protocol
@@ -69,12 +69,14 @@ def build_app(settings: Settings, engine: Engine, opened: Callable[[], None] = _
     for protocol in PROTOCOLS:
         app.include_router(protocol.build_router(engine, settings))
     # The last that is added is the first that sees a request.
-    app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        CheckBody, max_bytes=settings.max_body_bytes, forwarded=passthrough.ADDRESSES
+    )
     app.add_middleware(HeadAsGet, forwarded=passthrough.ADDRESSES)
     app.add_middleware(CancelForGone)
     open_addresses = [each for protocol in PROTOCOLS for each in protocol.open_addresses]
-    install_inner_doors(app, settings, shapes, open_addresses)
+    install_access(app, settings, shapes, open_addresses)
     app.add_middleware(AnswerMistakes, shapes=shapes)
-    traces = install_outer_doors(app, settings)
+    traces = install_observability(app, settings)
     app.add_middleware(NameAndLog)
     return app

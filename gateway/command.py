@@ -10,12 +10,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from gateway.app import build_app
+from gateway.http_server import HttpServer
 from gateway.settings import CONFIG_FILE, Settings, SettingsError, read_settings
 from gateway.torchserve.engine import TorchServeEngine
 from gateway.websocket_server import WebSocketServer
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-# How long a connection without a request is kept.
+# How long a connection without a request, or with a part of its headers, is kept.
 IDLE_CONNECTION_S = 75
 # 15 MiB of base64, which is the most that OpenAI's clients append at a time, and what is around it.
 MOST_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -69,6 +70,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
         server_header=False,
         # Else what one request notes of itself may reach the next of its connection.
         reset_contextvars=True,
+        http=HttpServer,
         ws=WebSocketServer,
         ws_max_size=MOST_MESSAGE_BYTES,
         # Pings keep connections open. Nobody waits for their answers, which come behind audio that

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.engine import (
     EngineError,
@@ -37,6 +38,7 @@ from gateway.engine import (
     WorkerDiedError,
 )
 from gateway.request_context import request_id
+from gateway.sentences import lower_first
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +119,18 @@ class ErrorShapes:
                 response.headers["allow"] = allowed.replace("GET", "GET, HEAD")
             return response
 
+        async def respond_to_unknown(scope: Scope, receive: Receive, send: Send) -> None:
+            # A WebSocket, too, for which no exception would be answered.
+            await self.respond(scope["path"], unknown_address())(scope, receive, send)
+
         for kind in (EngineError, HTTPException, RequestValidationError):
             app.add_exception_handler(kind, respond)
+        app.router.default = respond_to_unknown
+
+
+def unknown_address() -> NotFoundError:
+    """Return the error of an address at which there is nothing."""
+    return NotFoundError("NotFound", "Expected an existing address; /docs lists them.")
 
 
 def path_of(connection: HTTPConnection) -> str:
@@ -147,7 +159,7 @@ def log_mistake(error: Exception) -> None:
 
 def _from_http(error: HTTPException) -> EngineError:
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return NotFoundError("NotFound", "Expected an address that there is, got another.")
+        return unknown_address()
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         return MethodNotAllowedError(
             "MethodNotAllowed", "Expected another method at this address; /docs has them."
@@ -163,6 +175,5 @@ def describe_problems(problems: Sequence[Any]) -> str:
     sentences = []
     for problem in problems:
         name = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query"))
-        said = str(problem["msg"])
-        sentences.append(f"{name or 'body'}: {said[0].lower()}{said[1:]}.")
+        sentences.append(f"{name or 'body'}: {lower_first(problem['msg'])}.")
     return " ".join(sentences)

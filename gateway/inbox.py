@@ -21,11 +21,6 @@ class Inbox(Generic[Command]):
         self._arrived, self._taken = asyncio.Event(), asyncio.Event()
 
     @property
-    def is_empty(self) -> bool:
-        """Tell whether all was taken."""
-        return not self._entries
-
-    @property
     def is_full(self) -> bool:
         """Tell whether there is more than should be."""
         return self._size > self._most_bytes

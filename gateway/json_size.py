@@ -1,9 +1,23 @@
 """JSON of which it is known before it is parsed how much is in it."""
 
+import json
+from typing import Any
+
 from gateway.engine import RequestTooLargeError
 
 # More than 1024 instances with their parameters have; an empty list alone takes 300 bytes.
 MOST_VALUES = 100_000
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Return what JSON says; bytes are UTF-8, with or without a byte order mark.
+
+    Raises `RequestTooLargeError` for too many values, and `ValueError` or `RecursionError` for what
+    is no JSON.
+    """
+    check_values(content.encode() if isinstance(content, str) else content)
+    # Python itself would read UTF-16 and UTF-32, too, whose values are not counted.
+    return json.loads(content if isinstance(content, str) else content.decode("utf-8-sig"))
 
 
 def check_values(content: bytes) -> None:

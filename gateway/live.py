@@ -27,6 +27,7 @@ from gateway.sockets import (
     take_next,
 )
 
+PARAMETERS = {"rate", "channels", "encoding"}
 DEFAULT_RATE_HZ = 16_000
 # What handlers take.
 LEAST_RATE_HZ, MOST_RATE_HZ, MOST_CHANNELS = 4_000, 384_000, 8
@@ -109,6 +110,10 @@ def is_end(message: str) -> bool:
 
 def read_encoding(query: Mapping[str, Any]) -> Encoding:
     """Return how a client's audio is to be read; raises `ImpossibleRequestError`."""
+    if not query.keys() <= PARAMETERS:
+        raise ImpossibleRequestError(
+            "InvalidParameter", f"Expected a query of {', '.join(sorted(PARAMETERS))}, got others."
+        )
     name = query.get("encoding", Codec.PCM)
     if name not in set(Codec):
         raise ImpossibleRequestError(

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.engine import RequestTooLargeError
+from gateway.engine import RequestTooLargeError, UnsupportedMediaError
 from gateway.errors import ErrorShapes, as_engine_error, log_mistake
 from gateway.request_context import (
     ID_HEADER,
@@ -23,6 +23,7 @@ access_log = logging.getLogger("gateway.access")
 # Nobody gets it: the client went before there was an answer. nginx's number for that.
 CLIENT_GONE = 499
 LOGGED_PATH_CHARACTERS = 200
+CODING = "content-encoding"
 # The messages that begin an answer: the last one refuses a WebSocket.
 STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
@@ -180,38 +181,53 @@ class _Watch:
             self._listener.cancel()
 
 
-class LimitBody:
-    """Raises `RequestTooLargeError` to whoever reads more of a body than is allowed."""
+class CheckBody:
+    """Raises an error to whoever reads a body that is longer than allowed, or encoded.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    What is encoded goes through at the addresses `forwarded`, whose bodies the engine reads.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, forwarded: tuple[str, ...]) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._forwarded = forwarded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
-        await self._app(scope, self._limited(receive, declared), send)
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        coding = "" if scope["path"].startswith(self._forwarded) else headers.get(CODING, "")
+        await self._app(scope, self._checked(receive, declared, coding), send)
 
-    def _limited(self, receive: Receive, declared: str) -> Receive:
+    def _checked(self, receive: Receive, declared: str, coding: str) -> Receive:
         received = int(declared) if declared.isdecimal() else 0
         counted = 0
 
-        async def receive_limited() -> Message:
+        async def receive_checked() -> Message:
             nonlocal counted
-            self._check(received)
+            _check_coding(coding)
+            self._check_size(received)
             message = await receive()
             counted += len(message.get("body", b""))
-            self._check(counted)
+            self._check_size(counted)
             return message
 
-        return receive_limited
+        return receive_checked
 
-    def _check(self, size: int) -> None:
+    def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
             raise RequestTooLargeError(
                 "RequestTooLarge",
                 f"Expected a body of at most {self._max_bytes} bytes, got a longer one.",
             )
+
+
+def _check_coding(coding: str) -> None:
+    """Raise for a body that would have to be decoded first: RFC 9110, section 8.4."""
+    if coding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaError(
+            "UnsupportedMediaType", "Expected a body without Content-Encoding, got an encoded one."
+        )

@@ -74,16 +74,16 @@ def build_router(engine: Engine, settings: Settings) -> APIRouter:  # noqa: ARG0
         headers = end_to_end(answer.raw_headers)
         return PartsResponse(aiter(answer), answer.aclose, answer.status, headers)
 
-    for door, summary in SUMMARIES.items():
+    for api, summary in SUMMARIES.items():
         # What answers. FastAPI's own route, which only describes it, takes twice as long: an empty
         # application 109 microseconds for each request instead of 53, on a Xeon.
-        router.add_route(f"/{door}/{{model}}", forward, ["POST"], include_in_schema=False)
+        router.add_route(f"/{api}/{{model}}", forward, ["POST"], include_in_schema=False)
         router.add_api_route(
-            f"/{door}/{{model}}",
+            f"/{api}/{{model}}",
             forward,
             methods=["POST"],
             response_class=Response,
-            name=door,
+            name=api,
             summary=summary,
             description="The body is a recording, a text or a JSON object. The header `Accept`, or "
             "the field `response_format` beside a recording, chooses the form of the answer.",

@@ -12,6 +12,7 @@ from pydantic import Field as KeyOptions
 from pydantic.dataclasses import dataclass
 
 from gateway.engine import Kind
+from gateway.sentences import lower_first
 
 CONFIG_FILE = Path(__file__).resolve().parent.parent / "gateway.yaml"
 # No unknown keys, no conversions such as "yes" to true.
@@ -147,5 +148,4 @@ def _describe(problem: Mapping[str, Any]) -> str:
         section = SECTIONS.get(name.partition(".")[0], Settings)
         choices = ", ".join(each.name for each in fields(section))
         return f"{name}: expected a key out of {choices}, got this one"
-    said = str(problem["msg"])
-    return f"{name}: {said[0].lower()}{said[1:]}, got {problem['input']!r}"
+    return f"{name}: {lower_first(problem['msg'])}, got {problem['input']!r}"

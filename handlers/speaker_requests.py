@@ -12,7 +12,7 @@ import torch
 from request_fields import parse_field
 from speechtext.allowance import Work
 from speechtext.devices import DtypeName
-from speechtext.errors import ImpossibleRequestError, RequestError
+from speechtext.errors import ImpossibleRequestError, RequestError, UnavailableError
 from speechtext.parameters import impossible, read_parameters
 from speechtext.speech.alignments import Recognition
 from speechtext.speech.audio import decode_audio
@@ -113,8 +113,19 @@ def _decode_known(recording: Any) -> torch.Tensor:
         encoded = recording.partition(";base64,")[2] if recording[:5] == "data:" else recording
         with suppress(ValueError):
             content = base64.b64decode("".join(encoded.split()), validate=True)
-            return decode_audio(content, SAMPLE_RATE_HZ, LONGEST_KNOWN_S)
+            return _decode_audio(content)
     raise impossible(KNOWN_FIELD, "recordings in base64, or data URLs of them", "something else")
+
+
+def _decode_audio(content: bytes) -> torch.Tensor:
+    try:
+        return decode_audio(content, SAMPLE_RATE_HZ, LONGEST_KNOWN_S)
+    except UnavailableError:
+        raise
+    except RequestError as error:
+        # It is not the recording itself that is to blame.
+        said = error.message.replace(" in body", f" in {KNOWN_FIELD}")
+        raise type(error)(error.kind, said) from error
 
 
 def measure_speakers(diarizer: Diarizer, asked: SpeakersAsked, duration_s: float) -> Work:

@@ -116,9 +116,9 @@ class ContractEngine:
         )
 
 
-def target_of(door: str, model: str, version: str | None = None) -> bytes:
+def target_of(api: str, model: str, version: str | None = None) -> bytes:
     """Return the path of a model at `predictions` or `explanations`, percent-encoded."""
-    names = [door, model] if version is None else [door, model, version]
+    names = [api, model] if version is None else [api, model, version]
     return "".join(f"/{quote(each, safe='')}" for each in names).encode()
 
 

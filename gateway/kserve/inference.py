@@ -61,7 +61,7 @@ def build_requests(
     if len(set(counts)) > 1:
         raise malformed("inputs", "tensors of one length", f"{counts}")
     parameters = model_parameters(asked)
-    types = [_content_type(each.parameters, i) for i, each in enumerate(asked.inputs)]
+    types = input_types(asked)
     if kind in AUDIO or kind is None:
         accept = wanted_media_type(asked)
         return _bytes_requests(elements[0], types[0] or "", kind, parameters, accept)
@@ -114,26 +114,34 @@ def model_parameters(asked: InferRequest) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name not in OWN_PARAMETERS}
 
 
+def input_types(asked: InferRequest) -> list[str | None]:
+    """Return what each input says that its elements are, else what the request says of all."""
+    general = _content_type(asked.parameters, "parameters")
+    own = [
+        _content_type(each.parameters, f"inputs.{number}.parameters")
+        for number, each in enumerate(asked.inputs)
+    ]
+    return [each or general for each in own]
+
+
 def wanted_media_type(asked: InferRequest) -> str | None:
     """Return the media type in which the output is asked for."""
     for number, output in enumerate(asked.outputs or ()):
-        wanted = _content_type(output.parameters, number, "outputs")
+        wanted = _content_type(output.parameters, f"outputs.{number}.parameters")
         if wanted and "/" in wanted:
             return wanted
     return None
 
 
-def _content_type(
-    parameters: Mapping[str, Any] | None, number: int, field: str = "inputs"
-) -> str | None:
-    """Return what a tensor says that its elements are: `str`, `base64` or a media type."""
+def _content_type(parameters: Mapping[str, Any] | None, place: str) -> str | None:
+    """Return what elements are by the parameters of `place`: `str`, `base64` or a media type."""
     given = (parameters or {}).get("content_type")
     if given is None:
         return None
     # It becomes a header.
     if isinstance(given, str) and given.isascii() and given.isprintable():
         return given
-    raise malformed(f"{field}.{number}.parameters.content_type", "a media type", "something else")
+    raise malformed(f"{place}.content_type", "a media type", "something else")
 
 
 def _as_bytes(element: str | bytes, encoded: bool, number: int) -> bytes:

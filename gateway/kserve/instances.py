@@ -63,7 +63,7 @@ def speech_request(
     accept: str | None = None,
 ) -> Request:
     """Return a request for a recording; `content_type` and `accept` are media types."""
-    headers = _whole_session() if kind is Kind.LIVE_SPEECH else {}
+    headers = session_headers(kind)
     if not parameters:
         return Request(audio, content_type, accept, headers)
     if content_type:
@@ -82,8 +82,13 @@ def json_request(
     return Request(encoded, JSON, accept, headers or {})
 
 
-def _whole_session() -> dict[str, str]:
-    """Return the headers of live speech that begins and ends with one recording."""
+def session_headers(kind: Kind | None) -> dict[str, str]:
+    """Return the headers of live speech that begins and ends with one request; others need none.
+
+    Without them a model of live speech keeps a session open for what follows.
+    """
+    if kind is not Kind.LIVE_SPEECH:
+        return {}
     return {
         "ts_request_sequence_id": str(uuid.uuid4()),
         "ts_request_sequence_start": "true",

@@ -10,7 +10,7 @@ SHAPE = ConfigDict(extra="ignore", strict=True)
 # More than any model has, so that little is read in vain.
 MOST = 8
 Parameters = dict[str, Any]
-Size = Annotated[int, Field(lt=2**63)]
+Size = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 @dataclass(frozen=True, config=SHAPE)

@@ -16,6 +16,8 @@ from gateway.kserve.shapes import InferRequest, Tensor
 # Text from JSON, bytes from binary data.
 Elements = Sequence[str | bytes]
 LENGTH = struct.Struct("<I")
+# Longer numbers are longer than any body, and than what an error tells.
+MOST_BYTES = 2**63
 BINARY_SIZE = "binary_data_size"
 DATATYPES = (
     *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
@@ -78,7 +80,7 @@ def _binary_size(tensor: Tensor, place: str) -> int | None:
         return None
     if tensor.data is not None:
         raise malformed(f"{place}.data", f"no list beside {BINARY_SIZE}", "one")
-    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < MOST_BYTES:
         got = "a negative one" if isinstance(size, int) and size < 0 else "something else"
         raise malformed(f"{place}.parameters.{BINARY_SIZE}", "a number of bytes", got)
     return size

@@ -32,6 +32,7 @@ from gateway.kserve.instances import (
     check_count,
     decode_base64,
     json_request,
+    session_headers,
     speech_request,
     text_request,
 )
@@ -87,7 +88,7 @@ def read_instance(instance: Any, kind: Kind | None, number: int) -> Request | En
         if isinstance(instance, Mapping):
             return _read_object(instance, kind, place)
         if not isinstance(instance, str):
-            return json_request(instance)
+            return json_request(instance, headers=session_headers(kind))
         if kind in AUDIO:
             return MalformedRequestError(
                 "InvalidInstance", f'{place}: expected a recording as {{"b64": ...}}, got a string.'
@@ -105,7 +106,7 @@ def _read_object(instance: Mapping[str, Any], kind: Kind | None, place: str) -> 
         parameters = instance.get("parameters")
         asked = parameters if isinstance(parameters, Mapping) else {}
         text_request({}, {"stream": instance.get("stream") or asked.get("stream")})
-        return json_request(instance)
+        return json_request(instance, headers=session_headers(kind))
     encoded = instance[B64]
     if not isinstance(encoded, str):
         raise MalformedRequestError(

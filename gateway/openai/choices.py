@@ -30,7 +30,7 @@ def read_continuation(prompt: str, content: Any, stops: Sequence[str]) -> Contin
     """Return a continuation out of the engine's answer, without what stopped it."""
     (found,) = content
     details = found["details"]
-    text = found["generated_text"]
+    text, tokens = found["generated_text"], details["tokens"]
     if details["finish_reason"] == "stop_sequence":
         text = cut_stop(text, stops)
     return Continuation(
@@ -39,8 +39,9 @@ def read_continuation(prompt: str, content: Any, stops: Sequence[str]) -> Contin
         FINISH_REASONS[details["finish_reason"]],
         details["input_length"],
         details["generated_tokens"],
-        details["tokens"],
-        details.get("top_tokens") or [],
+        tokens,
+        # As in a stream, where each token comes with those beside it, or with none.
+        details.get("top_tokens") or [[]] * len(tokens),
     )
 
 
@@ -92,16 +93,24 @@ def write_logprobs(
         offsets.append(offset)
         offset += len(token["text"])
     kept = tokens[: len(offsets)]
-    tops = [
-        {each["text"]: each["logprob"] for each in [*alternatives, token]}
-        for token, alternatives in zip(kept, top_tokens, strict=False)
-    ]
+    tops = list(map(_name_likely, kept, top_tokens))
     return {
         "tokens": [each["text"] for each in kept],
         "token_logprobs": [each["logprob"] for each in kept],
         "top_logprobs": tops or None,
         "text_offset": offsets,
     }
+
+
+def _name_likely(token: dict[str, Any], alternatives: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the log-probabilities of a token and of those that were likely in its place, by text.
+
+    Of several with one text, as those that end inside a character, the most probable is told.
+    """
+    named: dict[str, float] = {}
+    for each in alternatives:
+        named.setdefault(each["text"], each["logprob"])
+    return named | {token["text"]: token["logprob"]}
 
 
 def write_usage(prompt_tokens: Sequence[int], completion_tokens: int) -> dict[str, int]:

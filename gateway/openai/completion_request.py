@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.engine import Description, MalformedRequestError, Request
-from gateway.json_size import check_values
-from gateway.openai.fields import read_fields, refusal
+from gateway.json_size import parse_json
+from gateway.openai.fields import read_fields, refusal, show
 
 JSON = "application/json"
 # Choices of a request that are made, and those of a stream, whose connections are all open.
@@ -82,15 +82,18 @@ class CompletionRequest(BaseModel):
 
 def read_request(body: bytes) -> CompletionRequest:
     """Return a request, a null as if it were absent; raises `EngineError`."""
-    check_values(body)
     try:
-        content = json.loads(body)
+        content = parse_json(body)
     except (ValueError, RecursionError) as error:
-        raise MalformedRequestError("MalformedJson", "Expected JSON as body.") from error
+        raise MalformedRequestError("MalformedJson", "Expected JSON in UTF-8 as body.") from error
     if not isinstance(content, dict):
         raise MalformedRequestError("UnexpectedJson", "Expected a JSON object as body.")
     given = {name: value for name, value in content.items() if value is not None}
     request = read_fields(CompletionRequest, given)
+    if not all(map(str.strip, request.prompt)):
+        # The engine would name a field of its own.
+        message = "Expected text in prompt, got none."
+        raise MalformedRequestError("MissingField", message, field="prompt")
     _check_together(request)
     return request
 
@@ -115,7 +118,7 @@ def check_limits(request: CompletionRequest, about: Description) -> None:
     """Raise for more new tokens than the model gives, where it tells."""
     most = about.limits.get("max_new_tokens")
     if most is not None and request.max_tokens > most:
-        raise refusal("max_tokens", f"at most {most:g}", str(request.max_tokens))
+        raise refusal("max_tokens", f"at most {most:g}", show(request.max_tokens))
 
 
 class Call(NamedTuple):

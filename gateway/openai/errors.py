@@ -50,9 +50,14 @@ def error_content(error: EngineError) -> dict[str, Any]:
             "message": error.message,
             "type": "server_error" if server else TYPES.get(status, "invalid_request_error"),
             "param": error.field or FIELDS.get(error.kind),
-            "code": WORD_STARTS.sub("_", error.kind).lower(),
+            "code": code_of(error),
         }
     }
+
+
+def code_of(error: EngineError) -> str:
+    """Return an error's name in OpenAI's spelling: `ModelNotFound` is `model_not_found`."""
+    return WORD_STARTS.sub("_", error.kind).lower()
 
 
 def may_succeed_later(error: EngineError) -> bool:

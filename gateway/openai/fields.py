@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from gateway.engine import EngineError, ImpossibleRequestError, MalformedRequestError
+from gateway.sentences import lower_first
 
 Shape = TypeVar("Shape", bound=BaseModel)
 # Characters of a field's name in an error.
@@ -24,6 +25,10 @@ def read_fields(shape: type[Shape], fields: Mapping[str, Any]) -> Shape:
 
 
 def _refusal(shape: type[BaseModel], problem: Any) -> EngineError:
+    if not problem["loc"]:
+        # pydantic tells nothing else of a name that is no Unicode.
+        message = "Expected names of fields in Unicode, got half of a surrogate pair."
+        return MalformedRequestError("MalformedRequest", message)
     name = str(problem["loc"][0])
     if problem["type"] == "missing":
         return missing(name)
@@ -34,11 +39,11 @@ def _refusal(shape: type[BaseModel], problem: Any) -> EngineError:
         return ImpossibleRequestError("InvalidParameter", message, field=shown)
     # What a validator of ours says comes without pydantic's words before it.
     said = str(problem.get("ctx", {}).get("error") or problem["msg"])
-    message = f"{name}: {said[0].lower()}{said[1:]}, got {_show(problem['input'])}."
+    message = f"{name}: {lower_first(said)}, got {show(problem['input'])}."
     return ImpossibleRequestError("InvalidParameter", message, field=name)
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
     """Return what may be told of a value: numbers, and of others what they are."""
     if isinstance(value, int | float) and abs(value) < MOST_TOLD:
         return str(value).lower()

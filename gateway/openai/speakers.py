@@ -3,15 +3,18 @@
 import json
 import string
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count, islice
 from typing import Any
 
-from gateway.engine import Description, ImpossibleRequestError
+from gateway.engine import Description, EngineError, ImpossibleRequestError
 from gateway.openai.recognitions import Recognition, Word, cut_segments, usage_of
 from gateway.openai.transcription_request import TranscriptionRequest
 
 # How the engine calls those whom a request does not name.
 NUMBERED = "Speaker "
+# How it calls the names and references together.
+KNOWN_FIELD = "known_speakers"
 
 
 def find_speakers(request: TranscriptionRequest, about: Description) -> dict[str, str]:
@@ -32,7 +35,20 @@ def find_speakers(request: TranscriptionRequest, about: Description) -> dict[str
     fields = {"diarize": "true"}
     if request.num_speakers:
         fields["num_speakers"] = str(request.num_speakers)
-    return fields | ({"known_speakers": json.dumps(known)} if known else {})
+    return fields | ({KNOWN_FIELD: json.dumps(known)} if known else {})
+
+
+@contextmanager
+def name_known_field() -> Iterator[None]:
+    """Let an error of the engine about a known speaker name the field of OpenAI's that it is of."""
+    try:
+        yield
+    except EngineError as error:
+        if KNOWN_FIELD not in error.message:
+            raise
+        field = f"known_speaker_{'names' if 'names of' in error.message else 'references'}"
+        message = error.message.replace(KNOWN_FIELD, field)
+        raise type(error)(error.kind, message, error.retry_after_s, field) from error
 
 
 def write_diarized(found: Recognition, known: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
-from gateway.engine import MalformedRequestError
+from gateway.engine import ImpossibleRequestError, MalformedRequestError
 from gateway.openai.fields import missing, read_fields, refusal
 from gateway.openai.hotwords import MOST_CHARACTERS, MOST_HOTWORDS
 
@@ -20,6 +20,8 @@ LISTS = {
     "known_speaker_references",
 }
 DIARIZED = "diarized_json"
+# The formats that tell who speaks.
+TOLD_APART = ("text", "srt", "vtt", DIARIZED)
 # What the engine takes.
 MOST_SPEAKERS, LONGEST_NAME = 20, 100
 
@@ -119,6 +121,20 @@ def _check_together(request: TranscriptionRequest) -> None:
         raise refusal("include", "absent without json as response_format", answer)
     if request.stream and answer not in ("json", "text", DIARIZED):
         raise refusal("response_format", f"json, text or {DIARIZED} for a stream", answer)
+    _check_speakers(request)
+
+
+def _check_speakers(request: TranscriptionRequest) -> None:
+    """Raise for speakers that an answer has no room for, or who are not known by one voice each.
+
+    OpenAI's own fields are taken with any format, as OpenAI does.
+    """
+    formats = (DIARIZED,) if request.stream else TOLD_APART
+    field = "num_speakers" if request.num_speakers else "diarize"
+    if getattr(request, field) and request.response_format not in formats:
+        told = f"{'a stream of ' if request.stream else ''}{request.response_format}"
+        message = f"Expected {field} with {' or '.join(formats)}; {told} does not tell speakers."
+        raise ImpossibleRequestError("SpeakersUnsupported", message, field=field)
     names, references = request.known_speaker_names, request.known_speaker_references
     if len(names) != len(references):
         several = f"{len(names)}, one for each of known_speaker_names"

@@ -28,9 +28,9 @@ from gateway.openai.recognitions import (
     read_words,
     usage_of,
 )
-from gateway.openai.speakers import describe_turns, find_speakers, write_diarized
+from gateway.openai.speakers import describe_turns, find_speakers, name_known_field, write_diarized
 from gateway.openai.transcription_request import DIARIZED, TranscriptionRequest, read_form
-from gateway.openai.uploads import MAX_FIELD_BYTES, MAX_FIELDS, build_request
+from gateway.openai.uploads import build_request, open_form
 from gateway.responses import PartsResponse
 
 PLAIN = "text/plain"
@@ -48,16 +48,14 @@ def build_router(engine: Engine) -> APIRouter:
     @router.post("/audio/transcriptions", response_model=None)
     async def transcribe(http: HttpRequest) -> Response:
         """Transcribe the recording of a form, in one of OpenAI's formats or as a stream."""
-        async with http.form(
-            max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
-        ) as form:
+        async with open_form(http) as form:
             request, recording = read_form(form)
             about = (await find_model(engine, request.model, Kind.SPEECH_RECOGNITION)).about
             check_language(request, about)
             fields = find_hotwords(request.keywords, request.prompt, about)
             fields |= find_speakers(request, about)
             call = build_request(recording, fields, choose_accept(request, about))
-            with name_field(request.keywords, request.prompt):
+            with name_field(request.keywords, request.prompt), name_known_field():
                 if call.accept == NDJSON:
                     return send_segments(await engine.stream(request.model, call), request)
                 answer = await engine.answer(request.model, call)

@@ -13,7 +13,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from gateway.engine import Engine, NotFoundError
+from gateway.engine import Engine
+from gateway.errors import unknown_address
 from gateway.page.shapes import PageModel, PageModels
 from gateway.protocol import Protocol
 from gateway.settings import Settings
@@ -76,7 +77,7 @@ def _add_files(router: APIRouter) -> None:
 
     async def swagger_file(request: HttpRequest, name: str) -> Response:
         if name not in SWAGGER_NAMES:
-            raise NotFoundError("NotFound", "Expected an address that there is, got another.")
+            raise unknown_address()
         return await _send(SWAGGER_FILES, name, request, DOCS_POLICY)
 
     endpoints: Mapping[str, Callable[..., Awaitable[Response]]] = {

@@ -1,8 +1,6 @@
 """The events of the protocol: those of clients, checked, and those for them."""
 
 import base64
-import json
-import re
 import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
@@ -10,8 +8,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from gateway.engine import EngineError, RequestTooLargeError
-from gateway.json_size import check_values
+from gateway.json_size import parse_json
+from gateway.openai.errors import code_of
 from gateway.realtime.configuration import Asked, AskedSession
+from gateway.sentences import lower_first
 from gateway.sockets import NORMAL, REFUSED, close_code
 
 Event = dict[str, Any]
@@ -92,11 +92,9 @@ class ClientEventError(Exception):
 def parse_event(text: str | bytes) -> Update | Append | Commit | Clear:
     """Return a client's event; raises `ClientEventError` for what is none."""
     try:
-        check_values(text.encode("utf-8", "replace") if isinstance(text, str) else text)
+        content = parse_json(text)
     except RequestTooLargeError as error:
         raise ClientEventError(code_of(error), error.message) from None
-    try:
-        content = json.loads(text)
     except (ValueError, RecursionError):
         raise ClientEventError("invalid_json", "Expected an event as JSON.") from None
     if not isinstance(content, dict):
@@ -119,9 +117,9 @@ def parse_event(text: str | bytes) -> Update | Append | Commit | Clear:
 def _explain(error: ValidationError, event_id: str | None) -> ClientEventError:
     """Return what is wrong with the first field that is, without its value."""
     problem = error.errors(include_input=False, include_context=False, include_url=False)[0]
-    name = ".".join(str(part) for part in problem["loc"])[:LONGEST_NAME]
-    said = problem["msg"]
-    message = f"{name}: {said[0].lower()}{said[1:]}."
+    # Of a name that is no Unicode nothing is told.
+    name = ".".join(str(part) for part in problem["loc"])[:LONGEST_NAME] or None
+    message = f"{name or 'event'}: {lower_first(problem['msg'])}."
     return ClientEventError(CODES.get(problem["type"], "invalid_value"), message, name, event_id)
 
 
@@ -161,8 +159,3 @@ def describe_engine_error(error: EngineError) -> Mapping[str, str]:
     is_clients = close_code(error) in (REFUSED, NORMAL)
     kind = "invalid_request_error" if is_clients else "server_error"
     return {"type": kind, "code": code_of(error), "message": error.message}
-
-
-def code_of(error: EngineError) -> str:
-    """Return an error's name in OpenAI's spelling: `ModelNotFound` is `model_not_found`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", error.kind).lower()

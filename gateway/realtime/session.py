@@ -9,6 +9,7 @@ from starlette.websockets import WebSocket
 
 from gateway.engine import Engine, EngineError, LiveSession, Model, UnavailableError
 from gateway.inbox import Inbox
+from gateway.openai.errors import code_of
 from gateway.realtime.configuration import Configuration
 from gateway.realtime.events import (
     Append,
@@ -18,7 +19,6 @@ from gateway.realtime.events import (
     Commit,
     Event,
     Update,
-    code_of,
     describe_engine_error,
     error_event,
     new_id,

@@ -116,8 +116,8 @@ class TorchServeClient:
             return self._own_token("inference")
         return [("authorization", given)] if (given := authorization.get()) else []
 
-    def _own_token(self, door: str) -> list[tuple[str, str]]:
-        """Return the header with TorchServe's token for a door, none where it asks for none.
+    def _own_token(self, api: str) -> list[tuple[str, str]]:
+        """Return the header with TorchServe's token for an API, none where it asks for none.
 
         Its file is read each time, as tokens expire. Raises `InternalError` without it.
         """
@@ -125,7 +125,7 @@ class TorchServeClient:
             return []
         try:
             keys = json.loads(Path(self._settings.key_file).read_text(encoding="utf-8"))
-            return [("authorization", f"Bearer {keys[door]['key']}")]
+            return [("authorization", f"Bearer {keys[api]['key']}")]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise InternalError(
                 "EngineTokens", "Expected TorchServe's tokens in torchserve.key_file."

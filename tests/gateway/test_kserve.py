@@ -360,6 +360,20 @@ def test_bad_instance_of_v1_stands_beside_the_good_answers(gateway_url: str) -> 
     assert kinds == ["InvalidBase64", "InvalidInstance", "InvalidInstance"]
 
 
+def test_live_speech_of_v1_leaves_no_session_open(gateway_url: str) -> None:
+    url = f"{gateway_url}/v1/models/emformer_asr_live"
+    (model,) = [
+        each
+        for each in httpx2.get(f"{gateway_url}/page/models.json").json()["models"]
+        if each["name"] == "emformer_asr_live"
+    ]
+    coded = base64.b64encode(SPEECH).decode()
+    instances = [{"data": coded}] * (int(model["limits"]["max_sessions"]) + 1) + [{"b64": coded}]
+    for instance in instances:
+        (answer,) = post(f"{url}:predict", {"instances": [instance]}).json()["predictions"]
+        assert answer["text"] == "turn on the kitchen lights"
+
+
 def test_all_bad_instances_of_v1_are_an_error(gateway_url: str) -> None:
     url = f"{gateway_url}/v1/models/wav2vec2:predict"
     response = post(url, {"instances": [{"b64": "AAAA"}, "no"]})

@@ -26,7 +26,7 @@ from gateway.kserve.inference import build_requests, write_answers
 from gateway.kserve.instances import AT_ONCE, MAX_INSTANCES, answer_all
 from gateway.kserve.shapes import INFER_REQUEST
 from gateway.kserve.tensors import read_tensors, split_body
-from gateway.kserve.v1 import write_outcome
+from gateway.kserve.v1 import read_instance, write_outcome
 from support.kserve import packed, unpacked_tensor
 
 Content = dict[str, Any]
@@ -142,7 +142,8 @@ HOLED = packed([b"abc"])[:-1]
         ([tensor("a", 1, parameters={SIZE: -4})], b"1234", "a number of bytes, got a negative"),
         ([tensor("a", 1, parameters={SIZE: "4"})], b"1234", "a number of bytes, got something"),
         ([tensor("a", 1, parameters={SIZE: True})], b"1", "a number of bytes, got something"),
-        ([tensor("a", 1, parameters={SIZE: 2**70})], b"1", "got 1180591620717411303424"),
+        ([tensor("a", 1, parameters={SIZE: 2**63 - 1})], b"1", "got 9223372036854775807"),
+        ([tensor("a", 1, parameters={SIZE: 10**4000})], b"1", "a number of bytes, got something"),
         ([tensor("a", 1, parameters={SIZE: 6})], HOLED, "element 0: expected 3 bytes, got 2"),
         ([tensor("a", 2, parameters={SIZE: 4})], b"\0\0\0\0", "element 1: expected a length"),
         ([tensor("a", 1, parameters={SIZE: 8})], bytes(8), "got 4 bytes behind them"),
@@ -156,6 +157,7 @@ HOLED = packed([b"abc"])[:-1]
         ([tensor("a", 1, data=[["a"]])], b"", "inputs.0.data.0: expected a string, got list"),
         ([tensor("a", 0, data=[])], b"", "Expected instances, got none."),
         ([tensor("a", -1, data=["a"])], b"", "expected [N] or [N, 1], got [-1]"),
+        ([tensor("a", -(10**4000), data=["a"])], b"", "inputs.0.shape.0: input should be"),
         ([{**tensor("a", 1, data=["a"]), "shape": []}], b"", "expected [N] or [N, 1], got []"),
         ([{**tensor("a", 1, data=["a"]), "shape": [1, 2]}], b"", "got [1, 2]"),
         ([{**tensor("a", 1, data=["a"]), "shape": [1.5]}], b"", "inputs.0.shape.0: input should"),
@@ -276,6 +278,11 @@ def test_each_kind_of_model_gets_what_its_handler_takes() -> None:
     ]
     coded = [tensor("text", 1, data=["w6k="], parameters={"content_type": "base64"})]
     assert bodies(Kind.TOKEN_CLASSIFICATION, coded) == [{"text": "é"}]
+    # What the request says, holds for inputs that say nothing.
+    coded = [tensor("text", 1, data=["w6k="])]
+    assert bodies(Kind.TOKEN_CLASSIFICATION, coded, content_type="base64") == [{"text": "é"}]
+    plain = [tensor("text", 1, data=["w6k="], parameters={"content_type": "str"})]
+    assert bodies(Kind.TOKEN_CLASSIFICATION, plain, content_type="base64") == [{"text": "w6k="}]
 
 
 def test_recordings_are_the_bodies_of_requests() -> None:
@@ -295,8 +302,14 @@ def test_recordings_are_the_bodies_of_requests() -> None:
     )
     assert json.loads(content_of(request)) == {"data": coded, "response_format": "srt"}
     (request,) = requests_of({"inputs": [tensor("audio", 1, data=[coded])]}, Kind.LIVE_SPEECH)
-    assert request.headers["ts_request_sequence_start"] == "true"
-    assert request.headers["ts_request_sequence_end"] == "true"
+    objects = ({"b64": coded}, {"data": coded}, {"data": coded, "response_format": "json"}, 5)
+    for each in (request, *(read_instance(each, Kind.LIVE_SPEECH, 0) for each in objects)):
+        assert isinstance(each, Request)
+        assert each.headers["ts_request_sequence_start"] == "true"
+        assert each.headers["ts_request_sequence_end"] == "true"
+    whole = read_instance({"data": coded}, Kind.SPEECH_RECOGNITION, 0)
+    assert isinstance(whole, Request)
+    assert whole.headers == {}
 
 
 @pytest.mark.parametrize(
@@ -337,6 +350,12 @@ def test_recordings_are_the_bodies_of_requests() -> None:
             Kind.SPEECH_RECOGNITION,
             MalformedRequestError,
             "inputs.0.parameters.content_type: expected a media type",
+        ),
+        (
+            {"inputs": [tensor("text", 1, data=["a"])], "parameters": {"content_type": 5}},
+            Kind.TEXT_GENERATION,
+            MalformedRequestError,
+            "parameters.content_type: expected a media type",
         ),
     ],
 )

@@ -108,6 +108,8 @@ def test_nobody_spoke(gateway_url: str) -> None:
         (LIVE_MODEL, "?rate=canary", b"\0\0", 422, "InvalidParameter"),
         (LIVE_MODEL, "?channels=9", b"\0\0", 422, "InvalidParameter"),
         (LIVE_MODEL, "?encoding=canary", b"\0\0", 422, "InvalidParameter"),
+        (LIVE_MODEL, "?sample_rate=8000", b"\0\0", 422, "InvalidParameter"),
+        (LIVE_MODEL, "?rate=8000&canary=1", b"\0\0", 422, "InvalidParameter"),
         (LIVE_MODEL, "", "canary", 400, "InvalidMessage"),
         (LIVE_MODEL, "", "[" * 100_000, 400, "InvalidMessage"),
     ],

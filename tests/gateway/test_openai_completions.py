@@ -16,9 +16,17 @@ from openai.types import Completion
 from openai.types.completion_usage import CompletionUsage
 from transformers import AutoTokenizer
 
-from gateway.engine import InternalError
+from gateway.engine import (
+    Description,
+    ImpossibleRequestError,
+    InternalError,
+    MalformedRequestError,
+    RequestTooLargeError,
+)
 from gateway.json_size import MOST_VALUES
-from gateway.openai.completion_streams import MergedParts
+from gateway.openai.choices import read_continuation, write_choice
+from gateway.openai.completion_request import check_limits, plan_calls, read_request
+from gateway.openai.completion_streams import ChoiceStream, MergedParts, Taken
 from repository import ROOT
 from support.waiting import until
 from trials.gateways import RunningGateway
@@ -120,7 +128,7 @@ def test_any_request_is_answered_as_the_engine_answers(
     prompts=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=2),
     options=OPTIONS,
     n=st.integers(1, 3),
-    logprobs=st.sampled_from([None, 2]),
+    logprobs=st.sampled_from([None, 0, 2]),
 )
 def test_stream_tells_what_the_whole_answer_tells(
     prompts: list[str],
@@ -315,6 +323,7 @@ def test_what_changes_nothing_is_taken(openai_client: OpenAI) -> None:
         (b"{}", "model"),
         (json.dumps({"model": MODEL}).encode(), "prompt"),
         (json.dumps({"model": MODEL, "prompt": " "}).encode(), "prompt"),
+        (json.dumps({"model": MODEL, "prompt": "a", "\ud800": 1}).encode(), None),
         (json.dumps({"model": MODEL, "prompt": "\ud800"}).encode(), "prompt"),
     ],
 )
@@ -329,6 +338,60 @@ def test_body_of_too_many_values_is_not_parsed(gateway_url: str) -> None:
     body = b'{"model": "m", "prompt": "x", "user": [' + b"[]," * MOST_VALUES + b"[]]}"
     reply = httpx2.post(f"{gateway_url}/v1/completions", content=body, timeout=60)
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_many_values")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_values_are_not_hidden_by_an_encoding(encoding: str) -> None:
+    # Read as UTF-8, what stands behind the quotation mark would be the inside of a string.
+    text = '{"model": "m", "prompt": "\\"", "user": [' + "[]," * MOST_VALUES + "[]]}"
+    with pytest.raises(MalformedRequestError, match=r"Expected JSON in UTF-8 as body\."):
+        read_request(text.encode(encoding))
+    with pytest.raises(RequestTooLargeError):
+        read_request(text.encode())
+    assert read_request(b'\xef\xbb\xbf{"model": "m", "prompt": "x"}').prompt == ["x"]
+
+
+def test_errors_name_fields_of_the_protocol_and_no_long_numbers() -> None:
+    for prompt in ("", " ", ["a", "\n"]):
+        with pytest.raises(MalformedRequestError, match=r"Expected text in prompt, got none\."):
+            read_request(json.dumps({"model": "m", "prompt": prompt}).encode())
+    asked = read_request(b'{"model": "m", "prompt": "x", "max_tokens": 1%s}' % (b"0" * 4000))
+    with pytest.raises(ImpossibleRequestError, match=r"at most 300, got more\."):
+        check_limits(asked, Description(limits={"max_new_tokens": 300}))
+
+
+@pytest.mark.parametrize("logprobs", [0, 2])
+def test_likely_tokens_are_told_by_their_texts(logprobs: int) -> None:
+    """Whole and in a stream: of those that end inside a character, the token's own or the best."""
+    named = [("a", -0.5), ("", -0.7), ("\u65e5", -0.2)]
+    others = [[("", -1.0), ("", -2.0)], [("a", -0.6), ("", -0.9)], [("", -1.5), ("b", -2.5)]]
+    tokens = [{"text": text, "logprob": value} for text, value in named]
+    tops = [[{"text": text, "logprob": value} for text, value in each] for each in others]
+    tops = tops if logprobs else [[]] * 3
+    body = {"model": "m", "prompt": "x", "logprobs": logprobs}
+    request = read_request(json.dumps(body).encode())
+    details = {"finish_reason": "length", "generated_tokens": 3, "input_length": 1}
+    told = {"top_tokens": tops} if logprobs else {}
+    content = [{"generated_text": "a\u65e5", "details": {**details, "tokens": tokens, **told}}]
+    whole = write_choice(0, read_continuation("x", content, []), request)["logprobs"]
+
+    async def events() -> AsyncIterator[bytes]:
+        for index, (token, top) in enumerate(zip(tokens, tops, strict=True)):
+            event = {"token": token, "details": details if index == 2 else None}
+            yield f"data:{json.dumps(event | ({'top_tokens': top} if top else {}))}\n\n".encode()
+
+    async def read() -> list[Any]:
+        stream: Any = ChoiceStream(next(iter(plan_calls(request))), request, Taken())
+        return [part["logprobs"] async for part in stream.parts(events())]
+
+    streamed = [top for part in asyncio.run(read()) for top in part["top_logprobs"]]
+    assert whole["top_logprobs"] == streamed
+    own = [{text: value} for text, value in named]
+    others_kept = [{"": -1.0}, {"a": -0.6}, {"": -1.5, "b": -2.5}]
+    expected = [
+        each | (kept if logprobs else {}) for each, kept in zip(own, others_kept, strict=True)
+    ]
+    assert whole["top_logprobs"] == expected
 
 
 def test_stream_of_an_engine_with_other_events_ends_with_an_error(

@@ -1,6 +1,7 @@
 """Who spoke when by OpenAI's protocol, asked by its official client."""
 
 import base64
+import io
 import itertools
 from typing import Any
 
@@ -9,10 +10,11 @@ import openai
 import pytest
 from openai import OpenAI
 from openai.types.audio import TranscriptionDiarized, TranscriptionTextSegmentEvent
+from starlette.datastructures import FormData, UploadFile
 
 from gateway.engine import Description, ImpossibleRequestError
 from gateway.openai.speakers import find_speakers, letter
-from gateway.openai.transcription_request import TranscriptionRequest
+from gateway.openai.transcription_request import TranscriptionRequest, read_form
 from support.recordings import RATE_HZ, join_turns
 
 TALK = ("talk.wav", join_turns(0, 1, 2, 3))
@@ -108,6 +110,67 @@ def test_speakers_that_cannot_be_are_refused_by_their_field(
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         openai_client.audio.transcriptions.create(model="emformer_asr", file=TALK, **options)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("name", "recording", "status", "param", "said"),
+    [
+        ("agent", b"no recording at all", 415, "known_speaker_references", "got 19 bytes that no"),
+        ("agent", join_turns(1)[:44], 400, "known_speaker_references", "a file of 0 samples"),
+        ("agent", join_turns(1)[:2000], 422, "known_speaker_references", "voices can be heard"),
+        ("agent", None, 422, "known_speaker_references", "to be recordings in base64"),
+        ("a\nb", join_turns(1), 422, "known_speaker_names", "characters in one line"),
+    ],
+)
+def test_known_speaker_that_cannot_be_is_refused_by_its_field(
+    name: str, recording: bytes | None, status: int, param: str, said: str, openai_client: OpenAI
+) -> None:
+    encoded = "%%%" if recording is None else base64.b64encode(recording).decode()
+    with pytest.raises(openai.APIStatusError) as caught:
+        openai_client.audio.transcriptions.create(
+            model="emformer_asr",
+            file=TALK,
+            response_format="diarized_json",
+            known_speaker_names=[name],
+            known_speaker_references=[f"data:audio/wav;base64,{encoded}"],
+        )
+    assert (caught.value.status_code, caught.value.param) == (status, param)
+    assert f"Expected {param} " in caught.value.message or f" in {param}" in caught.value.message
+    assert said in caught.value.message
+    assert "known_speakers" not in caught.value.message
+
+
+@pytest.mark.parametrize("field", ["diarize", "num_speakers"])
+@pytest.mark.parametrize(
+    ("answer_format", "stream", "takes"),
+    [
+        ("json", False, False),
+        ("verbose_json", False, False),
+        ("text", False, True),
+        ("srt", False, True),
+        ("vtt", False, True),
+        ("diarized_json", False, True),
+        ("json", True, False),
+        ("text", True, False),
+        ("diarized_json", True, True),
+    ],
+)
+def test_formats_without_room_for_speakers_are_refused(
+    field: str, answer_format: str, stream: bool, takes: bool
+) -> None:
+    asked = {"model": "m", "response_format": answer_format, field: "1", "stream": str(stream)}
+    recording = UploadFile(io.BytesIO(TALK[1]), size=len(TALK[1]), filename=TALK[0])
+    form = FormData([*asked.items(), ("file", recording)])
+    if takes:
+        assert read_form(form)[0].tells_speakers
+        return
+    with pytest.raises(ImpossibleRequestError, match="does not tell speakers") as caught:
+        read_form(form)
+    assert (caught.value.kind, caught.value.field) == ("SpeakersUnsupported", field)
+    # OpenAI takes its own fields with any format.
+    known = [("known_speaker_names", "a"), ("known_speaker_references", REFERENCE)]
+    others = [each for each in form.multi_items() if each[0] != field]
+    assert read_form(FormData([*others, *known]))[0].known_speaker_names == ("a",)
 
 
 @pytest.mark.parametrize(

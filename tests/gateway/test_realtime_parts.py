@@ -28,8 +28,9 @@ from gateway.engine import (
 from gateway.inbox import Inbox
 from gateway.json_size import MOST_VALUES
 from gateway.live import is_end
+from gateway.openai.errors import code_of
 from gateway.realtime.configuration import Configuration
-from gateway.realtime.events import Append, ClientEventError, Update, code_of, parse_event
+from gateway.realtime.events import Append, ClientEventError, Update, parse_event
 from gateway.realtime.session import Session
 from gateway.realtime.turns import SILENCE, Turns
 from gateway.sockets import MOST_WAITING_BYTES, close_code, is_own_origin, run_first
@@ -51,11 +52,11 @@ def test_bytes_of_a_second() -> None:
     assert Encoding(Codec.A_LAW, 8_000).bytes_per_s == 8_000
 
 
-async def take_all(inbox: Inbox[str], least: int, most: int) -> list[bytes | str]:
+async def take_all(inbox: Inbox[str], least: int, most: int, frame: int = 1) -> list[bytes | str]:
     """Return all that can be taken without waiting."""
     found: list[bytes | str] = []
     while True:
-        taking = asyncio.create_task(inbox.take(least, most))
+        taking = asyncio.create_task(inbox.take(least, most, frame))
         await asyncio.sleep(0)
         if not taking.done():
             taking.cancel()
@@ -77,10 +78,9 @@ def test_audio_is_gathered_and_keeps_its_place_among_commands() -> None:
         inbox.put_audio(b"hi")
         # What is left is less than the least; it waits for more.
         assert await take_all(inbox, 3, 5) == [b"abcde", b"fg", "commit", "update"]
-        assert not inbox.is_empty
         inbox.put_audio(b"j")
         assert await take_all(inbox, 3, 5) == [b"hij"]
-        assert inbox.is_empty
+        assert await take_all(inbox, 1, 5) == []
 
     asyncio.run(run())
 
@@ -93,9 +93,7 @@ def test_frames_are_whole_on_both_sides_of_a_command() -> None:
                 inbox.put_audio(piece)
             else:
                 inbox.put_command(piece, 0)
-        found = []
-        while not inbox.is_empty:
-            found.append(await inbox.take(1, 3, 2))
+        found = await take_all(inbox, 1, 3, 2)
         assert found == [b"ab", b"cd", "commit", b"ef", b"gh", "clear", "update", b"ij"]
 
     asyncio.run(run())
@@ -154,10 +152,18 @@ def test_who_puts_too_much_waits_until_it_is_taken() -> None:
 
 
 def test_event_of_too_many_values_is_not_parsed() -> None:
-    text = '{"type": "session.update", "session": [' + "[]," * MOST_VALUES + "[]]}"
+    text = (
+        '{"type": "session.update", "event_id": "\\"", "session": [' + "[]," * MOST_VALUES + "[]]}"
+    )
     with pytest.raises(ClientEventError, match=f"at most {MOST_VALUES} values") as caught:
         parse_event(text)
     assert caught.value.code == "too_many_values"
+    for encoding in ("utf-16", "utf-32-be"):
+        # Read as UTF-8, what stands behind the quotation mark would be the inside of a string.
+        with pytest.raises(ClientEventError) as caught:
+            parse_event(text.encode(encoding))
+        assert caught.value.code == "invalid_json"
+    assert parse_event(b'\xef\xbb\xbf{"type": "input_audio_buffer.clear"}').event_id is None
     assert not is_end("[" * 1000 + "]" * 1000)
     assert is_end(' {"type" : "end"}\n')
 
@@ -283,6 +289,7 @@ INPUT = "session.audio.input"
         ({"type": "input_audio_buffer.append", "audio": 1}, "invalid_value", "audio"),
         ({"type": "input_audio_buffer.clear", "mine": CANARY}, "unknown_parameter", "mine"),
         ({"type": "input_audio_buffer.clear", "event_id": 7}, "invalid_value", "event_id"),
+        ({"type": "input_audio_buffer.clear", "\ud800": 7}, "invalid_value", None),
         ({"type": "session.update"}, "missing_required_parameter", "session"),
         (
             {"type": "session.update", "session": {"type": "realtime"}},

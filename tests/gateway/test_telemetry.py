@@ -21,7 +21,7 @@ from gateway.app import build_app
 from gateway.settings import SettingsError, parse_settings
 from gateway.torchserve.engine import TorchServeEngine
 from support.common import EXAMPLES
-from support.doors import Doors, run_listener, say_headers, serve_doors
+from support.served_gateway import ServedGateway, run_listener, say_headers, serve_gateway
 from support.waiting import until
 from trials.gateways import RunningGateway
 
@@ -36,14 +36,14 @@ def settings_of(address: str = "http://127.0.0.1:9", **keys: Any) -> Any:
 
 
 @pytest.fixture
-def doors() -> Iterator[Doors]:
-    with serve_doors(settings_of()) as served:
+def served() -> Iterator[ServedGateway]:
+    with serve_gateway(settings_of()) as served:
         yield served
 
 
-def samples(doors: Doors, name: str) -> dict[tuple[str, ...], float]:
+def samples(served: ServedGateway, name: str) -> dict[tuple[str, ...], float]:
     """Return the values of a metric by those of its labels, in the order of their names."""
-    text = doors.client.get("/metrics").text
+    text = served.client.get("/metrics").text
     return {
         tuple(value for _, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -52,11 +52,11 @@ def samples(doors: Doors, name: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_requests_are_counted_by_route_and_status(doors: Doors) -> None:
+def test_requests_are_counted_by_route_and_status(served: ServedGateway) -> None:
     for path in ("/v2/models/m", "/v2/models/n", f"/v2/models/{CANARY}/", f"/{CANARY}", "/livez"):
-        doors.client.get(f"{path}")
-    doors.client.post(f"/predictions/{CANARY}", content=b"a")
-    assert samples(doors, "http_requests_total") | {("/metrics", "GET", "200"): 0} == {
+        served.client.get(f"{path}")
+    served.client.post(f"/predictions/{CANARY}", content=b"a")
+    assert samples(served, "http_requests_total") | {("/metrics", "GET", "200"): 0} == {
         ("/v2/models/{model}", "GET", "200"): 1,
         ("/v2/models/{model}", "GET", "404"): 1,
         ("/livez", "GET", "200"): 1,
@@ -64,36 +64,36 @@ def test_requests_are_counted_by_route_and_status(doors: Doors) -> None:
         ("none", "GET", "404"): 2,
         ("/metrics", "GET", "200"): 0,
     }
-    times = samples(doors, "http_request_duration_seconds_count")
+    times = samples(served, "http_request_duration_seconds_count")
     assert times[("/v2/models/{model}", "GET")] == 2
-    assert CANARY not in doors.client.get("/metrics").text
-    assert samples(doors, "process_resident_memory_bytes")[()] > 1e6
+    assert CANARY not in served.client.get("/metrics").text
+    assert samples(served, "process_resident_memory_bytes")[()] > 1e6
 
 
-def test_what_is_in_work_is_told_and_clients_that_went(doors: Doors) -> None:
+def test_what_is_in_work_is_told_and_clients_that_went(served: ServedGateway) -> None:
     # Its own question is in work, too.
-    assert samples(doors, "http_requests_in_progress") == {(): 1}
-    assert samples(doors, "live_sessions") == {(): 0}
+    assert samples(served, "http_requests_in_progress") == {(): 1}
+    assert samples(served, "live_sessions") == {(): 0}
     with (
-        connect(doors.socket_url),
-        socket.create_connection(("127.0.0.1", doors.port)) as going,
+        connect(served.socket_url),
+        socket.create_connection(("127.0.0.1", served.port)) as going,
     ):
         going.sendall(b"GET /wait/a HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert doors.waiting.get(timeout=TIMEOUT_S) == "a"
-        assert samples(doors, "http_requests_in_progress") == {(): 2}
-        assert samples(doors, "live_sessions") == {(): 1}
+        assert served.waiting.get(timeout=TIMEOUT_S) == "a"
+        assert samples(served, "http_requests_in_progress") == {(): 2}
+        assert samples(served, "live_sessions") == {(): 1}
     gone = ("/wait/{name}", "GET", "499")
-    until(lambda: samples(doors, "http_requests_total").get(gone) == 1)
-    until(lambda: samples(doors, "live_sessions") == {(): 0})
-    assert samples(doors, "http_requests_in_progress") == {(): 1}
+    until(lambda: samples(served, "http_requests_total").get(gone) == 1)
+    until(lambda: samples(served, "live_sessions") == {(): 0})
+    assert samples(served, "http_requests_in_progress") == {(): 1}
 
 
 def test_refusals_are_counted_and_metrics_may_be_open(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(json.dumps({"desk": "desk-0123456789abcdef"}))
     keys: dict[str, Any] = {"tokens_file": str(tmp_path / "tokens"), "open_metrics": True}
-    with serve_doors(settings_of(**keys)) as doors:
-        doors.client.get("/v2")
-        assert samples(doors, "http_requests_total")[("/v2", "GET", "401")] == 1
+    with serve_gateway(settings_of(**keys)) as served:
+        served.client.get("/v2")
+        assert samples(served, "http_requests_total")[("/v2", "GET", "401")] == 1
 
 
 @pytest.fixture
@@ -124,13 +124,13 @@ def test_span_of_a_request_is_between_its_client_and_the_engine(spans: list[Span
     }
     with (
         run_listener(say_headers) as engine,
-        serve_doors(settings_of(engine, traces=True)) as doors,
+        serve_gateway(settings_of(engine, traces=True)) as served,
     ):
-        heard = doors.client.post(
+        heard = served.client.post(
             f"/predictions/m?text={CANARY}", content=CANARY.encode(), headers=headers
         ).json()
-        new = doors.client.get(f"/v2/models/m?text={CANARY}")
-        with connect(f"{doors.socket_url}?text={CANARY}") as there:
+        new = served.client.get(f"/v2/models/m?text={CANARY}")
+        with connect(f"{served.socket_url}?text={CANARY}") as there:
             there.send(CANARY)
             assert there.recv() == CANARY
     # The last spans are sent when the application ends.

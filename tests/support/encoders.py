@@ -10,7 +10,8 @@ from speechtext.speech.encoders import Encoder
 from support.audio_models import random_model
 
 LABELS = 32
-SAMPLES = (1, 400, 719, 720, 5_120, 16_000, 24_321, 40_001)
+# Of 16,160 and 20,000 a log-mel frame is left without its pair.
+SAMPLES = (1, 400, 719, 720, 5_120, 16_000, 16_160, 20_000, 24_321, 40_001)
 GROUP_NORM: dict[str, Any] = {"feat_extract_norm": "group"}
 LAYER_NORM: dict[str, Any] = {
     "feat_extract_norm": "layer",
@@ -57,6 +58,7 @@ def name_of(variant: Any) -> str:
     return variant if isinstance(variant, str) else "-".join(map(str, variant.values())) or "plain"
 
 
-def cut_whole(encoder: Encoder, waveform: torch.Tensor) -> torch.Tensor:
-    (piece,) = encoder.cut(waveform, plan_chunks(encoder.grid, len(waveform), Windows(20, 2)))
+def cut_whole(encoder: Encoder, waveform: torch.Tensor, layers: bool = False) -> torch.Tensor:
+    chunks = plan_chunks(encoder.choose_grid(layers), len(waveform), Windows(20, 2))
+    (piece,) = encoder.cut(waveform, chunks, layers)
     return piece.load()

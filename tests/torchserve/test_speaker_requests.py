@@ -117,11 +117,21 @@ def test_what_cannot_be_is_refused_by_its_field(
     assert message in bad.answer["message"]
 
 
-def test_known_speaker_that_is_no_recording_is_refused(load_model: LoadModel) -> None:
-    noise = base64.b64encode(b"no recording at all").decode()
-    row = ask(join_turns(MAN), known_speakers={"Ann": noise})
-    (reply,) = load_model("emformer_asr").answer([row])
-    assert reply.status == 415
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b"no recording at all", 415, "Expected a recording in known_speakers (WAV, "),
+        (join_turns(MAN)[:44], 400, "Expected audio in known_speakers, got a file of 0 samples."),
+        (join_turns(*TURNS * 4), 413, "Expected at most 30 s of audio in known_speakers, got "),
+    ],
+)
+def test_known_speaker_that_is_no_recording_is_refused_by_its_field(
+    content: bytes, status: int, said: str, load_model: LoadModel
+) -> None:
+    known = {"Ann": base64.b64encode(content).decode()}
+    (reply,) = load_model("emformer_asr").answer([ask(join_turns(MAN), known_speakers=known)])
+    assert reply.status == status
+    assert reply.answer["message"].startswith(said)
 
 
 def test_known_speaker_who_is_too_short_is_refused(load_model: LoadModel) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.doors.refusals import Doorkeeper
+from gateway.access.refusals import AccessPolicy
 from gateway.engine import UnauthorizedError
 from gateway.request_context import authorization, client_name
 from gateway.settings import SettingsError
@@ -100,14 +100,14 @@ def _digest(token: str) -> bytes:
 class CheckToken:
     """Lets those pass who have a token, and notes whose it is."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, keeper: Doorkeeper) -> None:
+    def __init__(self, app: ASGIApp, tokens: Tokens, policy: AccessPolicy) -> None:
         self._app = app
         self._tokens = tokens
-        self._keeper = keeper
+        self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or hold a WebSocket."""
-        if not self._keeper.guards(scope):
+        if not self._policy.guards(scope):
             await self._app(scope, receive, send)
             return
         scheme, _, token = authorization.get().partition(" ")
@@ -121,4 +121,4 @@ class CheckToken:
             "WrongToken",
             f"Expected a token of this gateway in the header Authorization, got {said}.",
         )
-        await self._keeper.refuse(error, scope, receive, send, CHALLENGE)
+        await self._policy.refuse(error, scope, receive, send, CHALLENGE)

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from gateway.app import build_app
+from gateway.http_server import HttpServer
 from gateway.settings import Settings
 from gateway.torchserve.engine import TorchServeEngine
 from gateway.websocket_server import WebSocketServer
@@ -26,7 +27,7 @@ TIMEOUT_S = 30.0
 
 
 @dataclass
-class Doors:
+class ServedGateway:
     """An application that is served: requests to /wait end when `go` is set."""
 
     app: FastAPI
@@ -47,44 +48,49 @@ class Doors:
 
 
 @contextmanager
-def serve_doors(settings: Settings) -> Iterator[Doors]:
+def serve_gateway(settings: Settings, **options: Any) -> Iterator[ServedGateway]:
     """Serve the application of these settings, with two addresses more."""
-    doors = Doors(build_app(settings, TorchServeEngine(settings)))
+    served = ServedGateway(build_app(settings, TorchServeEngine(settings)))
 
-    @doors.app.get("/wait/{name}")
+    @served.app.get("/wait/{name}")
     async def wait(name: str, request: Request) -> str:
         await request.body()
-        doors.waiting.put(name)
-        await asyncio.to_thread(doors.go.wait, TIMEOUT_S)
+        served.waiting.put(name)
+        await asyncio.to_thread(served.go.wait, TIMEOUT_S)
         return name
 
-    @doors.app.websocket("/again")
+    @served.app.websocket("/again")
     async def again(websocket: WebSocket) -> None:
         offered = websocket.scope["subprotocols"]
         await websocket.accept(offered[0] if offered else None)
         async for text in websocket.iter_text():
             await websocket.send_text(text)
 
-    with run_app(doors.app) as port:
-        doors.port = port
-        with httpx2.Client(base_url=doors.url, timeout=TIMEOUT_S, verify=False) as doors.client:
+    with run_app(served.app, **options) as port:
+        served.port = port
+        with httpx2.Client(base_url=served.url, timeout=TIMEOUT_S, verify=False) as served.client:
             try:
-                yield doors
+                yield served
             finally:
-                doors.go.set()
+                served.go.set()
 
 
 @contextmanager
-def run_app(app: ASGIApp) -> Iterator[int]:
-    """Serve an application as the gateway's command does; yield its port."""
+def run_app(app: ASGIApp, **options: Any) -> Iterator[int]:
+    """Serve an application as the gateway's command does; yield its port.
+
+    `options` are further ones of uvicorn's.
+    """
     config = uvicorn.Config(
         app,
         port=0,
         log_config=None,
         access_log=False,
+        http=HttpServer,
         ws=WebSocketServer,
         lifespan="on",
         reset_contextvars=True,
+        **options,
     )
     server = uvicorn.Server(config)
     thread = Thread(target=server.run)

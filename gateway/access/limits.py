@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.doors.refusals import Doorkeeper
+from gateway.access.refusals import AccessPolicy
 from gateway.engine import TooManyRequestsError
 from gateway.request_context import client_name
 from gateway.settings import ClientLimits
@@ -93,30 +93,30 @@ class AtOnce:
 class LimitClients:
     """Refuses with 429 what is more than a client may have."""
 
-    def __init__(self, app: ASGIApp, limits: ClientLimits, keeper: Doorkeeper) -> None:
+    def __init__(self, app: ASGIApp, limits: ClientLimits, policy: AccessPolicy) -> None:
         self._app = app
         self._limits = limits
-        self._keeper = keeper
+        self._policy = policy
         self._rate = Rate(limits.requests_per_minute) if limits.requests_per_minute else None
         self._requests = AtOnce(limits.requests_at_once)
         self._sessions = AtOnce(limits.sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or hold a WebSocket."""
-        if not self._keeper.guards(scope):
+        if not self._policy.guards(scope):
             await self._app(scope, receive, send)
             return
         client = client_of(scope)
         if self._rate is not None and (wait_s := self._rate.take(client)):
             most = f"{self._limits.requests_per_minute} requests a minute"
-            await self._keeper.refuse(_too_many(most, wait_s), scope, receive, send)
+            await self._policy.refuse(_too_many(most, wait_s), scope, receive, send)
             return
         is_session = scope["type"] == "websocket"
         places = self._sessions if is_session else self._requests
         with places.take(client) as free:
             if not free:
                 most = f"{places.most} {'live sessions' if is_session else 'requests'} at once"
-                await self._keeper.refuse(_too_many(most, BUSY_S), scope, receive, send)
+                await self._policy.refuse(_too_many(most, BUSY_S), scope, receive, send)
             elif is_session and self._limits.session_seconds:
                 ending = _Ending(receive, send, self._limits.session_seconds)
                 await self._app(scope, ending.receive, ending.send)

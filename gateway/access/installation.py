@@ -1,15 +1,15 @@
-"""The doors of an application, by its settings."""
+"""Installs what the settings ask for before and around a protocol's answers."""
 
 from collections.abc import Sequence
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.doors.limits import LimitClients
-from gateway.doors.metrics import METRICS_ADDRESS, add_metrics
-from gateway.doors.refusals import Doorkeeper
-from gateway.doors.tokens import CheckToken, Tokens
-from gateway.doors.traces import Traces, add_traces
+from gateway.access.limits import LimitClients
+from gateway.access.metrics import METRICS_ADDRESS, add_metrics
+from gateway.access.refusals import AccessPolicy
+from gateway.access.tokens import CheckToken, Tokens
+from gateway.access.traces import Traces, add_traces
 from gateway.errors import ErrorShapes
 from gateway.settings import Settings
 
@@ -23,22 +23,22 @@ EXPOSED = (
 )
 
 
-def install_inner_doors(
+def install_access(
     app: FastAPI, settings: Settings, shapes: ErrorShapes, open_addresses: Sequence[str]
 ) -> None:
-    """Add those whose own mistakes are answered: tokens, and then limits.
+    """Check tokens, then limits, before a protocol answers.
 
     Raises `SettingsError` for a file of tokens that cannot be read.
     """
     metrics = (METRICS_ADDRESS,) if settings.open_metrics else ()
-    keeper = Doorkeeper(shapes, (*open_addresses, *metrics))
-    app.add_middleware(LimitClients, limits=settings.limits, keeper=keeper)
+    policy = AccessPolicy(shapes, (*open_addresses, *metrics))
+    app.add_middleware(LimitClients, limits=settings.limits, policy=policy)
     if settings.tokens_file:
-        app.add_middleware(CheckToken, tokens=Tokens(settings.tokens_file), keeper=keeper)
+        app.add_middleware(CheckToken, tokens=Tokens(settings.tokens_file), policy=policy)
 
 
-def install_outer_doors(app: FastAPI, settings: Settings) -> Traces | None:
-    """Add those that see every answer, refusals too: origins, metrics, traces.
+def install_observability(app: FastAPI, settings: Settings) -> Traces | None:
+    """Add what sees every answer, refusals too: CORS, metrics, traces.
 
     Raises `SettingsError` where the packages of traces are missing. The caller closes the traces.
     """

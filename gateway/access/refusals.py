@@ -1,4 +1,4 @@
-"""Which addresses are open to everybody, and how a door refuses what comes to the others."""
+"""Which addresses are open to everybody, and how requests to the others are refused."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -9,8 +9,8 @@ from gateway.engine import EngineError
 from gateway.errors import ErrorShapes
 
 
-class Doorkeeper:
-    """What all doors share; `*` in an address stands for any characters."""
+class AccessPolicy:
+    """The open addresses, in which `*` stands for any characters, and the shapes of refusals."""
 
     def __init__(self, shapes: ErrorShapes, open_addresses: Sequence[str]) -> None:
         self._shapes = shapes

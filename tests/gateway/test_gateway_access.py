@@ -1,4 +1,4 @@
-"""The gateway's doors: tokens, limits of each client, origins, TLS."""
+"""Access to the gateway: tokens, limits of each client, origins, TLS."""
 
 import json
 import ssl
@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from gateway.access.limits import MOST_CLIENTS, AtOnce, Rate, client_of
+from gateway.access.tokens import Tokens, read_tokens
 from gateway.command import main
-from gateway.doors.limits import MOST_CLIENTS, AtOnce, Rate, client_of
-from gateway.doors.tokens import Tokens, read_tokens
 from gateway.request_context import client_name
 from gateway.settings import SettingsError, parse_settings
-from support.doors import Doors, run_listener, say_headers, serve_doors
 from support.gateway import properties_of
+from support.served_gateway import ServedGateway, run_listener, say_headers, serve_gateway
 from support.waiting import until
 from trials.gateways import run_gateway
 
@@ -48,13 +48,13 @@ def tokens_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def guarded(tokens_file: Path) -> Iterator[Doors]:
+def guarded(tokens_file: Path) -> Iterator[ServedGateway]:
     """Return an application with tokens."""
-    with serve_doors(settings_of(tokens_file=str(tokens_file))) as doors:
-        yield doors
+    with serve_gateway(settings_of(tokens_file=str(tokens_file))) as served:
+        yield served
 
 
-def test_token_opens_and_nothing_else_does(guarded: Doors) -> None:
+def test_token_opens_and_nothing_else_does(guarded: ServedGateway) -> None:
     def status(path: str, headers: dict[str, str]) -> int:
         return guarded.client.get(f"{path}", headers=headers).status_code
 
@@ -78,7 +78,7 @@ def test_token_opens_and_nothing_else_does(guarded: Doors) -> None:
     assert status("/v2/models/a/ready", {}) == 401
 
 
-def test_refusals_have_the_shape_of_each_protocol(guarded: Doors) -> None:
+def test_refusals_have_the_shape_of_each_protocol(guarded: ServedGateway) -> None:
     said = "Expected a token of this gateway in the header Authorization, got none."
     plain = guarded.client.post("/predictions/a", content=b"a" * 100_000)
     assert plain.json() == {"code": 401, "type": "WrongToken", "message": said}
@@ -91,10 +91,10 @@ def test_refusals_have_the_shape_of_each_protocol(guarded: Doors) -> None:
 def test_openai_s_client_has_its_own_errors(tokens_file: Path) -> None:
     limits = {"requests_per_minute": 1}
     settings = settings_of(models={}, tokens_file=str(tokens_file), limits=limits)
-    with serve_doors(settings) as doors:
+    with serve_gateway(settings) as served:
 
         def list_models(token: str) -> list[str]:
-            url = f"{doors.url}/v1"
+            url = f"{served.url}/v1"
             with openai.OpenAI(base_url=url, api_key=token, max_retries=0) as client:
                 return [each.id for each in client.models.list()]
 
@@ -108,22 +108,22 @@ def test_openai_s_client_has_its_own_errors(tokens_file: Path) -> None:
         assert 1 <= int(limited.value.response.headers["retry-after"]) <= 60
 
 
-def say(doors: Doors, headers: dict[str, str] | None = None, protocols: Any = None) -> str:
-    with connect(doors.socket_url, additional_headers=headers, subprotocols=protocols) as there:
+def say(served: ServedGateway, headers: dict[str, str] | None = None, protocols: Any = None) -> str:
+    with connect(served.socket_url, additional_headers=headers, subprotocols=protocols) as there:
         there.send("hello")
         assert there.recv() == "hello"
         return there.subprotocol or ""
 
 
-def refused_with(doors: Doors, **options: Any) -> httpx2.Response:
+def refused_with(served: ServedGateway, **options: Any) -> httpx2.Response:
     with pytest.raises(InvalidStatus) as caught:
-        connect(doors.socket_url, **options)
+        connect(served.socket_url, **options)
     answer = caught.value.response
     headers = list(answer.headers.raw_items())
     return httpx2.Response(answer.status_code, headers=headers, content=bytes(answer.body))
 
 
-def test_websockets_have_tokens_as_openai_s_clients_send_them(guarded: Doors) -> None:
+def test_websockets_have_tokens_as_openai_s_clients_send_them(guarded: ServedGateway) -> None:
     assert say(guarded, bearer(TOKENS["phone"])) == ""
     offered = ["realtime", f"openai-insecure-api-key.{TOKENS['desk']}"]
     assert say(guarded, protocols=offered) == "realtime"
@@ -178,7 +178,7 @@ def test_mistakes_in_the_file_of_tokens_are_told_without_them(
 
 def test_missing_file_of_tokens_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="tokens_file: expected a YAML file"):
-        serve_doors(settings_of(tokens_file=str(tmp_path / "none"))).__enter__()
+        serve_gateway(settings_of(tokens_file=str(tmp_path / "none"))).__enter__()
 
 
 def test_token_of_a_client_goes_no_further_than_the_gateway(
@@ -197,10 +197,10 @@ def test_token_of_a_client_goes_no_further_than_the_gateway(
             ),
         ):
             settings = settings_of(engine, models={"m": "text_generation"}, **changes)
-            with serve_doors(settings) as doors:
-                heard = doors.client.post("/predictions/m", headers=mine).json()
+            with serve_gateway(settings) as served:
+                heard = served.client.post("/predictions/m", headers=mine).json()
                 assert heard.get("authorization") == expected
-                answer = doors.client.post(
+                answer = served.client.post(
                     "/v1/models/m:predict", json={"instances": ["a"]}, headers=mine
                 )
                 heard = json.loads(answer.json()["predictions"][0])
@@ -275,49 +275,49 @@ def test_client_is_an_address_or_the_network_of_a_subscriber(host: str, client: 
         client_name.reset(named)
 
 
-def statuses(doors: Doors, path: str, count: int, **options: Any) -> list[int]:
-    return [doors.client.get(path, **options).status_code for _ in range(count)]
+def statuses(served: ServedGateway, path: str, count: int, **options: Any) -> list[int]:
+    return [served.client.get(path, **options).status_code for _ in range(count)]
 
 
 def test_requests_a_minute(tokens_file: Path) -> None:
     limits = {"requests_per_minute": 2}
-    with serve_doors(settings_of(limits=limits, tokens_file=str(tokens_file))) as doors:
-        assert statuses(doors, "/nowhere", 3, headers=bearer(TOKENS["desk"])) == [404, 404, 429]
-        assert statuses(doors, "/nowhere", 3, headers=bearer(TOKENS["phone"])) == [404, 404, 429]
+    with serve_gateway(settings_of(limits=limits, tokens_file=str(tokens_file))) as served:
+        assert statuses(served, "/nowhere", 3, headers=bearer(TOKENS["desk"])) == [404, 404, 429]
+        assert statuses(served, "/nowhere", 3, headers=bearer(TOKENS["phone"])) == [404, 404, 429]
         # Who has no token takes nobody's share.
-        assert statuses(doors, "/nowhere", 3) == [401, 401, 401]
-        assert statuses(doors, "/livez", 3) == [200, 200, 200]
-        refused = doors.client.get("/v2", headers=bearer(TOKENS["desk"]))
+        assert statuses(served, "/nowhere", 3) == [401, 401, 401]
+        assert statuses(served, "/livez", 3) == [200, 200, 200]
+        refused = served.client.get("/v2", headers=bearer(TOKENS["desk"]))
         assert refused.json() == {
             "error": "Expected at most 2 requests a minute of a client. Try again later."
         }
         assert 1 <= int(refused.headers["retry-after"]) <= 30
-        answer = refused_with(doors, additional_headers=bearer(TOKENS["desk"]))
+        answer = refused_with(served, additional_headers=bearer(TOKENS["desk"]))
         assert (answer.status_code, answer.json()["type"]) == (429, "TooManyRequests")
 
 
 def test_requests_and_sessions_at_once() -> None:
     limits = {"requests_at_once": 2, "sessions": 1}
-    with serve_doors(settings_of(limits=limits)) as doors, ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(doors.client.get, f"/wait/{name}") for name in "ab"]
-        assert {doors.waiting.get(timeout=10), doors.waiting.get(timeout=10)} == {"a", "b"}
-        refused = doors.client.get("/wait/c")
+    with serve_gateway(settings_of(limits=limits)) as served, ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(served.client.get, f"/wait/{name}") for name in "ab"]
+        assert {served.waiting.get(timeout=10), served.waiting.get(timeout=10)} == {"a", "b"}
+        refused = served.client.get("/wait/c")
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert refused.json()["message"].startswith("Expected at most 2 requests at once")
-        assert statuses(doors, "/livez", 1) == [200]
-        with connect(doors.socket_url):
-            answer = refused_with(doors)
+        assert statuses(served, "/livez", 1) == [200]
+        with connect(served.socket_url):
+            answer = refused_with(served)
             assert answer.status_code == 429
             assert "Expected at most 1 live sessions at once" in answer.text
-        assert say(doors) == ""
-        doors.go.set()
+        assert say(served) == ""
+        served.go.set()
         assert [each.result().json() for each in running] == ["a", "b"]
-        assert statuses(doors, "/wait/d", 2) == [200, 200]
+        assert statuses(served, "/wait/d", 2) == [200, 200]
 
 
 def test_sessions_end_after_their_seconds() -> None:
-    with serve_doors(settings_of(limits={"session_seconds": 0.3})) as doors:
-        with connect(doors.socket_url) as there:
+    with serve_gateway(settings_of(limits={"session_seconds": 0.3})) as served:
+        with connect(served.socket_url) as there:
             there.send("hello")
             assert there.recv() == "hello"
             with pytest.raises(ConnectionClosed) as caught:
@@ -345,24 +345,24 @@ def cors_headers(response: httpx2.Response) -> dict[str, str]:
 
 def test_pages_of_other_addresses_may_ask_where_they_are_named(tokens_file: Path) -> None:
     asked = settings_of(cors_origins=[PAGE], tokens_file=str(tokens_file))
-    with serve_doors(asked) as doors:
-        allowed = doors.client.options("/v2", headers=PREFLIGHT)
+    with serve_gateway(asked) as served:
+        allowed = served.client.options("/v2", headers=PREFLIGHT)
         assert allowed.status_code == 200
         assert cors_headers(allowed)["access-control-allow-origin"] == PAGE
         assert "authorization" in cors_headers(allowed)["access-control-allow-headers"]
-        refused = doors.client.options("/v2", headers=PREFLIGHT | {"Origin": "https://a.b"})
+        refused = served.client.options("/v2", headers=PREFLIGHT | {"Origin": "https://a.b"})
         assert "access-control-allow-origin" not in cors_headers(refused)
         # The page may read why it was refused.
-        answer = doors.client.get("/v2", headers={"Origin": PAGE})
+        answer = served.client.get("/v2", headers={"Origin": PAGE})
         assert answer.status_code == 401
         assert cors_headers(answer)["access-control-allow-origin"] == PAGE
         exposed = cors_headers(answer)["access-control-expose-headers"]
         assert "x-request-id" in exposed
         assert "retry-after" in exposed
-    with serve_doors(settings_of()) as doors:
+    with serve_gateway(settings_of()) as served:
         for response in (
-            doors.client.options("/v2", headers=PREFLIGHT),
-            doors.client.get("/v2", headers={"Origin": PAGE}),
+            served.client.options("/v2", headers=PREFLIGHT),
+            served.client.get("/v2", headers={"Origin": PAGE}),
         ):
             assert cors_headers(response) == {}
 

@@ -1,0 +1,1 @@
+"""Authentication, rate limits, CORS, metrics and traces, for whatever protocol."""
