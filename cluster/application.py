@@ -48,6 +48,8 @@ def build_gateway(content: Mapping[str, Any]) -> Application:
     deployed = serve.deployment(
         name="Gateway",
         max_ongoing_requests=MOST_CONNECTIONS,
+        # As without Ray: what runs when it has to go may end.
+        graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
         ray_actor_options={"num_cpus": 0},
     )
     application: Application = deployed(serve.ingress(build)()).bind()

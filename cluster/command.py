@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cluster.archives import ArchiveError, find_archives
+from cluster.archives import ArchiveError, find_archives, read_yaml
 from cluster.own_ray import ROOT, prepare_environment
 from cluster.serve_config import write_config
 from gateway.settings import CONFIG_FILE, Settings, SettingsError, read_settings
@@ -70,7 +70,7 @@ def make_config(options: argparse.Namespace) -> dict[str, Any]:
     if unknown:
         raise ArchiveError(f"Expected models among {', '.join(files)}; got {', '.join(unknown)}.")
     names = options.models or list(files)
-    keys = {name: yaml.safe_load(files[name].read_text(encoding="utf-8")) for name in names}
+    keys = {name: read_yaml(files[name], name) for name in names}
     # As JSON has it: kinds of models are names, too.
     gateway = json.loads(json.dumps(asdict(read_settings(options.gateway_config))))
     return write_config(keys, options.model_store, gateway)

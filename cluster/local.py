@@ -50,7 +50,7 @@ class _Local:
 
 def _serve(archive: Archive, worker: ArchiveWorker) -> _Local:
     """Return an archive as it is served, by the section `cluster` of its YAML too."""
-    keys = read_keys(archive.name, archive.keys.get("cluster") or {})
+    keys = read_keys(archive.name, archive.keys)
     served = ServedModel(worker, archive.batch_limits)
     if keys.max_batch_work is not None:
         limits = replace(archive.batch_limits, most_work=keys.max_batch_work)

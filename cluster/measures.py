@@ -1,37 +1,44 @@
 """How much work a request is, before it is begun: seconds of audio, or tokens."""
 
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import av
-from av.error import FFmpegError
 from tokenizers import Tokenizer
 
-from cluster.archives import Archive
+from cluster.archives import Archive, ArchiveError
 from cluster.requests import WorkerRequest, read_parameters
 from cluster.served_model import Measure
 
 TOKENIZER_FILE = "tokenizer.json"
-# What is measured: FFmpeg knows containers that open addresses and other files.
-PROBED = {
-    "format_whitelist": "wav,w64,aiff,au,caf,flac,ogg,mp3,aac,mov,matroska,amr",
-    "probesize": "1000000",
-    # Samples of PCM are not searched for what might be another codec: that takes milliseconds.
-    "max_probe_packets": "0",
-}
 
 
 def choose_measure(archive: Archive) -> Measure:
-    """Return what the requests of an archive are measured by: tokens where it has a tokenizer."""
+    """Return what the requests of an archive are measured by: tokens where it has a tokenizer.
+
+    Raises `ArchiveError` for a tokenizer that cannot be read.
+    """
     file = archive.folder / TOKENIZER_FILE
-    return measure_tokens(file) if file.is_file() else measure_audio
+    try:
+        return measure_tokens(file) if file.is_file() else measure_audio
+    # Of no class that is its own.
+    except Exception as error:
+        said = f"expected a tokenizer, got: {error}."
+        raise ArchiveError(f"{archive.name}: {TOKENIZER_FILE}: {said}") from error
 
 
 def measure_audio(request: WorkerRequest) -> float:
-    """Return the seconds of a recording, as its container says; 0 for what is none."""
-    return max(map(_duration_s, _binaries(request)), default=0.0)
+    """Return the seconds of a recording, as its container says; 0 for what is none.
+
+    The library of the archive opens it, as it does to answer; where that is older than its
+    `find_duration_s`, or there is none, it is 0.
+    """
+    try:
+        # Of the archive, whose modules are there once its handler is loaded.
+        from speechtext.speech.containers import find_duration_s
+    except ImportError:
+        return 0.0
+    return max((find_duration_s(bytes(each)) for each in _binaries(request)), default=0.0)
 
 
 def measure_tokens(file: Path) -> Measure:
@@ -39,7 +46,7 @@ def measure_tokens(file: Path) -> Measure:
     tokenizer = Tokenizer.from_file(str(file))
 
     def measure(request: WorkerRequest) -> float:
-        return sum(len(tokenizer.encode(text).ids) for text in _texts(request))
+        return sum(len(tokenizer.encode(_whole(text)).ids) for text in _texts(request))
 
     return measure
 
@@ -52,17 +59,14 @@ def _binaries(request: WorkerRequest) -> Iterator[bytearray]:
     return (value for value in _values(request) if isinstance(value, bytearray))
 
 
-def _duration_s(recording: bytearray) -> float:
-    try:
-        with av.open(BytesIO(recording), "r", options=PROBED) as container:
-            return (container.duration or 0) / av.time_base
-    except (FFmpegError, ValueError, EOFError):
-        return 0.0
-
-
 def _texts(request: WorkerRequest) -> Iterator[str]:
     for value in _values(request):
         yield from _strings(value)
+
+
+def _whole(text: str) -> str:
+    """Return a text with a mark for each half of a surrogate pair, which no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _strings(value: Any) -> Iterator[str]:

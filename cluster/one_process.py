@@ -8,16 +8,15 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from fastapi import FastAPI
 
-from cluster.archives import Archive, ArchiveError, find_archives, open_archive
+from cluster.archives import ArchiveError, find_archives, open_archive
 from cluster.local import LocalEngine, LocalModels, load_worker
-from cluster.worker import ArchiveWorker
 from gateway.app import build_app
 from gateway.command import serve
 from gateway.settings import Settings
@@ -99,7 +98,8 @@ class Loading(threading.Thread):
         """Load the archives, and tell of each."""
         try:
             for number, path in enumerate(self._paths):
-                self._load(path, number)
+                with in_a_sentence(path.name):
+                    self._load(path, number)
         except ArchiveError as error:
             self.said = str(error)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -109,17 +109,22 @@ class Loading(threading.Thread):
 
     def _load(self, path: Path, number: int) -> None:
         archive = open_archive(path, self._workspace)
-        self._models.add(archive, load(archive, choose_gpu(number)))
+        with in_a_sentence(archive.name):
+            worker = load_worker(archive, choose_gpu(number))
+        self._models.add(archive, worker)
         print(f"{archive.name} is ready", flush=True)  # noqa: T201
 
 
-def load(archive: Archive, gpu_id: int | None) -> ArchiveWorker:
-    """Return an archive's worker; raises `ArchiveError` with what its handler says is wrong."""
+@contextmanager
+def in_a_sentence(name: str) -> Iterator[None]:
+    """Raise whatever is wrong with an archive as `ArchiveError`, with what its handler says."""
     try:
-        return load_worker(archive, gpu_id)
+        yield
+    except ArchiveError:
+        raise
     except Exception as error:
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ArchiveError(f"{archive.name}: {' '.join(said.split())}") from error
+        raise ArchiveError(f"{name}: {' '.join(said.split())}") from error
 
 
 def choose_gpu(number: int) -> int | None:

@@ -1,12 +1,13 @@
 """The models of a Ray cluster: an application of Ray Serve's for each archive."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
+from ray.serve._private.common import ReplicaState
 from ray.serve.exceptions import BackPressureError, RayServeException, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
@@ -15,23 +16,48 @@ from cluster.front_end import BUSY_S, RefusalError, full_queue
 from cluster.requests import WorkerAnswer, WorkerRequest
 from gateway.contract.catalogue import KeptCatalogue
 from gateway.contract.descriptions import read_description
-from gateway.engine import Description, Model, ModelVersion
+from gateway.engine import Model, ModelVersion, UnavailableError
 
 # The name of the one deployment of a model's application.
 DEPLOYMENT = "Model"
 SESSION_HEADER = "ts_request_sequence_id"
+# Whom Ray sends requests to.
+ANSWERING = (ReplicaState.RUNNING, ReplicaState.PENDING_MIGRATION)
+# How long the list of models waits for what a model says of itself; a busy one says it later.
+ASK_TIMEOUT_S = 1.0
+
+States = Mapping[str, ApplicationStatusOverview]
+
+
+class About(NamedTuple):
+    """What a model said of itself, and when Ray was told of it; None while it was updated."""
+
+    deployed_s: float | None
+    said: Mapping[str, Any]
 
 
 class RayModels(KeptCatalogue):
-    """Knows the models of a cluster, and brings requests to their replicas."""
+    """Knows the models of a cluster, and brings requests to their replicas.
+
+    A model is ready while a replica answers, or may be made for a request where there is none.
+    """
 
     def __init__(self, refresh_s: float) -> None:
         super().__init__(self._read_cluster, refresh_s)
         self._handles: dict[str, DeploymentHandle[Any]] = {}
-        self._about: dict[tuple[str, float], dict[str, Any]] = {}
+        self._about: dict[str, About] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
+
+    async def aclose(self) -> None:
+        """Stop looking models up."""
+        await super().aclose()
+        for task in self._asking.values():
+            task.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
 
     async def answer(self, model: str, request: WorkerRequest) -> WorkerAnswer:
         """Return an answer whole; raises `RefusalError` where there is none."""
+        await self._check_replicas(model)
         response = self._handle(model, request).answer.remote(request)
         with as_refusals():
             answer: WorkerAnswer = await response
@@ -39,6 +65,7 @@ class RayModels(KeptCatalogue):
 
     async def stream(self, model: str, request: WorkerRequest) -> AsyncGenerator[WorkerAnswer]:
         """Yield the parts of an answer; raises `RefusalError` where there is none."""
+        await self._check_replicas(model)
         # Typed by what it returns without `stream=True`.
         parts: Any = self._handle(model, request).options(stream=True).stream.remote(request)
         with as_refusals():
@@ -48,6 +75,19 @@ class RayModels(KeptCatalogue):
             finally:
                 parts.cancel()
 
+    async def _check_replicas(self, model: str) -> None:
+        """Raise `RefusalError` where Ray would let a request wait, for however long, for a replica.
+
+        What is known may be old: it is looked up again before anybody is refused.
+        """
+        if not self._is_known_ready(model):
+            await self.models()
+        if not self._is_known_ready(model):
+            raise no_replica()
+
+    def _is_known_ready(self, model: str) -> bool:
+        return model in self._models and self._models[model].ready
+
     def _handle(self, model: str, request: WorkerRequest) -> DeploymentHandle[Any]:
         if model not in self._handles:
             self._handles[model] = serve.get_deployment_handle(DEPLOYMENT, model)
@@ -56,25 +96,92 @@ class RayModels(KeptCatalogue):
         return handle.options(session_id=session) if session else handle
 
     async def _read_cluster(self) -> list[Model]:
-        status = await asyncio.to_thread(serve.status)
-        models = {
+        with as_engine_errors():
+            status = await asyncio.to_thread(serve.status)
+        states = {
             name: state
             for name, state in status.applications.items()
-            if DEPLOYMENT in state.deployments
+            # Of an application that is built anew, Ray tells nothing: its old replicas answer.
+            if DEPLOYMENT in state.deployments or (name in self._models and not state.deployments)
         }
-        self._handles = {name: self._handles[name] for name in models.keys() & self._handles}
-        return [await self._read_model(name, state) for name, state in models.items()]
+        self._forget(states)
+        await self._ask_all(states)
+        return [self._make_model(name, state) for name, state in states.items()]
 
-    async def _read_model(self, name: str, state: ApplicationStatusOverview) -> Model:
-        ready = state.status == ApplicationStatus.RUNNING
-        key = (name, state.last_deployed_time_s)
-        if ready and key not in self._about:
-            handle = serve.get_deployment_handle(DEPLOYMENT, name)
-            self._about[key] = await handle.about.remote()
-        about = self._about.get(key, {})
-        version = about.get("version", "")
-        described = read_description(about.get("description")) if about else Description()
+    def _forget(self, states: States) -> None:
+        """Forget models that have gone."""
+        for gone in self._asking.keys() - states:
+            self._asking[gone].cancel()
+        for known in (self._handles, self._about):
+            for gone in known.keys() - states:
+                del known[gone]
+
+    async def _ask_all(self, states: States) -> None:
+        """Ask models that were deployed what they are; those that are busy tell it later."""
+        asked = [
+            self._ask(name, state)
+            for name, state in states.items()
+            if name not in self._asking and self._is_to_be_asked(name, state)
+        ]
+        if asked:
+            await asyncio.wait(asked, timeout=ASK_TIMEOUT_S)
+
+    def _is_to_be_asked(self, name: str, state: ApplicationStatusOverview) -> bool:
+        if name not in self._about:
+            return self._is_ready(name, state)
+        return find_deployed_s(state) not in (None, self._about[name].deployed_s)
+
+    def _ask(self, name: str, state: ApplicationStatusOverview) -> asyncio.Task[None]:
+        async def ask() -> None:
+            # Its queue is full, or its replica has gone: it is asked again.
+            with suppress(RayServeException, RayError):
+                handle = serve.get_deployment_handle(DEPLOYMENT, name)
+                self._about[name] = About(find_deployed_s(state), await handle.about.remote())
+
+        task = self._asking[name] = asyncio.create_task(ask())
+        task.add_done_callback(lambda _: self._asking.pop(name))
+        return task
+
+    def _is_ready(self, name: str, state: ApplicationStatusOverview) -> bool:
+        if DEPLOYMENT not in state.deployments:
+            return self._models[name].ready
+        if find_deployed_s(state) is not None:
+            # Where it has no replicas, it makes them when it is asked.
+            return True
+        replicas = state.deployments[DEPLOYMENT].replica_states
+        return any(replicas.get(each) for each in ANSWERING)
+
+    def _make_model(self, name: str, state: ApplicationStatusOverview) -> Model:
+        ready = self._is_ready(name, state)
+        said = self._about[name].said if name in self._about else {}
+        version, described = said.get("version", ""), read_description(said.get("description"))
         return Model(name, (ModelVersion(version, ready),), version, ready, described)
+
+
+def find_deployed_s(state: ApplicationStatusOverview) -> float | None:
+    """Return when Ray was told of an application all of which runs, None for another."""
+    return state.last_deployed_time_s if state.status == ApplicationStatus.RUNNING else None
+
+
+def no_replica() -> RefusalError:
+    """Return why a request is refused where no replica of a model would answer it."""
+    return RefusalError(
+        503,
+        "ServiceUnavailableException",
+        "Expected a replica of the model, got none. Try again.",
+        {"retry-after": str(BUSY_S)},
+    )
+
+
+@contextmanager
+def as_engine_errors() -> Iterator[None]:
+    """Raise what Ray says where it does not tell its models as `UnavailableError`."""
+    try:
+        yield
+    except (RayServeException, RayError) as error:
+        raise UnavailableError(
+            "EngineUnreachable", "Expected Ray to tell its models, got an error.", BUSY_S
+        ) from error
 
 
 @contextmanager
@@ -87,9 +194,4 @@ def as_refusals() -> Iterator[None]:
     except (RayActorError, ReplicaUnavailableError) as error:
         raise RefusalError(507, "InternalServerException", "Worker died.") from error
     except RayServeException as error:
-        raise RefusalError(
-            503,
-            "ServiceUnavailableException",
-            "Expected a replica of the model, got none. Try again.",
-            {"retry-after": str(BUSY_S)},
-        ) from error
+        raise no_replica() from error

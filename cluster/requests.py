@@ -46,6 +46,15 @@ class WorkerAnswer:
     refusal: str = ""
 
 
+def join_parts(parts: Sequence[WorkerAnswer]) -> WorkerAnswer:
+    """Return an answer as a whole, of its parts in their order, of which there is at least one.
+
+    The first has its status and headers, the last says whether it was broken off.
+    """
+    body = b"".join(part.body for part in parts)
+    return WorkerAnswer(parts[0].status, parts[0].headers, body, refusal=parts[-1].refusal)
+
+
 def as_message(request: WorkerRequest, name: str) -> dict[str, Any]:
     """Return a request as TorchServe's `Service.predict` takes it, under a name of its batch.
 

@@ -11,7 +11,13 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from cluster.archives import ArchiveError, read_batch_limits, read_response_timeout_s
+from cluster.archives import (
+    ArchiveError,
+    read_batch_limits,
+    read_number,
+    read_response_timeout_s,
+    read_section,
+)
 
 # As TorchServe's job_queue_size in config.properties.
 QUEUE = 100
@@ -49,24 +55,24 @@ class ClusterKeys:
 def deployment_options(name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of an archive's deployment, by the keys of its YAML.
 
-    Raises `ArchiveError` with one sentence for a section `cluster` that is wrong.
+    Raises `ArchiveError` with one sentence for a key that is wrong.
     """
-    cluster = read_keys(name, keys.get("cluster") or {})
-    threads = (keys.get("handler") or {}).get("threads")
-    cpus = cluster.cpus if cluster.cpus is not None else threads or 1
-    batch_size = read_batch_limits(keys).size
+    cluster = read_keys(name, keys)
+    threads = int(read_number(read_section(keys, "handler", name), "threads", 1, name))
+    cpus = cluster.cpus if cluster.cpus is not None else threads
+    batch_size = read_batch_limits(keys, name).size
     options: dict[str, Any] = {
         "max_ongoing_requests": BATCHES_AT_ONCE * batch_size,
         "max_queued_requests": cluster.max_queued_requests,
         # What runs when a replica has to go may end.
-        "graceful_shutdown_timeout_s": read_response_timeout_s(keys),
+        "graceful_shutdown_timeout_s": read_response_timeout_s(keys, name),
         "user_config": _batches(cluster),
         "ray_actor_options": {
             "num_cpus": cpus,
             "num_gpus": cluster.gpus,
             **cluster.ray_actor_options,
         },
-        **_replicas(keys, cluster, batch_size),
+        **_replicas(name, keys, cluster, batch_size),
     }
     if keys.get("sequenceMaxIdleMSec"):
         # A session's pieces are of no use to another replica.
@@ -77,10 +83,11 @@ def deployment_options(name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def read_keys(name: str, section: Mapping[str, Any]) -> ClusterKeys:
-    """Return a section `cluster`; raises `ArchiveError` for what is wrong with it."""
+def read_keys(name: str, keys: Mapping[str, Any]) -> ClusterKeys:
+    """Return the section `cluster` of a YAML; raises `ArchiveError` for what is wrong with it."""
+    section = read_section(keys, "cluster", name)
     try:
-        return ClusterKeys(**section)
+        return ClusterKeys(**{str(key): value for key, value in section.items()})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -94,9 +101,11 @@ def _batches(cluster: ClusterKeys) -> dict[str, float]:
     return {} if cluster.max_batch_work is None else {"most_work": cluster.max_batch_work}
 
 
-def _replicas(keys: Mapping[str, Any], cluster: ClusterKeys, batch_size: int) -> dict[str, Any]:
-    least = max(int(keys.get("minWorkers") or 1), 1)
-    most = max(int(keys.get("maxWorkers") or least), least)
+def _replicas(
+    name: str, keys: Mapping[str, Any], cluster: ClusterKeys, batch_size: int
+) -> dict[str, Any]:
+    least = max(int(read_number(keys, "minWorkers", 1, name)), 1)
+    most = max(int(read_number(keys, "maxWorkers", least, name)), least)
     if least == most:
         return {"num_replicas": least}
     return {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.archives import BatchLimits
-from cluster.requests import WorkerAnswer, WorkerRequest
+from cluster.requests import WorkerAnswer, WorkerRequest, join_parts
 from cluster.worker import ArchiveWorker
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ class _Waiting:
     """A request that has no answer yet; `answers` is told of its parts."""
 
     request: WorkerRequest
-    work: float
+    # Measured when it may join a batch.
+    work: float | None = None
     answers: "asyncio.Queue[WorkerAnswer]" = field(default_factory=asyncio.Queue)
     left: bool = False
 
@@ -68,15 +69,11 @@ class ServedModel:
 
     async def answer(self, request: WorkerRequest) -> WorkerAnswer:
         """Return the answer to a request, its parts together."""
-        parts = [part async for part in self.stream(request)]
-        whole = b"".join(part.body for part in parts)
-        first = parts[0]
-        return WorkerAnswer(first.status, first.headers, whole, refusal=parts[-1].refusal)
+        return join_parts([part async for part in self.stream(request)])
 
     async def stream(self, request: WorkerRequest) -> AsyncGenerator[WorkerAnswer]:
         """Yield the parts of the answer to a request; closing it takes the request back."""
-        bounded = self.limits.most_work < float("inf")
-        waiting = _Waiting(request, self._measure(request) if bounded else 0.0)
+        waiting = _Waiting(request)
         self._queue.append(waiting)
         self._came.set()
         if self._batches is None:
@@ -126,29 +123,42 @@ class ServedModel:
 
     async def _let_in(self) -> None:
         """Open requests up to the size of a batch; wait for the first, and no longer for others."""
-        delay_s = 0.0
-        if not self._open:
-            await self._wait()
-            self._add()
-            delay_s = self.limits.delay_s
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() if self._open else None
+        while len(self._open) < self.limits.size and await self._wait(until_s):
+            first = self._queue[0]
+            await self._weigh(first)
+            if first.left:
+                continue
+            work = sum(each.work or 0.0 for each in (*self._open.values(), first))
+            if self._open and work > self.limits.most_work:
+                return
+            self._open[next(self._worker.numbers)] = self._queue.popleft()
+            if until_s is None:
+                until_s = now_s() + self.limits.delay_s
+
+    async def _wait(self, until_s: float | None) -> bool:
+        """Tell whether a request waits by then, without a turn of the event loop where one does."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                while len(self._open) < self.limits.size:
-                    await self._wait()
-                    work = sum(each.work for each in self._open.values())
-                    if work + self._queue[0].work > self.limits.most_work:
-                        break
-                    self._add()
+            async with asyncio.timeout_at(until_s):
+                while not self._queue:
+                    self._came.clear()
+                    await self._came.wait()
+        return bool(self._queue)
 
-    def _add(self) -> None:
-        """Open the request that waits longest."""
-        self._open[next(self._worker.numbers)] = self._queue.popleft()
-
-    async def _wait(self) -> None:
-        """Return once a request waits, without a turn of the event loop where one does."""
-        while not self._queue:
-            self._came.clear()
-            await self._came.wait()
+    async def _weigh(self, waiting: _Waiting) -> None:
+        """Measure the work of a request in the worker's thread, which has nothing to do yet."""
+        if waiting.work is not None or self.limits.most_work == float("inf"):
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            waiting.work = await loop.run_in_executor(
+                self._thread, self._worker.measure, self._measure, waiting.request
+            )
+        except Exception as error:
+            # What is wrong with it, the handler says.
+            logger.warning("A request could not be measured: %s.", type(error).__name__)
+            waiting.work = 0.0
 
 
 async def describe(served: ServedModel) -> dict[str, Any]:

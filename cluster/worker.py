@@ -41,6 +41,11 @@ class ArchiveWorker:
         begun_s = self._begun_s
         return time.monotonic() - begun_s if begun_s is not None else 0.0
 
+    def measure(self, measure: Callable[[WorkerRequest], float], request: WorkerRequest) -> float:
+        """Return how much work a request is, where the modules are those of its batch."""
+        with self._around():
+            return measure(request)
+
     def answer(self, requests: Sequence[WorkerRequest], tell: Tell) -> None:
         """Answer a batch; `tell` hears of each answer, and of its parts before it."""
         open_ = {next(self.numbers): request for request in requests}

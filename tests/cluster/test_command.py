@@ -13,7 +13,7 @@ from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
 from archives.configs import read_configs
-from cluster.application import BUILDERS
+from cluster.application import BUILDERS, build_gateway
 from cluster.archives import ArchiveError
 from cluster.command import make_config, parse_arguments
 from cluster.serve_config import ClusterKeys, deployment_options
@@ -67,11 +67,31 @@ def test_sessions_stay_with_their_replica() -> None:
         ({"gpu": 1}, r"a\.yaml: cluster\.gpu: "),
         ({"gpus": "one"}, r"a\.yaml: cluster\.gpus: .*got 'one'\.$"),
         ({"max_batch_work": 0}, r"a\.yaml: cluster\.max_batch_work: .*got 0\.$"),
+        ({1: 2}, r"a\.yaml: cluster\.1: "),
+        ([1], r"a\.yaml: cluster: expected keys and values, got \[1\]\.$"),
+        (5, r"a\.yaml: cluster: expected keys and values, got 5\.$"),
     ],
 )
-def test_wrong_section_is_refused_in_a_sentence(section: dict[str, Any], message: str) -> None:
+def test_wrong_section_is_refused_in_a_sentence(section: Any, message: str) -> None:
     with pytest.raises(ArchiveError, match=message):
         deployment_options("a", {"cluster": section})
+
+
+@pytest.mark.parametrize("key", ["batchSize", "maxBatchDelay", "responseTimeout", "minWorkers"])
+def test_wrong_key_is_refused_in_a_sentence(key: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"{key}: many")
+    with pytest.raises(
+        ArchiveError, match=rf"^a\.yaml: {key}: expected a number .*, got 'many'\.$"
+    ):
+        config_of("--configs", str(tmp_path))
+    (tmp_path / "a.yaml").write_text("[1]")
+    with pytest.raises(ArchiveError, match=r"^a\.yaml: expected keys and values\.$"):
+        config_of("--configs", str(tmp_path))
+
+
+def test_gateway_has_the_time_to_end_that_its_settings_say() -> None:
+    deployment = build_gateway({"shutdown_timeout_s": 77.0})._bound_deployment
+    assert deployment._deployment_config.graceful_shutdown_timeout_s == 77
 
 
 def test_unknown_model_is_refused() -> None:

@@ -171,6 +171,26 @@ def test_more_than_may_wait_are_refused(tmp_path: Path) -> None:
     assert asyncio.run(run()) == [(503, "1"), *answered]
 
 
+def test_work_is_measured_with_the_library_of_the_archive(tmp_path: Path) -> None:
+    """And not with another's, or the repository's."""
+    keys = {"batchSize": 8, "maxBatchDelay": 200, "cluster": {"max_batch_work": 45.0}}
+    folder = tmp_path / "archive" / "speechtext" / "speech"
+    folder.mkdir(parents=True)
+    (folder / "containers.py").write_text("find_duration_s = float")
+    archive, worker = load_small(tmp_path / "archive", **keys)
+
+    async def ask() -> list[bytes]:
+        engine = LocalEngine({archive: worker})
+        try:
+            requests = [Request(text, BYTES) for text in (b"20", b"21", b"22")]
+            answers = await asyncio.gather(*(engine.answer("small", each) for each in requests))
+            return [each.body for each in answers]
+        finally:
+            await engine.aclose()
+
+    assert asyncio.run(ask()) == [b"20:2", b"21:2", b"22:1"]
+
+
 def test_work_of_a_batch_is_bounded_as_on_ray(tmp_path: Path) -> None:
     archive, worker = load_small(tmp_path / "archive", cluster={"max_batch_work": 3.0})
     models = LocalModels({archive: worker})

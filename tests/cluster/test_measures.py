@@ -8,10 +8,12 @@ import pytest
 import soundfile
 from tokenizers import Tokenizer
 
-from cluster.archives import Archive
+from cluster.archives import Archive, ArchiveError
 from cluster.measures import choose_measure, measure_audio, measure_tokens
 from cluster.requests import WorkerRequest
 from repository import ROOT
+from speechtext.speech.containers import SMALL_BYTES
+from speechtext.speech.trial_opening import opener
 from support.common import EXAMPLES
 from trials.broken_audio import encode, encode_by_ffmpeg
 
@@ -67,6 +69,29 @@ def test_length_is_what_the_header_of_a_wav_says() -> None:
     assert measure_audio(binary(recording[:start] + noise)) == len(SPEECH) / RATE_HZ
 
 
+def test_recording_is_opened_in_a_process_that_can_be_ended() -> None:
+    """As it is to be answered: FFmpeg may take minutes."""
+    recording = encode_by_ffmpeg(np.resize(SPEECH, 20 * RATE_HZ), RATE_HZ, "ipod", "aac")
+    assert len(recording) > SMALL_BYTES
+    opener.end()
+    assert measure_audio(binary(recording)) == pytest.approx(20, abs=0.1)
+    assert opener.process_id is not None
+
+
+def test_archive_whose_library_cannot_tell_a_length_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("speechtext.speech.containers.find_duration_s")
+    assert measure_audio(binary(encode(SPEECH, RATE_HZ))) == 0
+
+
+def test_half_of_a_surrogate_pair_counts() -> None:
+    body = json.dumps({"text": "cold \ud83d food"}).encode()
+    request = WorkerRequest((("Content-Type", "application/json"),), body)
+    expected = len(Tokenizer.from_file(str(TOKENIZER)).encode("cold ? food").ids)
+    assert measure_tokens(TOKENIZER)(request) == expected == 5
+
+
 def test_tokens_of_all_texts_count() -> None:
     texts = ["the service was quick", "and the food was cold"]
     tokenizer = Tokenizer.from_file(str(TOKENIZER))
@@ -82,3 +107,6 @@ def test_archives_with_a_tokenizer_count_tokens(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
     request = WorkerRequest((("Content-Type", "text/plain"),), b"cold food")
     assert choose_measure(archive)(request) == 4
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ArchiveError, match=r"^any: tokenizer\.json: expected a tokenizer, got: "):
+        choose_measure(archive)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -183,6 +184,22 @@ def test_handler_that_cannot_load_ends_it_with_a_sentence(tmp_path: Path) -> Non
     write_archive(tmp_path / "small", handler)
     said = failed("--model-store", str(tmp_path), "--port", "0")
     assert said == "error: small: Expected a file."
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"cluster": [1]}, "small.yaml: cluster: expected keys and values, got [1]."),
+        ({"cluster": {"max_batch_work": 5}}, "small: tokenizer.json: expected a tokenizer, got: "),
+    ],
+)
+def test_archive_that_cannot_be_added_ends_it_with_a_sentence(
+    tmp_path: Path, keys: dict[str, Any], message: str
+) -> None:
+    folder = write_archive(tmp_path / "small", HANDLER.replace("LOADING_S", "0"), **keys).folder
+    (folder / "tokenizer.json").write_text("{}")
+    said = failed("--model-store", str(tmp_path), "--port", "0")
+    assert said.startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize(

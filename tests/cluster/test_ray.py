@@ -5,19 +5,26 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
 import pytest
 import websockets.sync.client
+import yaml
 from openai import OpenAI
 
 from gateway.settings import Settings, parse_settings
 from gateway.torchserve.engine import TorchServeEngine
+from repository import ROOT
+from support.archives import write_archive
 from support.common import EXAMPLES
 from support.contract import differences, good_requests, odd_requests
 from trials.clusters import RunningCluster, run_cluster
@@ -28,6 +35,24 @@ SPEECH = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
 MODELS = ("wav2vec2", "emformer_asr_live", "gpt2_text_generation")
 SAID = "turn on the kitchen lights"
 ODD_REQUESTS = 400
+# Loads once it may.
+PATIENT = """
+import pathlib
+import time
+
+FOLDER = pathlib.Path("HERE")
+
+
+class Handler:
+    def initialize(self, context):
+        (FOLDER / "loading").touch()
+        while not (FOLDER / "go").exists():
+            time.sleep(0.05)
+        self.initialized = True
+
+    def handle(self, data, context):
+        return ["anew"] * len(data)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +202,50 @@ def test_replica_that_dies_is_replaced_and_requests_learn_of_it(cluster: Running
         assert time.monotonic() < deadline_s
         time.sleep(0.5)
     assert statuses <= {503, 507}
+
+
+def deploy(cluster: RunningCluster, folder: Path, name: str, **options: Any) -> None:
+    """Let Ray's own command deploy an application by the options of its model."""
+    path = "cluster.application:build_model"
+    application = {"name": name, "route_prefix": None, "import_path": path, "args": options}
+    (folder / "serve.yaml").write_text(yaml.safe_dump({"applications": [application]}))
+    family = psutil.Process(cluster.process.pid).children(recursive=True)
+    raylet = next(each for each in family if each.name() == "raylet")
+    (address,) = (
+        word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--gcs-address=")
+    )
+    command = [sys.executable, "-m", "ray.serve.scripts", "run", str(folder / "serve.yaml")]
+    command += ["--address", address, "--non-blocking"]
+    # Ray's token is known to its processes alone.
+    subprocess.run(command, cwd=ROOT, env=raylet.environ(), capture_output=True, check=True)
+
+
+def test_model_that_is_deployed_anew_answers_or_refuses(
+    cluster: RunningCluster, tmp_path: Path
+) -> None:
+    """It is known all the time: Ray tells nothing of it while it is built."""
+    archive = write_archive(tmp_path / "small", PATIENT.replace("HERE", str(tmp_path))).folder
+    statuses = []
+
+    def ask(version: str) -> httpx2.Response:
+        address = f"{cluster.url}/predictions/wav2vec2/{version}"
+        return httpx2.post(address, content=SPEECH, timeout=5)
+
+    with ThreadPoolExecutor(1) as pool:
+        deploying = pool.submit(deploy, cluster, tmp_path, "wav2vec2", archive=str(archive))
+        while not (tmp_path / "loading").exists():
+            # What comes when its replica has just been stopped waits for the next one.
+            with suppress(httpx2.TimeoutException):
+                statuses.append(ask("1.0").status_code)
+            time.sleep(0.3)
+            assert not deploying.done() or deploying.result() is None
+        deploying.result()
+    assert (statuses[0], set(statuses) - {200, 503}) == (200, set())
+    refused = ask("1.0")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["message"] == "Expected a replica of the model, got none. Try again."
+    (tmp_path / "go").touch()
+    assert wait_for(lambda: ask("2.1").text == "anew", 60)
 
 
 def test_nothing_is_left_behind(cluster: RunningCluster) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -83,6 +84,36 @@ def test_batch_has_no_more_work_than_its_limit(worker: ArchiveWorker) -> None:
     assert act(worker, BatchLimits(8, 0.05, most_work=10), ask) == [
         *("4:2", "5:2", "3:1", "20:1", "1:2", "1:2"),
     ]
+
+
+def test_work_is_measured_once_and_in_the_workers_thread(worker: ArchiveWorker) -> None:
+    """The event loop has others to serve meanwhile."""
+    measured = []
+
+    def measure(request: WorkerRequest) -> float:
+        measured.append((request.body.decode(), threading.current_thread().name.split("_")[0]))
+        return work_of(request)
+
+    async def ask() -> list[str]:
+        served = ServedModel(worker, BatchLimits(8, 0.05, most_work=10), measure)
+        try:
+            return await ask_all(served, "4", "5", "3", "6")
+        finally:
+            await served.aclose()
+
+    assert asyncio.run(ask()) == ["4:2", "5:2", "3:2", "6:2"]
+    assert measured == [(each, "worker") for each in "4536"]
+
+
+def test_request_that_cannot_be_measured_is_the_handlers(
+    worker: ArchiveWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask(served: ServedModel) -> list[str]:
+        return await ask_all(served, "4", "many", "5")
+
+    limits = BatchLimits(8, 0.05, most_work=10)
+    assert act(worker, limits, ask) == ["4:3", "many:3", "5:3"]
+    assert caplog.messages == ["A request could not be measured: ValueError."]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """What can be checked of the Containerfile without a builder of images."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,6 +18,16 @@ from cluster.own_ray import ROOT as CLUSTER_ROOT
 from repository import ROOT
 
 FILE = ROOT / "deploy" / "Containerfile"
+# What the commands and Ray's processes do before they know an archive.
+SERVING = """
+import bulk.workflow, cluster.application, cluster.one_process, cluster.ray_metrics, cluster.replica
+from cluster.own_ray import ROOT
+from gateway.settings import read_settings
+
+cluster.ray_metrics.RayMetrics()
+cluster.application.put_before(cluster.ray_models.RayModels(1.0), read_settings())
+print(ROOT)
+"""
 # Of a checkout at work, and what must not travel.
 KEPT_OUT = (".venv", ".git", ".build", "model_store", "demo_models", "tests", "docs", "handlers")
 
@@ -69,6 +83,31 @@ def test_what_the_commands_need_travels_and_nothing_else() -> None:
         assert not travels(f"{kept}/file"), kept
     assert not travels("cluster/__pycache__/command.pyc")
     assert not travels("scripts/serve.py")
+
+
+def copy_what_travels(folder: Path) -> None:
+    """Copy what reaches the builder."""
+    for pattern in (pattern for pattern, through in rules() if through):
+        for path in (ROOT / pattern, *(ROOT / pattern).rglob("*")):
+            name = path.relative_to(ROOT)
+            if path.is_file() and travels(str(name)):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, folder / name)
+
+
+def test_what_travels_is_enough_to_serve_with(tmp_path: Path) -> None:
+    """Modules read files that lie beside them, some of them only in a replica."""
+    copy_what_travels(tmp_path)
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVING],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}\n"), done.stderr
 
 
 def test_its_command_serves_a_volume() -> None:

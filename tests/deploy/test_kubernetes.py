@@ -137,6 +137,61 @@ def test_policy_of_ray_is_for_every_pod_of_ray() -> None:
             assert group["template"]["metadata"]["labels"] == selected
 
 
+def selects(selector: Manifest, labels: Manifest) -> bool:
+    """Tell whether a selector of labels is for these, as Kubernetes reads it."""
+    wanted = selector.get("matchLabels", {}).items() <= labels.items()
+    listed = selector.get("matchExpressions", [])
+    return wanted and all(
+        each["operator"] == "In" and labels.get(each["key"]) in each["values"] for each in listed
+    )
+
+
+def lets_in(policy: Manifest, namespace: str, labels: Manifest, port: int) -> bool:
+    """Tell whether a policy in the namespace `speech` lets a pod reach a port."""
+    names = {"kubernetes.io/metadata.name": namespace}
+    own = {"matchLabels": {"kubernetes.io/metadata.name": "speech"}}
+    return any(
+        selects(peer.get("namespaceSelector", own), names)
+        and selects(peer.get("podSelector", {}), labels)
+        for rule in policy["ingress"]
+        if {"port": port} in rule.get("ports", [{"port": port}])
+        for peer in rule["from"]
+    )
+
+
+def test_policy_of_ray_lets_in_who_has_to_ask() -> None:
+    policy = manifest("kuberay/network-policy.yaml")["spec"]
+    ray = policy["podSelector"]["matchLabels"]
+    submitter = manifest(JOB)["spec"]["submitterPodTemplate"]["metadata"]["labels"]
+    operator = {"app.kubernetes.io/component": "kuberay-operator"}
+    callers = {
+        "ray": ("speech", ray),
+        "submitter": ("speech", submitter),
+        "operator": ("kuberay-operator", operator),
+        "prometheus": ("monitoring", {}),
+        "ingress": ("ingress-nginx", {}),
+        "neighbour": ("speech", {}),
+        "stranger": ("other", submitter),
+    }
+    allowed = {
+        name: [
+            port
+            for port in (6379, 8000, 8080, 8265, 10001)
+            if lets_in(policy, namespace, labels, port)
+        ]
+        for name, (namespace, labels) in callers.items()
+    }
+    assert allowed == {
+        "ray": [6379, 8000, 8080, 8265, 10001],
+        "submitter": [8000, 8265],
+        "operator": [8000, 8265],
+        "prometheus": [8000, 8080],
+        "ingress": [8000],
+        "neighbour": [8000],
+        "stranger": [],
+    }
+
+
 def ray_clusters() -> list[Manifest]:
     """Return the clusters of the service and of the job."""
     service, job = manifest(SERVICE)["spec"], manifest(JOB)["spec"]
@@ -336,6 +391,11 @@ def test_bulk_job_is_a_command_line_of_bulk() -> None:
     # Buckets, which are not opened here.
     assert all(place.startswith("s3://") for place in (options.source, options.output))
     assert options.archive == str(ROOT / "model_store" / "wav2vec2.mar")
+    # Nodes come when workers wait for them: as many as all of them have room for.
+    (group,) = manifest(JOB)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    cores = int(container["resources"]["limits"]["cpu"])
+    assert options.workers == (1, group["maxReplicas"] * cores)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if list(pod_specs(manifest(name)))])

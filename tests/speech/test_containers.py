@@ -27,6 +27,7 @@ from benchmarks.peak_memory import peak_mb, reset_peak_mb
 from speechtext.allowance import allow
 from speechtext.errors import DeadlineError, RequestError
 from speechtext.speech.audio import MOST_RATES, decode_audio
+from speechtext.speech.containers import find_duration_s
 from speechtext.speech.opening import MOST_STREAMS
 from speechtext.speech.pcm import BLOCK_S, PcmFormat
 from support.common import EXAMPLES
@@ -195,6 +196,29 @@ WHOLE: dict[str, Callable[[], bytes]] = PHONES | {
     "ogg_vorbis": lambda: encode(SPEECH, RATE_HZ, "OGG", "VORBIS"),
     "webm": lambda: encode_by_ffmpeg(SPEECH, RATE_HZ, "webm", "libopus"),
 }
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_length_is_told_before_anything_is_decoded(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("speechtext.speech.containers._Link._decode_packets")
+    # Where it is an estimate by the first frames, not too far off.
+    assert find_duration_s(WHOLE[name]()) == pytest.approx(len(SPEECH) / RATE_HZ, abs=0.3)
+
+
+@pytest.mark.parametrize("recording", [b"", b"no recording", bytes(100_000)])
+def test_what_is_no_recording_has_no_length(recording: bytes) -> None:
+    assert find_duration_s(recording) == 0
+
+
+def test_length_is_not_more_than_the_bytes_of_a_pipe_hold() -> None:
+    recording = bytearray(encode(SPEECH, RATE_HZ))
+    place = recording.index(b"data") + 4
+    recording[place : place + 4] = b"\xff" * 4
+    assert find_duration_s(bytes(recording)) == pytest.approx(len(SPEECH) / RATE_HZ, abs=0.01)
+
+
 # Frames that stand alone, or links of a chain: they go on where another file begins.
 JOINABLE = ["flac", "ogg_vorbis", "ogg_opus", "mp3", "adts"]
 

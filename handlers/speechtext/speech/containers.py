@@ -85,6 +85,19 @@ def read_recording(audio: bytes, max_duration_s: float) -> Iterator[Block]:
             raise _damaged(read_s) if read_s else unsupported(len(audio)) from None
 
 
+def find_duration_s(audio: bytes) -> float:
+    """Return the seconds that a recording's container tells of, 0 for what is no recording.
+
+    Nothing is decoded: where the header tells no length, FFmpeg's estimate by the bit rate counts.
+    Of a chain of recordings it may be the first one's alone.
+    """
+    try:
+        with _open(audio) as container:
+            return _Link(audio, container).told_s or (container.duration or 0) / av.time_base
+    except RequestError:
+        return 0.0
+
+
 def _read_link(audio: bytes, before_s: float, max_duration_s: float) -> Iterator[Block]:
     with _open(audio) as container:
         # What it was opened with may have ended with the time.
