@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cluster.archives import MANIFEST, Archive, open_archive
-from cluster.requests import WorkerAnswer, WorkerRequest
+from cluster.requests import WorkerAnswer, WorkerRequest, join_parts
 from cluster.served_model import DESCRIBE
 from cluster.worker import ArchiveWorker, load_alone
 
@@ -35,14 +35,10 @@ class ArchiveRunner:
 
     def answer(self, requests: Sequence[WorkerRequest]) -> list[WorkerAnswer]:
         """Return the answers to requests, in order."""
-        answers: list[WorkerAnswer | None] = [None] * len(requests)
-
-        def hear(number: int, answer: WorkerAnswer) -> None:
-            # Parts are of those who ask for them: nobody does here.
-            answers[number] = answer
-
-        self._worker.answer(requests, hear)
-        return [each for each in answers if each is not None]
+        # A model that generates tells of what it has, and then of the end, whoever asks.
+        parts: list[list[WorkerAnswer]] = [[] for _ in requests]
+        self._worker.answer(requests, lambda number, part: parts[number].append(part))
+        return [join_parts(each) for each in parts]
 
 
 def unpack_copy(path: Path, workspace: Path) -> Archive:

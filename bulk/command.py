@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from bulk.errors import JobError
-from bulk.jobs import KINDS, run
 from bulk.subtitles import FORMATS
+from bulk.workflow import KINDS, run
 from cluster.archives import ArchiveError
 from cluster.own_ray import ROOT
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ArchiveError, JobError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on.", file=sys.stderr)  # noqa: T201
+        print("\nInterrupted; run the same command again to resume.", file=sys.stderr)  # noqa: T201
     return 1
 
 
@@ -37,7 +37,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     transcribe = commands.add_parser("transcribe", help="recordings to transcripts")
     transcribe.add_argument("--subtitles", choices=FORMATS, help="beside each recording, too")
     transcribe.add_argument(
-        "--cut-minutes", type=float, default=10.0, help="longer recordings are cut (default 10)"
+        "--cut-minutes", type=_minutes, default=10.0, help="longer recordings are cut (default 10)"
     )
     annotate = commands.add_parser("annotate", help="texts to labels, entities, answers")
     annotate.add_argument("--explain", action="store_true", help="explanations in their place")
@@ -51,10 +51,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_common(parser: argparse.ArgumentParser, model: str) -> None:
-    place = "a folder or a table (Parquet, CSV, JSON lines), here or at s3:// or gs://"
-    parser.add_argument("--in", dest="source", type=_place, required=True, help=place)
+    location = "a folder or a table (Parquet, CSV, JSON lines), here or at s3:// or gs://"
+    parser.add_argument("--in", dest="source", type=_location, required=True, help=location)
     parser.add_argument(
-        "--out", dest="output", type=_place, required=True, help="a folder, likewise"
+        "--out", dest="output", type=_location, required=True, help="a folder, likewise"
     )
     parser.add_argument(
         "--archive",
@@ -68,10 +68,17 @@ def _add_common(parser: argparse.ArgumentParser, model: str) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
 
 
-def _place(value: str) -> str:
+def _location(value: str) -> str:
     if not value:
         raise argparse.ArgumentTypeError("expected a path or an address, got nothing")
     return value
+
+
+def _minutes(value: str) -> float:
+    minutes = float(value)
+    if not minutes > 0:
+        raise argparse.ArgumentTypeError("expected a time in minutes above 0")
+    return minutes
 
 
 def _workers(value: str) -> tuple[int, int]:

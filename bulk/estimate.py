@@ -15,7 +15,7 @@ from bulk.inputs import Input
 from bulk.job import Job
 from bulk.manifests import Manifests
 from bulk.steps import Tally
-from bulk.storage import open_place
+from bulk.storage import open_location
 from bulk.worker import STEPS
 
 SAMPLE = 16
@@ -64,7 +64,7 @@ def estimate(job: Job, step: str, inputs: Iterable[Input], schema: pa.Schema) ->
 def _try(job: Job, step: str, sample: Sequence[Input], schema: pa.Schema) -> Tally:
     with tempfile.TemporaryDirectory(prefix="bulk-") as folder:
         archive = unpack_copy(Path(job.archive), Path(folder))
-        output = open_place(f"{folder}/output")
+        output = open_location(f"{folder}/output")
         trial = replace(job, output=output, subtitles=None)
         trial.begin()
         manifests = Manifests(trial.work)

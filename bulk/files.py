@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pyarrow import ArrowInvalid
+
 from bulk.errors import UnanswerableError
 from bulk.job import Job
 
@@ -14,9 +16,9 @@ def read_recording(job: Job, given: Mapping[str, Any]) -> bytes:
 
     Raises `UnanswerableError`.
     """
-    place = job.source.resolve(given["path"])
+    location = job.source.resolve(given["path"])
     try:
-        info = place.info()
+        info = location.info()
         if not info.is_file:
             raise UnanswerableError("FileNotFound", "Expected a file at this path, found none.")
         if info.size > MOST_BYTES:
@@ -25,7 +27,7 @@ def read_recording(job: Job, given: Mapping[str, Any]) -> bytes:
         if (info.size, info.mtime_ns or 0) != (given["size"], given["mark"]):
             message = "The file was changed after the job began; run it again."
             raise UnanswerableError("FileChanged", message)
-        return place.read()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+        return location.read()
+    except (ArrowInvalid, OSError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise UnanswerableError("FileUnreadable", f"Expected a file to read: {reason}.") from error

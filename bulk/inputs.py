@@ -12,13 +12,15 @@ from pyarrow import ArrowInvalid, csv, parquet
 from pyarrow.fs import FileInfo, FileType
 
 from bulk.errors import JobError
-from bulk.storage import Place, Skip
+from bulk.storage import Location, Skip
 
 SUFFIXES = {"aac", "aif", "aifc", "aiff", "amr", "au", "caf", "flac", "m4a", "mp3", "oga", "ogg"}
 SUFFIXES |= {"m4b", "mka", "opus", "snd", "w64", "wav", "weba"}
 SUFFIXES |= {"3g2", "3gp", "mkv", "mov", "mp4", "webm"}
-# Of a Parquet file, at a time.
+# Of a table, at a time.
 ROWS = 1024
+# Of a CSV, where a row has to be within a block or two.
+MOST_ROW_BYTES = 64 << 20
 # Of a column with the paths of recordings: what datasets of speech call it.
 PATH_COLUMNS = ("path", "audio", "audio_filepath", "file")
 
@@ -55,7 +57,7 @@ Input = Mapping[str, Any]
 
 
 def find_recordings(
-    source: Place, cut_s: float, skip: Skip, output: Place | None = None
+    source: Location, cut_s: float, skip: Skip, output: Location | None = None
 ) -> Iterator[Input]:
     """Yield the recordings of a folder, by their endings, or those that a table names.
 
@@ -78,11 +80,11 @@ def find_recordings(
 def count_stretches(path: str, size: int, cut_s: float) -> int:
     """Return into how many stretches of about `cut_s` a file is cut; nobody opens it for that."""
     kind = path.rpartition(".")[2].lower()
-    stretches = ceil(size / BYTES_PER_S.get(kind, COMPRESSED_BYTES_PER_S) / cut_s)
-    return min(max(1, stretches), MOST_STRETCHES)
+    stretches = size / BYTES_PER_S.get(kind, COMPRESSED_BYTES_PER_S) / cut_s
+    return ceil(min(max(1, stretches), MOST_STRETCHES))
 
 
-def _in_folder(source: Place, skip: Skip, output: Place | None) -> Iterator[Input]:
+def _in_folder(source: Location, skip: Skip, output: Location | None) -> Iterator[Input]:
     start = len(source.path.rstrip("/")) + 1
     for files in source.walk(skip, output):
         for info in files:
@@ -96,17 +98,47 @@ def _ending(info: FileInfo) -> str:
     return f".{info.extension}" if info.extension else "without an ending"
 
 
-def _in_table(source: Place) -> Iterator[Input]:
-    folder = Place(source.files, source.path.rpartition("/")[0])
+def _in_table(source: Location) -> Iterator[Input]:
+    folder = Location(source.files, source.path.rpartition("/")[0])
     for row in read_table(source):
         column = next((each for each in PATH_COLUMNS if each in row), None)
         if column is None:
             raise _missing(source.name, f"a column {' or '.join(PATH_COLUMNS)}", row)
-        named = str(row[column])
+        named = _read_text(source.name, row, column)
         is_whole = "://" in named or named.startswith("/")
-        place = folder.resolve(named) if is_whole else folder / named
-        path = named if "://" in named else place.path
-        yield _recording(str(row.get("id", named)), path, place.info())
+        location = folder.resolve(named) if is_whole else folder / named
+        path = named if "://" in named else location.path
+        name = _read_text(source.name, row, "id", int, float) if "id" in row else named
+        yield _recording(name, path, _look_up(location))
+
+
+def _read_text(table: str, row: Mapping[str, Any], column: str, *others: type) -> str:
+    """Return a cell that is a text, or of `others`; raises `JobError` without its content."""
+    cell = row[column]
+    if not isinstance(cell, (str, *others)):
+        found = "nothing" if cell is None else type(cell).__name__
+        raise JobError(f"{table}: expected a text in column {column}, got {found}.")
+    text = str(cell)
+    if not _is_unicode(text):
+        raise JobError(f"{table}: expected Unicode in column {column}, got half a surrogate pair.")
+    return text
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be written: halves of surrogate pairs of JSON cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _look_up(location: Location) -> FileInfo:
+    """Return what a path names; of one that no file can have, that nothing is there."""
+    try:
+        return location.info()
+    except (ArrowInvalid, OSError):
+        return FileInfo(location.path, FileType.NotFound)
 
 
 def _missing(table: str, expected: str, row: Mapping[str, Any]) -> JobError:
@@ -114,44 +146,46 @@ def _missing(table: str, expected: str, row: Mapping[str, Any]) -> JobError:
 
 
 def _recording(name: str, path: str, info: FileInfo) -> Input:
-    # -1 of what is not there, which its row will say.
+    # -1 of what is not there, or of no file, which its row will say.
     size = info.size if info.size is not None else -1
     return {"id": name, "path": path, "size": size, "mark": info.mtime_ns or 0}
 
 
-def read_table(source: Place) -> Iterator[Mapping[str, Any]]:
+def read_table(source: Location) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of a table, as the columns by their names; raises `JobError` for no table."""
     ending = source.name.rpartition(".")[2].lower()
     if ending not in READERS:
         raise JobError(f"{source.name}: expected a table as {', '.join(READERS)}.")
     try:
         yield from READERS[ending](source)
-    except (ArrowInvalid, OSError, ValueError) as error:
+    except (ArrowInvalid, OSError, RecursionError, ValueError) as error:
         raise JobError(f"{source.name}: expected a table as {ending}: {error}") from error
 
 
-def _read_parquet(source: Place) -> Iterator[Mapping[str, Any]]:
+def _read_parquet(source: Location) -> Iterator[Mapping[str, Any]]:
     with source.open() as stream:
         for batch in parquet.ParquetFile(stream).iter_batches(ROWS):
             yield from batch.to_pylist()
 
 
-def _read_csv(source: Place) -> Iterator[Mapping[str, Any]]:
+def _read_csv(source: Location) -> Iterator[Mapping[str, Any]]:
+    blocks = csv.ReadOptions(block_size=MOST_ROW_BYTES)
     lines = csv.ParseOptions(newlines_in_values=True)
     with source.open() as stream:
-        names = csv.open_csv(stream, parse_options=lines).schema.names
+        names = csv.open_csv(stream, blocks, lines).schema.names
     # As they are written: Arrow would make 7 of 007, and a date of what looks like one. Bytes that
     # are no text may be in a column that nobody reads.
     written = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()))
     with source.open() as stream:
-        for batch in csv.open_csv(stream, parse_options=lines, convert_options=written):
-            for row in batch.to_pylist():
-                yield {name: cell.decode("utf-8", "replace") for name, cell in row.items()}
+        for batch in csv.open_csv(stream, blocks, lines, written):
+            for start in range(0, len(batch), ROWS):
+                for row in batch.slice(start, ROWS).to_pylist():
+                    yield {name: cell.decode("utf-8", "replace") for name, cell in row.items()}
 
 
-def _read_json_lines(source: Place) -> Iterator[Mapping[str, Any]]:
+def _read_json_lines(source: Location) -> Iterator[Mapping[str, Any]]:
     # Arrow's reader guesses types, and takes a last line without its end for nulls.
-    with source.open() as stream, io.TextIOWrapper(stream, encoding="utf-8") as lines:
+    with source.open() as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as lines:
         for line in lines:
             if line.strip():
                 row = json.loads(line)
@@ -160,7 +194,7 @@ def _read_json_lines(source: Place) -> Iterator[Mapping[str, Any]]:
                 yield row
 
 
-READERS: Mapping[str, Callable[[Place], Iterator[Mapping[str, Any]]]] = {
+READERS: Mapping[str, Callable[[Location], Iterator[Mapping[str, Any]]]] = {
     "parquet": _read_parquet,
     "csv": _read_csv,
     "jsonl": _read_json_lines,
@@ -170,20 +204,20 @@ READERS: Mapping[str, Callable[[Place], Iterator[Mapping[str, Any]]]] = {
 
 
 def find_texts(
-    source: Place, columns: Mapping[str, str], skip: Skip, output: Place | None = None
+    source: Location, columns: Mapping[str, str], skip: Skip, output: Location | None = None
 ) -> Iterator[Input]:
     """Yield the rows of a table, or of those in a folder, as the fields of requests.
 
     `columns` name a table's columns by the fields; without any, they have the fields' names. What
     is below `output` is left out. Raises `JobError` for a table without them.
     """
-    for table in _tables(source, skip, output):
+    for name, table in _tables(source, skip, output):
         for number, row in enumerate(read_table(table)):
-            chosen = _choose_columns(table.name, row, columns)
-            name = str(row.get("id", f"{table.name}:{number}"))
-            fields = _write_fields(table.name, row, chosen)
+            chosen = _choose_columns(name, row, columns)
+            row_id = _read_text(name, row, "id", int, float) if "id" in row else f"{name}:{number}"
+            fields = _write_fields(name, row, chosen)
             known = {"size": len(fields), "mark": _mark(fields), "stretches": 1}
-            yield {"id": name, "fields": fields, **known}
+            yield {"id": row_id, "fields": fields, **known}
 
 
 def _write_fields(table: str, row: Mapping[str, Any], chosen: Mapping[str, str]) -> str:
@@ -210,18 +244,22 @@ def _choose_columns(
     raise _missing(table, expected, row)
 
 
-def _tables(source: Place, skip: Skip, output: Place | None) -> Iterator[Place]:
+def _tables(
+    source: Location, skip: Skip, output: Location | None
+) -> Iterator[tuple[str, Location]]:
+    """Yield tables by their paths within the folder."""
     kind = source.info().type
     if source == output:
         raise JobError("Expected another folder for the output than that of the tables.")
     if kind == FileType.NotFound:
         raise JobError(f"Expected a table or a folder of tables, found nothing at {source.path}.")
     if kind == FileType.File:
-        yield source
+        yield source.name, source
         return
+    start = len(source.path.rstrip("/")) + 1
     for files in source.walk(skip, output):
         for info in sorted(files, key=lambda each: each.path):
             if info.extension.lower() in READERS:
-                yield Place(source.files, info.path)
+                yield info.path[start:], Location(source.files, info.path)
             else:
                 skip(_ending(info))

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bulk.errors import JobError
-from bulk.storage import Place
+from bulk.storage import Location
 from cluster.archives import MANIFEST, Archive
 
 # Beside the output; names that begin so are no part of it to those who read it as a table.
@@ -40,35 +41,44 @@ class Job:
     library's.
     """
 
-    source: Place
-    output: Place
+    source: Location
+    output: Location
     archive: str
     answers: Answers
     subtitles: str | None = None
     cut_s: float = float("inf")
 
     @property
-    def work(self) -> Place:
+    def work(self) -> Location:
         """Return the folder of what the job knows of itself."""
         return self.output / WORK
 
     @property
-    def stretches(self) -> Place:
+    def stretches(self) -> Location:
         """Return the folder with what was found in their stretches."""
         return self.work / "stretches"
 
-    def stretch(self, key: str, number: int) -> Place:
+    def stretch(self, key: str, number: int) -> Location:
         """Return the file of what was found in a stretch of the recording of a group."""
         return self.stretches / f"{key}-{number}"
 
     @property
-    def failed(self) -> Place:
+    def failed(self) -> Location:
         """Return the folder that names groups with errors that may be none in the next run."""
         return self.work / "failed"
 
-    def part(self, key: str) -> Place:
+    def part(self, key: str) -> Location:
         """Return the file of the output that a group's answers are in."""
         return self.output / f"part-{key}.{self.answers.form}"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Do this job in one run at a time; raises `JobError` where another run is under way."""
+        self.work.make()
+        with (self.work / "lock").lock() as held:
+            if not held:
+                raise JobError(f"{self.output.path}: another run of this job is under way.")
+            yield
 
     def begin(self) -> None:
         """Write down what this job answers, unless an earlier run did.
@@ -77,7 +87,8 @@ class Job:
         """
         file = self.work / "job.json"
         # As it is read back.
-        own = json.loads(json.dumps(asdict(self.answers)))
+        decided = {**asdict(self.answers), "subtitles": self.subtitles}
+        own = json.loads(json.dumps(decided))
         for folder in (self.work, self.work / "tries", self.stretches, self.failed):
             folder.make()
         if not file.exists():

@@ -21,7 +21,7 @@ from bulk.job import Job
 from bulk.manifests import Group, Manifests
 from bulk.outputs import TRANSCRIPTS, Row, describe_error
 from bulk.steps import Step, Tally, tally
-from bulk.storage import Place
+from bulk.storage import Location
 from bulk.subtitles import write_subtitles
 
 NOTHING = np.empty((0, 0), np.float32)
@@ -125,7 +125,7 @@ class StretchStep(Step):
         tries.end()
         return written.getvalue()
 
-    def _join(self, group: Group, given: Mapping[str, Any], files: Sequence[Place]) -> list[Row]:
+    def _join(self, group: Group, given: Mapping[str, Any], files: Sequence[Location]) -> list[Row]:
         """Write the row of a recording, unless another worker has; return what was written."""
         part = self.job.part(group.key)
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from bulk.storage import Place
+from bulk.storage import Location
 
 # So many inputs are put in order by their sizes at a time.
 MANIFEST_ROWS = 16_384
@@ -29,6 +29,11 @@ class Group:
     manifest: int
     number: int
 
+    @classmethod
+    def of(cls, key: str) -> "Group":
+        """Return the group that files of this key are named after."""
+        return cls(*map(int, key.split("-")))
+
     @property
     def key(self) -> str:
         """Return what files are named after it."""
@@ -38,7 +43,7 @@ class Group:
 class Manifests:
     """The manifests in a folder."""
 
-    def __init__(self, folder: Place) -> None:
+    def __init__(self, folder: Location) -> None:
         self._folder = folder
         self._opened: tuple[int, pq.ParquetFile] | None = None
 
@@ -100,7 +105,7 @@ class Manifests:
 
         self._file(number).write_by(write)
 
-    def _file(self, number: int) -> Place:
+    def _file(self, number: int) -> Location:
         return self._folder / f"{PREFIX}{number:05}.parquet"
 
 

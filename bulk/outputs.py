@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from bulk.storage import Place
+from bulk.storage import Location
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ TRANSCRIPTS = pa.schema(
     ]
 )
 # Errors of files and machines rather than of what was asked: another run answers such inputs again.
-PASSING = {"FileUnreadable", "DeviceLost", "ServerStopping"}
+PASSING = {"FileNotFound", "FileChanged", "FileUnreadable", "DeviceLost", "ServerStopping"}
 ANNOTATIONS = pa.schema([("id", pa.string()), ("answer", pa.string()), *COMMON])
 
 
@@ -51,21 +51,21 @@ def passes(row: Mapping[str, Any]) -> bool:
     return bool(row["error"]) and row["error"]["kind"] in PASSING
 
 
-def write_rows(place: Place, rows: Sequence[Row], schema: pa.Schema) -> None:
+def write_rows(location: Location, rows: Sequence[Row], schema: pa.Schema) -> None:
     """Write a file of the output, all of it or nothing."""
-    if place.path.endswith(".jsonl"):
+    if location.path.endswith(".jsonl"):
         lines = [json.dumps(_whole(row, schema), ensure_ascii=False) + "\n" for row in rows]
-        place.write("".join(lines).encode())
+        location.write("".join(lines).encode())
         return
     table = pa.Table.from_pylist(list(rows), schema)
-    place.write_by(lambda path, files: pq.write_table(table, path, filesystem=files))
+    location.write_by(lambda path, files: pq.write_table(table, path, filesystem=files))
 
 
-def read_rows(place: Place) -> list[Row]:
+def read_rows(location: Location) -> list[Row]:
     """Return the rows of a file of the output."""
-    if place.path.endswith(".jsonl"):
-        return [_stored(json.loads(line)) for line in place.read().splitlines()]
-    with place.open() as stream:
+    if location.path.endswith(".jsonl"):
+        return [_stored(json.loads(line)) for line in location.read().splitlines()]
+    with location.open() as stream:
         rows: list[Row] = pq.read_table(stream).to_pylist()
     return rows
 

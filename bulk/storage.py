@@ -1,8 +1,11 @@
 """Folders and files on this machine, or in object stores such as `s3://` and `gs://`."""
 
+import errno
+import fcntl
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,18 +26,18 @@ Skip = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A file or folder: its file system, and its path within that."""
 
     files: FileSystem
     path: str
 
-    def __truediv__(self, name: str) -> "Place":
-        return Place(self.files, f"{self.path.rstrip('/')}/{name}")
+    def __truediv__(self, name: str) -> "Location":
+        return Location(self.files, f"{self.path.rstrip('/')}/{name}")
 
-    def resolve(self, named: str) -> "Place":
+    def resolve(self, named: str) -> "Location":
         """Return what a path of this file system, or an address of any, names."""
-        return open_place(named) if "://" in named else Place(self.files, named)
+        return open_location(named) if "://" in named else Location(self.files, named)
 
     @property
     def name(self) -> str:
@@ -60,18 +63,29 @@ class Place:
         names = [each.base_name for each in named if each.type == FileType.File]
         return sorted(name for name in names if not name.startswith(HIDDEN))
 
-    def walk(self, skip: Skip, without: "Place | None" = None) -> Iterator[Sequence[FileInfo]]:
+    def walk(self, skip: Skip, without: "Location | None" = None) -> Iterator[Sequence[FileInfo]]:
         """Yield the files of a folder and of those within it, a folder at a time.
 
-        Not those of the folder `without`. `skip` is told of names that are not in UTF-8.
+        Not those of the folder `without`. `skip` is told of names that are not in UTF-8, and of
+        links to a folder that they are in.
         """
-        folders = [self.path]
+        folders: list[tuple[Location, tuple[str, ...]]] = [(self, (self._real_path,))]
         while folders:
-            found = _named(self.files.get_file_info(FileSelector(folders.pop())), skip)
+            folder, above = folders.pop()
+            found = _named(self.files.get_file_info(FileSelector(folder.path)), skip)
             shown = [each for each in found if not each.base_name.startswith((HIDDEN, "_"))]
-            inner = [each.path for each in shown if each.type == FileType.Directory]
-            folders += [each for each in inner if without != Place(self.files, each)]
+            for each in (Location(self.files, each.path) for each in shown if _is_folder(each)):
+                if each._real_path in above:
+                    skip("linked to a folder above")
+                elif each != without:
+                    folders.append((each, (*above, each._real_path)))
             yield [each for each in shown if each.type == FileType.File]
+
+    @property
+    def _real_path(self) -> str:
+        """Return its path without links, which object stores have none of."""
+        is_local = isinstance(self.files, LocalFileSystem)
+        return os.path.realpath(self.path) if is_local else self.path
 
     def open(self) -> NativeFile:
         """Return a file, open for reading."""
@@ -115,8 +129,27 @@ class Place:
 
     def remove(self) -> None:
         """Remove a file, if there is one."""
-        if self.exists():
-            self.files.delete_file(self.path)
+        with suppress(FileNotFoundError):
+            if self.exists():
+                self.files.delete_file(self.path)
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Hold a file as the only one who does, if that can be; yield whether it can.
+
+        The lock goes with the process, however that ends. Where a file system has no locks, as
+        object stores have none, everybody holds it.
+        """
+        if not isinstance(self.files, LocalFileSystem):
+            yield True
+            return
+        with Path(self.path).open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = True
+            except OSError as error:
+                held = error.errno != errno.EWOULDBLOCK
+            yield held
 
     def remove_unfinished(self) -> None:
         """Remove what writers that were killed left in a folder."""
@@ -125,21 +158,25 @@ class Place:
                 each.unlink(missing_ok=True)
 
 
-def open_place(named: str) -> Place:
+def open_location(named: str) -> Location:
     """Return a file or folder by its path on this machine or its address.
 
     Raises `JobError` for an address of no known kind.
     """
     if "://" not in named:
-        return Place(LocalFileSystem(), str(Path(named).expanduser().resolve()))
+        return Location(LocalFileSystem(), str(Path(named).expanduser().resolve()))
     # What follows a # is a part of the name.
     parts = urlsplit(named, allow_fragments=False)
     try:
         files = _open_files(f"{parts.scheme}://{parts.netloc}/?{parts.query}".rstrip("?"))
-        return Place(files, f"{parts.netloc}{parts.path}".rstrip("/"))
+        return Location(files, f"{parts.netloc}{parts.path}".rstrip("/"))
     except (ArrowInvalid, OSError) as error:
         message = f"Expected a path or an address such as s3://bucket/folder: {error}"
         raise JobError(message) from error
+
+
+def _is_folder(info: FileInfo) -> bool:
+    return bool(info.type == FileType.Directory)
 
 
 def _named(found: Iterable[FileInfo], skip: Skip) -> Iterator[FileInfo]:

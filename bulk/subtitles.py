@@ -6,7 +6,7 @@ from typing import Any
 
 from bulk.errors import UnanswerableError
 from bulk.job import Job
-from bulk.storage import Place
+from bulk.storage import Location
 
 FORMATS = ("vtt", "srt")
 
@@ -21,7 +21,7 @@ def write_subtitles(job: Job, path: str, transcript: Mapping[str, Any]) -> None:
         return
     recording = job.source.resolve(path)
     # Two recordings may differ in their endings alone.
-    beside = Place(recording.files, f"{recording.path}.{job.subtitles}")
+    beside = Location(recording.files, f"{recording.path}.{job.subtitles}")
     content = _writer(job.subtitles)(_read(transcript)).encode()
     try:
         beside.write(content)

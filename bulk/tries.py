@@ -1,19 +1,45 @@
-"""What was under way when a worker died, so that one input cannot end a job by dying again."""
+"""What was under way when a worker died, so that no input and no archive kills them for ever."""
 
 import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from bulk.errors import UnanswerableError
-from bulk.storage import Place
+from bulk.errors import JobError, UnanswerableError
+from bulk.storage import Location
 
 # An input with which so many workers died while it was alone gets an error.
 MOST_DEATHS = 2
+# So many workers may die in a row while they load the archive.
+MOST_LOAD_DEATHS = 3
+
+
+@contextmanager
+def loading(folder: Location, run: str, workers: int) -> Iterator[None]:
+    """Note that one of so many workers loads the archive while the block runs.
+
+    Raises `JobError` where too many died in it since the last one was loaded: Ray would start
+    further ones for ever.
+    """
+    begun = [each for each in folder.names() if each.startswith(f"{run}-loading-")]
+    # All others may be loading it now.
+    if len(begun) >= workers - 1 + MOST_LOAD_DEATHS:
+        raise JobError(
+            f"Expected workers to load the archive, {MOST_LOAD_DEATHS} in a row died in it: "
+            "a fault in its libraries, or memory for fewer workers only."
+        )
+    own = f"{run}-loading-{uuid.uuid4().hex}"
+    (folder / own).write(b"", durable=False)
+    yield
+    for name in [*begun, own]:
+        (folder / name).remove()
 
 
 class Tries:
     """The tries of a group in one run of a job, in a file that outlives the worker."""
 
-    def __init__(self, folder: Place, run: str, key: str) -> None:
+    def __init__(self, folder: Location, run: str, key: str) -> None:
         self._file = folder / f"{run}-{key}.json"
         self._known: dict[str, Any] = {"tries": 0, "deaths": {}, "alone": None}
         if self._file.exists():

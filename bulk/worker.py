@@ -14,6 +14,7 @@ from bulk.job import Job, digest_archive
 from bulk.recordings import RecordingStep
 from bulk.steps import Step
 from bulk.texts import TextStep
+from bulk.tries import loading
 from cluster.archives import ArchiveError
 from cluster.workspaces import Workspace
 
@@ -31,11 +32,12 @@ class BulkWorker:
     A failure is an answer, too: what Ray makes of exceptions is long, and has no sentence.
     """
 
-    def __init__(self, job: Job, step: str, run: str) -> None:
+    def __init__(self, job: Job, step: str, run: str, workers: int) -> None:
         self._workspace = Workspace()
         self._failure = ""
         try:
-            self._step = STEPS[step](job, self._load(job), run)
+            with loading(job.work / "tries", run, workers):
+                self._step = STEPS[step](job, self._load(job), run)
         except Exception as error:
             self._failure = describe_failure(error)
 

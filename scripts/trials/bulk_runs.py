@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 
 from bulk.outputs import read_rows
-from bulk.storage import Place, open_place
+from bulk.storage import Location, open_location
 from repository import ROOT
 
 RATE_HZ = 16_000
@@ -103,10 +103,10 @@ def _name(process: psutil.Process) -> str:
     return ""
 
 
-def read_output(output: Path | Place) -> list[dict[str, Any]]:
+def read_output(output: Path | Location) -> list[dict[str, Any]]:
     """Return the rows of a job's output, by their ids."""
-    place = output if isinstance(output, Place) else open_place(str(output))
-    rows = [row for name in place.names() for row in read_rows(place / name)]
+    location = output if isinstance(output, Location) else open_location(str(output))
+    rows = [row for name in location.names() for row in read_rows(location / name)]
     return sorted(rows, key=lambda row: str(row["id"]))
 
 

@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow.fs import LocalFileSystem, copy_files
 
-from bulk.storage import Place, open_place
+from bulk.storage import Location, open_location
 from repository import ROOT
 from serving.configuration import free_port
 from support.recordings import transcribe_alone
@@ -35,7 +35,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     host, port = server.get_host_and_port()
     at = f"?scheme=http&region=us-east-1&endpoint_override={quote(f'{host}:{port}')}"
     try:
-        open_place(f"s3://{BUCKET}/{at}&allow_bucket_creation=true").make()
+        open_location(f"s3://{BUCKET}/{at}&allow_bucket_creation=true").make()
         yield at
     finally:
         server.stop()
@@ -75,8 +75,8 @@ def killed_afterwards(head: "subprocess.Popen[bytes]") -> Iterator[None]:
         head.wait()
 
 
-def upload(folder: Path, place: Place) -> None:
-    copy_files(str(folder), place.path, LocalFileSystem(), place.files)
+def upload(folder: Path, location: Location) -> None:
+    copy_files(str(folder), location.path, LocalFileSystem(), location.files)
 
 
 def test_recordings_of_an_object_store_are_answered_by_a_ray_that_runs(
@@ -87,7 +87,10 @@ def test_recordings_of_an_object_store_are_answered_by_a_ray_that_runs(
     ray_address: str,
 ) -> None:
     write_recordings(tmp_path / "in", 70)
-    source, output = open_place(f"s3://{BUCKET}/in{store}"), open_place(f"s3://{BUCKET}/out{store}")
+    source, output = (
+        open_location(f"s3://{BUCKET}/in{store}"),
+        open_location(f"s3://{BUCKET}/out{store}"),
+    )
     upload(tmp_path / "in", source)
     options = ("--workers", "2", "--archive", f"{model_store}/wav2vec2.mar")
 

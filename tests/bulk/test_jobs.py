@@ -1,6 +1,7 @@
 """Jobs as users start them, on a Ray of their own: killed, gone on with, and compared."""
 
 import json
+import os
 import random
 import re
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bulk.command import main, parse_arguments
+from bulk.workflow import open_job
 from speechtext.speech.audio import decode_audio
 from support.archives import write_archive
 from support.recordings import RATE_HZ, transcribe_alone
@@ -67,7 +69,9 @@ def test_job_that_is_killed_and_goes_on_has_each_input_once(
 
 
 def test_texts_with_which_workers_die_are_rows_with_an_error(tmp_path: Path) -> None:
-    folder = write_archive(tmp_path / "deadly", DEADLY).folder
+    # A worker has more threads than this machine has cores, which it shares.
+    cores = {"cpus": (os.cpu_count() or 1) + 0.5}
+    folder = write_archive(tmp_path / "deadly", DEADLY, cluster=cores).folder
     texts = [f"text {number}" for number in range(70)]
     texts[40] = texts[69] = "deadly"
     table, output = tmp_path / "texts.jsonl", tmp_path / "out"
@@ -87,14 +91,25 @@ def test_texts_with_which_workers_die_are_rows_with_an_error(tmp_path: Path) -> 
     assert summary["errors"] == {"WorkerDied": 2}
 
 
-def test_archive_that_cannot_be_loaded_ends_the_job_in_a_sentence(tmp_path: Path) -> None:
-    broken = DEADLY.replace("self.initialized = True", "raise OSError('No such file: words.txt')")
-    folder = write_archive(tmp_path / "broken", broken).folder
+@pytest.mark.parametrize(
+    ("load", "gpus", "expected"),
+    [
+        ("raise OSError('No such file: words.txt')", 0, "No such file: words.txt"),
+        ("os._exit(1)", 0, "Expected workers to load the archive, 3 in a row died in it: a fault"),
+        # Of machines that this one is not.
+        ("pass", 99, "Expected a machine with 1 CPU, 99 GPU for a worker, not this one."),
+    ],
+)
+def test_archive_that_cannot_be_loaded_ends_the_job_in_a_sentence(
+    load: str, gpus: int, expected: str, tmp_path: Path
+) -> None:
+    broken = DEADLY.replace("self.initialized = True", load)
+    folder = write_archive(tmp_path / "broken", broken, cluster={"gpus": gpus}).folder
     (tmp_path / "texts.csv").write_text("text\nx\n")
     process = start("annotate", tmp_path / "texts.csv", tmp_path / "out", "--archive", str(folder))
     assert finish(process) == 1
     said = (tmp_path / "out.log").read_text().splitlines()
-    assert said[-1] == "error: No such file: words.txt"
+    assert said[-1].startswith(f"error: {expected}")
     assert "Traceback" not in said
 
 
@@ -124,6 +139,7 @@ def test_dry_run_says_how_much_there_is_and_writes_nothing(
     [
         (["transcribe", "--in", "", "--out", "x"], "expected a path or an address, got nothing"),
         (["transcribe", "--in", "x", "--out", "y", "--workers", "many"], "how many"),
+        (["transcribe", "--in", "x", "--out", "y", "--cut-minutes", "0"], "in minutes above 0"),
         (["annotate", "--in", "x", "--out", "y", "--parameters", "{"], "invalid loads value"),
         (["annotate", "--in", "x", "--out", "y", "--columns", "question"], "question=column"),
     ],
@@ -134,6 +150,20 @@ def test_command_lines_that_cannot_be(
     with pytest.raises(SystemExit):
         parse_arguments(arguments)
     assert said in capsys.readouterr().err
+
+
+def test_run_beside_another_of_the_same_job_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_archive(tmp_path / "deadly", DEADLY).folder
+    (tmp_path / "texts.csv").write_text("text\nx\n")
+    words = ["annotate", "--in", str(tmp_path / "texts.csv"), "--out", str(tmp_path / "out")]
+    words += ["--archive", str(folder)]
+    job, _ = open_job(parse_arguments(words))
+    with job.alone():
+        assert main(words) == 1
+    assert "another run of this job is under way." in capsys.readouterr().err
+    assert job.work.names() == ["lock"]
 
 
 def test_missing_archive_is_said_in_a_sentence(

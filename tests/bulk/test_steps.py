@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bulk.archive_runner import ArchiveRunner, unpack_copy
 from bulk.errors import JobError, UnanswerableError
@@ -21,12 +22,13 @@ from bulk.inputs import RECORDING, TEXT, find_recordings, find_texts
 from bulk.job import Answers, Job, digest_archive
 from bulk.manifests import Manifests
 from bulk.outputs import ANNOTATIONS, TRANSCRIPTS, read_rows
-from bulk.planning import plan
-from bulk.run import cut, pending_groups
+from bulk.planning import pending_groups, plan
+from bulk.ray_tasks import cut
 from bulk.steps import Tally
-from bulk.storage import open_place
-from bulk.tries import Tries
+from bulk.storage import open_location
+from bulk.tries import MOST_LOAD_DEATHS, Tries, loading
 from bulk.worker import STEPS
+from repository import ROOT
 from speechtext.speech.audio import decode_audio
 from speechtext.speech.ctc.recognizer import Wav2Vec2Recognizer
 from speechtext.speech.subtitles import write_vtt
@@ -57,7 +59,9 @@ def make_job(tmp_path: Path, source: Path, load: Load, name: str, **options: Any
     answers = Answers(
         name, "1.0", load(name)[1], options.pop("form", "parquet"), **options.pop("answers", {})
     )
-    job = Job(open_place(str(source)), open_place(str(tmp_path / "out")), name, answers, **options)
+    job = Job(
+        open_location(str(source)), open_location(str(tmp_path / "out")), name, answers, **options
+    )
     job.begin()
     return job
 
@@ -245,6 +249,25 @@ def test_texts_get_what_the_model_says(load: Load, load_model: LoadModel, tmp_pa
         assert_alike(found, expected)
 
 
+def test_continuations_are_the_models(load: Load, tmp_path: Path) -> None:
+    name, prompts = "gpt2_text_generation", ["Once upon a time", "Maria Rossi works"]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": each}) + "\n" for each in prompts))
+    job = make_job(tmp_path, file, load, name, answers={"parameters": {"max_new_tokens": 5}})
+    plan(job, find_texts(job.source, {}, print), TEXT, ANNOTATIONS)
+    do_groups(job, load(name)[0], "texts")
+    rows = rows_of(job)
+    source = ROOT / "demo_models" / name
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model: Any = AutoModelForCausalLM.from_pretrained(source)
+    for number, prompt in enumerate(prompts):
+        (tokens,) = model.generate(
+            **tokenizer(prompt, return_tensors="pt"), do_sample=False, max_new_tokens=5
+        )
+        (answer,) = json.loads(rows[f"texts.jsonl:{number}"]["answer"])
+        assert answer == {"generated_text": tokenizer.decode(tokens, skip_special_tokens=True)}
+
+
 def test_explanations_of_texts(load: Load, tmp_path: Path) -> None:
     file = tmp_path / "texts.csv"
     file.write_text("question,context\nWho works for Acme?,Maria Rossi works for Acme in Paris.\n")
@@ -278,7 +301,7 @@ def test_model_of_another_kind_is_refused(
 
 
 def test_input_with_which_workers_die_is_given_up(tmp_path: Path) -> None:
-    folder = open_place(str(tmp_path))
+    folder = open_location(str(tmp_path))
     assert not Tries(folder, "run", "group").again
     # Dies with the group, and with "b" alone, twice.
     for _ in range(2):
@@ -294,6 +317,29 @@ def test_input_with_which_workers_die_is_given_up(tmp_path: Path) -> None:
     assert not Tries(folder, "other", "group").again
     last.end()
     assert not Tries(folder, "run", "group").again
+
+
+def test_workers_that_die_while_they_load_are_given_up(tmp_path: Path) -> None:
+    folder, workers = open_location(str(tmp_path)), 2
+
+    def die() -> None:
+        # What follows the block is never reached.
+        loading(folder, "run", workers).__enter__()
+
+    for _ in range(MOST_LOAD_DEATHS):
+        die()
+    # Another may be loading it meanwhile.
+    die()
+    with pytest.raises(JobError, match="3 in a row died"):
+        die()
+    with loading(folder, "other", workers):
+        pass
+    # One that is loaded shows that it can be.
+    for _ in range(2 * MOST_LOAD_DEATHS):
+        die_alone = loading(folder, "third", 1)
+        die_alone.__enter__()
+        with loading(folder, "third", 1):
+            pass
 
 
 def test_digest_is_that_of_the_content(model_store: Path, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from ray.exceptions import RayError
 
 from bulk.errors import JobError
 from bulk.job import Job
-from bulk.manifests import Group, Manifests
+from bulk.manifests import Group
+from bulk.planning import Pending
+from bulk.ray_session import list_needs
 from bulk.steps import Tally
 from bulk.worker import BulkWorker
 
@@ -24,8 +26,6 @@ MOST_BLOCKS = 10_000
 
 Task = Mapping[str, Any]
 Hear = Callable[[Tally], None]
-# Groups, with the stretches of each input.
-Pending = Sequence[tuple[Group, list[int]]]
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,9 @@ def fit_workers(options: Mapping[str, Any]) -> tuple[int, int]:
     # Ray has no types for it.
     ask: Any = ray.cluster_resources
     there = ask()
-    needs = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0)}
-    room = [there.get(name, 0) // need for name, need in needs.items() if need]
+    room = [there.get(name, 0) // need for name, need in list_needs(options).items()]
     most = max(1, int(min(room, default=1)))
     return most, most
-
-
-def pending_groups(job: Job) -> Pending:
-    """Return the groups without a file in the output, with the stretches of each input.
-
-    None of those whose inputs were all changed: they are in others now.
-    """
-    done = set(job.output.names())
-    groups = Manifests(job.work).groups()
-    return [each for each in groups if each[1] and job.part(each[0].key).name not in done]
 
 
 def cut(job: Job, group: Group, stretches: Sequence[int], done: set[str]) -> Iterator[Task]:
@@ -101,7 +90,7 @@ def _run_tasks(job: Job, step: str, tasks: Sequence[Task], workers: Workers, hea
     ]
     answered = ray.data.from_arrow(blocks).map_batches(
         BulkWorker,
-        fn_constructor_args=(job, step, uuid.uuid4().hex[:8]),
+        fn_constructor_args=(job, step, uuid.uuid4().hex[:8], workers.most),
         batch_size=1,
         compute=ActorPoolStrategy(
             min_size=min(workers.least, len(blocks)),

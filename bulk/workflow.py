@@ -15,10 +15,10 @@ from bulk.archive_runner import unpack_copy
 from bulk.inputs import RECORDING, TEXT, Input, find_recordings, find_texts
 from bulk.job import Answers, Job, digest_archive
 from bulk.outputs import ANNOTATIONS, TRANSCRIPTS
-from bulk.planning import plan
+from bulk.planning import pending_groups, plan
 from bulk.progress import Progress, write_time
 from bulk.ray_session import ray_session
-from bulk.storage import Skip, open_place
+from bulk.storage import Skip, open_location
 from cluster.archives import ArchiveError
 from cluster.serve_config import deployment_options
 
@@ -62,9 +62,10 @@ def run(options: argparse.Namespace, kind: Kind) -> None:
 
     inputs = kind.find(job, skip)
     if options.dry_run:
-        tell_estimate(job, kind, inputs, options.workers)
+        print_estimate(job, kind, inputs, options.workers)
     else:
-        work(job, kind, inputs, options.workers, resources)
+        with job.alone():
+            run_and_report(job, kind, inputs, options.workers, resources)
     if left_out:
         reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.most_common(5))
         print(f"Left out: {reasons}")  # noqa: T201
@@ -89,8 +90,8 @@ def open_job(options: argparse.Namespace) -> tuple[Job, dict[str, Any]]:
         given.get("columns", {}),
     )
     job = Job(
-        open_place(options.source),
-        open_place(options.output),
+        open_location(options.source),
+        open_location(options.output),
         str(path),
         answers,
         given.get("subtitles"),
@@ -99,7 +100,7 @@ def open_job(options: argparse.Namespace) -> tuple[Job, dict[str, Any]]:
     return job, deployment_options(archive.name, archive.keys)["ray_actor_options"]
 
 
-def tell_estimate(
+def print_estimate(
     job: Job, kind: Kind, inputs: Iterable[Input], workers: tuple[int, int] | None
 ) -> None:
     """Say what a job would be, and for how long."""
@@ -114,7 +115,7 @@ def tell_estimate(
         print(f"about {took} with {count} workers like this machine's, {found.tried.rows} tried")  # noqa: T201
 
 
-def work(
+def run_and_report(
     job: Job,
     kind: Kind,
     inputs: Iterable[Input],
@@ -126,9 +127,9 @@ def work(
     found = plan(job, inputs, kind.inputs, kind.rows)
     again = f", {found.again:,} that failed" if found.again else ""
     print(f"{found.inputs:,} inputs: {found.new:,} new, {found.changed:,} changed{again}")  # noqa: T201
-    with ray_session() as stream:
+    with ray_session(resources) as stream:
         # Imports Ray, too.
-        from bulk.run import Workers, fit_workers, pending_groups, run_job
+        from bulk.ray_tasks import Workers, fit_workers, run_job
 
         pending = pending_groups(job)
         waiting = sum(len(stretches) for _, stretches in pending)
