@@ -15,9 +15,9 @@ from device_io import (
     request_header,
 )
 from live_headers import read_idle_seconds, read_sequence_headers, read_session_id
+from live_requests import describe_live, tell_live
 from load_errors import check_files_and_explain
 from speaker_requests import load_diarizer, measure_live
-from speech_requests import describe_live, tell_live
 from speechtext.allowance import run_admitted
 from speechtext.errors import DeadlineError, RequestError
 from speechtext.host_memory import keep_loaded
@@ -60,13 +60,14 @@ class LiveHandler:
     def handle(self, data: Sequence[Row], context: Any) -> list[Any]:
         """Return what each session of the batch said with the chunk that came of it, in order."""
         self._sessions.expire()
-        return answer_requests(
-            data,
-            context,
-            lambda index, row: self._parse(index, row, context),
-            self._answer,
-            self._description,
-        )
+        with self._sessions.working():
+            return answer_requests(
+                data,
+                context,
+                lambda index, row: self._parse(index, row, context),
+                self._answer,
+                self._description,
+            )
 
     def _parse(self, index: int, row: Row, context: Any) -> AudioChunk:
         given = read_session_id(context, index)

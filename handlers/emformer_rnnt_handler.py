@@ -27,7 +27,7 @@ from speechtext.settings import read_settings
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
 from speechtext.speech.rnnt.loading import SENTENCEPIECE_FILE
 from speechtext.speech.rnnt.recognizer import EmformerSettings, load_recognizer
-from speechtext.speech.rnnt.scripted_beam_search import MAX_AUDIO_S, ScriptedBeamSearch
+from speechtext.speech.rnnt.scripted_beam_search import ScriptedBeamSearch
 
 
 class ModelHandler:
@@ -48,10 +48,13 @@ class ModelHandler:
         folder, self.device = prepare_worker(context, self._settings.threads)
         file = context.manifest["model"]["serializedFile"]
         self.recognizer = load_recognizer(folder, self._settings, self.device, file)
-        self._diarizer = load_diarizer(folder, self._settings, self._settings.dtype, self.device)
+        diarizer = load_diarizer(folder, self._settings, self._settings.dtype, self.device)
+        self._diarizer = diarizer if self.recognizer.has_words else None
+        self._formats = (*TRANSCRIPT_WRITERS, NDJSON) if self.recognizer.has_words else (PLAIN,)
         self.model = self.recognizer.model
         most_s = self._settings.max_audio_seconds
-        self._max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
+        affordable_s = affordable_seconds(self.recognizer.cost, most_s, context)
+        self._max_audio_s = min(affordable_s, self.recognizer.most_audio_s)
         self._description = self._describe()
         keep_loaded()
         self.initialized = True
@@ -67,35 +70,24 @@ class ModelHandler:
         )
 
     def _describe(self) -> dict[str, Any]:
-        scripted = isinstance(self.recognizer, ScriptedBeamSearch)
-        decoder = "beam" if scripted or self._settings.beam_width else "greedy"
-        limit_s, formats = self._limits()
+        has_words, searches = self.recognizer.has_words, self._settings.beam_width is not None
         return describe_recognizer(
             SAMPLE_RATE_HZ,
-            limit_s,
-            decoder,
-            formats,
-            explainable=not scripted,
-            hotwords=decoder == "beam" and not scripted,
+            self._max_audio_s,
+            "beam" if searches or not has_words else "greedy",
+            self._formats,
+            explainable=has_words,
+            hotwords=searches and has_words,
             language=self._settings.language,
-            speakers=self._diarizer is not None and not scripted,
+            speakers=self._diarizer is not None,
         )
 
-    def _limits(self) -> tuple[float, tuple[str, ...]]:
-        """Return the longest recording, in seconds, and the media types of its transcript."""
-        if isinstance(self.recognizer, ScriptedBeamSearch):
-            return min(self._max_audio_s, MAX_AUDIO_S), (PLAIN,)
-        return self._max_audio_s, (*TRANSCRIPT_WRITERS, NDJSON)
-
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
-        if isinstance(self.recognizer, ScriptedBeamSearch):
+        if not self.recognizer.has_words:
             refuse_explanation(context, index)
-        limit_s, formats = self._limits()
+        limits = SAMPLE_RATE_HZ, self._max_audio_s
         choose = self.recognizer.choose_hotwords
-        # A search of torchaudio's own has no words with times.
-        scripted = isinstance(self.recognizer, ScriptedBeamSearch)
-        diarizer = None if scripted else self._diarizer
-        return read_request(row, context, index, SAMPLE_RATE_HZ, limit_s, choose, formats, diarizer)
+        return read_request(row, context, index, *limits, choose, self._formats, self._diarizer)
 
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
         recognizer = self.recognizer

@@ -20,7 +20,7 @@ from speechtext.speech.costs import SpeechCost
 from speechtext.speech.diarization import (
     Diarizer,
     LiveSpeakers,
-    Stretch,
+    WordRun,
     cut_stretches,
     cut_voice,
     find_centres,
@@ -315,6 +315,16 @@ def test_people_are_known_by_the_likest_of_their_voices() -> None:
     assert names_in([50, 10], 2, {"Ann": voice_at(12)}) == ["Speaker 1", "Ann"]
 
 
+def test_who_is_clearly_known_keeps_the_name_whoever_else_is_asked_for() -> None:
+    """The first is like Ann, the second a little, and Bob like neither or the first a little."""
+    for bob in (85, 65):
+        known = {"Ann": voice_at(25), "Bob": voice_at(bob)}
+        assert names_in([10, -30], 2, known) == ["Ann", "Speaker 1"]
+    # Where each may be somebody, both are.
+    both = {"Ann": voice_at(20), "Bob": voice_at(-20)}
+    assert names_in([10, -10], 2, both) == ["Ann", "Bob"]
+
+
 def test_nobody_else_is_called_as_who_is_known() -> None:
     """As of who carries the names on from one part of a recording to the next."""
     ann, ben = voice_at(20), voice_at(190)
@@ -505,12 +515,12 @@ def test_parts_of_a_long_stretch(
 def test_voice_is_cut_out_of_a_recording(
     start_s: float, end_s: float, first: int, stop: int
 ) -> None:
-    heard = cut_voice(torch.arange(4 * SAMPLE_RATE_HZ), Stretch(0, 1, start_s, end_s))
+    heard = cut_voice(torch.arange(4 * SAMPLE_RATE_HZ), WordRun(0, 1, start_s, end_s))
     assert (int(heard[0]), int(heard[-1]) + 1) == (first, stop)
 
 
 def test_voice_of_a_recording_that_is_too_short_is_all_of_it() -> None:
-    heard = cut_voice(torch.arange(3_000), Stretch(0, 1, 0.0, 0.1))
+    heard = cut_voice(torch.arange(3_000), WordRun(0, 1, 0.0, 0.1))
     assert len(heard) == 3_000
 
 

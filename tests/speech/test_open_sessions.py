@@ -488,6 +488,46 @@ def test_sessions_expire_where_nobody_speaks_for_longer_than_they_may() -> None:
     assert len(sessions) == 0
 
 
+def test_nobody_is_silent_while_the_worker_works() -> None:
+    """What is said meanwhile comes with the next batch; who is answered then speaks afterwards."""
+    sessions, clock, _ = begun(9, 10.0, "waits", "silent")
+    clock.now_s += 10
+    sessions.expire()
+    with sessions.working():
+        sessions.begin("answered", object())  # type: ignore[arg-type]
+        clock.now_s += 45
+    sessions.expire()
+    with sessions.working():
+        sessions.find("waits")
+        clock.now_s += 0.5
+    clock.now_s += 9
+    sessions.expire()
+    # The one that the long batch began has been silent for 9.5 s since.
+    assert [sessions.is_open(name) for name in ("waits", "silent", "answered")] == [1, 0, 1]
+
+
+def test_session_expires_however_much_the_worker_works_for_others() -> None:
+    sessions, clock, _ = begun(9, 10.0, "speaks", "silent")
+    clock.now_s += 1
+    for batch in range(1, 8):
+        sessions.expire()
+        with sessions.working():
+            sessions.find("speaks")
+            clock.now_s += 2
+        # When the seventh begins, 13 s are over, of which the sixth took two.
+        assert sessions.is_open("silent") == (batch < 7)
+
+
+def test_batch_that_fails_took_its_time_as_well() -> None:
+    sessions, clock, _ = begun(9, 10.0, "a")
+    with pytest.raises(ZeroDivisionError), sessions.working():
+        sessions.find("a")
+        clock.now_s += 45
+        raise ZeroDivisionError
+    sessions.expire()
+    assert sessions.is_open("a")
+
+
 def test_time_goes_on_by_itself() -> None:
     session: Any = object()
     for idle_s, left in ((60.0, 1), (0.001, 0)):

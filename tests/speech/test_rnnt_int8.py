@@ -20,7 +20,7 @@ from speechtext.speech.pcm import PcmFormat
 from speechtext.speech.rnnt.features import load_features
 from speechtext.speech.rnnt.recognizer import EmformerSettings, load_recognizer
 from speechtext.speech.rnnt.torchscript.int8 import Int8Product
-from speechtext.speech.rnnt.torchscript.recognizer import EmformerRecognizer, save_recognizer
+from speechtext.speech.rnnt.torchscript.recognizer import ScriptedEmformer, save_recognizer
 from speechtext.speech.rnnt.transducer import Quantization, Transducer
 from support.common import EXAMPLES
 from support.speech import count_wrong_words, read_waveform
@@ -75,7 +75,7 @@ def test_product_is_the_exact_one_but_for_rounding_and_no_row_depends_on_others(
 def test_full_size_encodings_are_about_as_exact_as_in_bfloat16(segments: int) -> None:
     torch.manual_seed(0)
     model = torchaudio.models.emformer_rnnt_base(4097).eval()
-    exact, quantized = (torch.jit.script(EmformerRecognizer(model, FRONT_END)) for _ in range(2))
+    exact, quantized = (torch.jit.script(ScriptedEmformer(model, FRONT_END)) for _ in range(2))
     quantized.encoder.pack(512, in_int8=True)
     encoder = exact.encoder
     frames = segments * encoder.segment

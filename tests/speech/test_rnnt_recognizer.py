@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
@@ -19,16 +20,17 @@ from torchaudio.pipelines.rnnt_pipeline import _SentencePieceTokenProcessor
 from archives.emformer import load_emformer
 from repository import ROOT
 from speechtext.speech.hotword_scores import HotwordScores
-from speechtext.speech.rnnt.features import load_features
+from speechtext.speech.rnnt.features import load_features, whole_features
 from speechtext.speech.rnnt.hotword_search import PieceScores
 from speechtext.speech.rnnt.recognizer import EmformerSettings
 from speechtext.speech.rnnt.recordings import Recording
 from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
-from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
+from speechtext.speech.rnnt.torchscript.recognizer import ScriptedEmformer, save_recognizer
 from speechtext.speech.rnnt.transducer import Transducer
 from speechtext.speech.rnnt.vocabulary import WORD_START, Vocabulary, split_path
 from speechtext.speech.transcripts import Token
 from support.common import EXAMPLES
+from support.speech import SMALL
 
 FOLDER = ROOT / "demo_models" / "emformer_asr"
 PIECES = SentencePieceProcessor(model_file=str(FOLDER / "spm.model"))
@@ -76,6 +78,18 @@ def test_certain_tokens_are_counted_over_all_blocks() -> None:
         assert kept == len(recording.tokens) > len(said)
         said = [token.label for token in recording.tokens]
     assert said == [1, 2, 3, 5, 6, 7]
+
+
+def test_token_is_certain_once_all_hypotheses_have_it_at_the_same_frame() -> None:
+    """The hypothesis that is best then is the second, whose tokens come sooner."""
+    recording = Recording(torch.zeros(1), torch.zeros(1), hypotheses_of([[]], 0))
+    found = hypotheses_of([[1, 2, 3], [1, 2, 4]], 0)._replace(frames=[[0, 7, 9], [0, 3, 5]])
+    recording.keep_certain(found)
+    assert (recording.tokens, recording.hypotheses.kept) == ([Token(1, 0, 1, 0.5)], 1)
+    assert tokens_of(recording) == [(1, 0), (2, 7), (3, 9)]
+    # Then the other one is left alone.
+    recording.keep_certain(hypotheses_of([[2, 4]], 1)._replace(frames=[[3, 5]]))
+    assert tokens_of(recording) == [(1, 0), (2, 3), (4, 5)]
 
 
 def tokens_of(recording: Recording) -> list[tuple[int, int]]:
@@ -291,3 +305,28 @@ def test_alternatives_are_exact_for_words_of_any_length(length: int) -> None:
 def test_width_must_be_positive() -> None:
     with pytest.raises(ValueError, match="beam_width"):
         EmformerSettings(beam_width=0)
+
+
+def test_recording_of_less_than_a_frame_has_one() -> None:
+    """Of an encoder that takes eight features for one: silent features follow the others."""
+    torch.manual_seed(0)
+    shape = SMALL | {"time_reduction_stride": 8, "segment_length": 32}
+    model = torchaudio.models.emformer_rnnt_model(**shape).eval()
+    front_end = load_features(FOLDER / "global_stats.json").eval()
+    script = torch.jit.script(ScriptedEmformer(model, front_end).eval())
+    transducer = Transducer(script, torch.device("cpu"), "float32", 100)
+    waveforms = [0.1 * torch.randn(samples) for samples in (1, 700, 1_119, 1_120, 5_000)]
+    recordings = [transducer.start(waveform, keep_encodings=True) for waveform in waveforms]
+    transducer.recognize(recordings)
+    assert [each.frames for each in recordings] == [1, 1, 1, 1, 4]
+    for waveform, recording in zip(waveforms, recordings, strict=True):
+        count = shape["time_reduction_stride"] * recording.frames
+        features = whole_features(front_end, waveform)[:-4][:count]
+        padding = (0, 0, 0, count + shape["right_context_length"] - len(features))
+        padded = torch.nn.functional.pad(features, padding)[None]
+        with torch.inference_mode():
+            expected, _ = model.transcribe(padded, torch.tensor([padded.shape[1]]))
+        found = torch.cat(recording.encodings or [])
+        torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=0)
+        path = transducer.find_path(recording)
+        assert path.shape == (recording.frames + len(recording.best_tokens()), 12)

@@ -18,6 +18,7 @@ from speechtext.speech.rnnt.features import load_features, whole_features
 from speechtext.speech.rnnt.loading import check_vocabulary, load_transducer, load_vocabulary
 from speechtext.speech.rnnt.recognizer import EmformerRecognizer, EmformerSettings, load_recognizer
 from speechtext.speech.rnnt.scripted_beam_search import BEAM_WIDTH, ScriptedBeamSearch
+from speechtext.speech.rnnt.torchscript.recognizer import save_recognizer
 from support.common import EXAMPLES
 from support.speech import read_waveform
 
@@ -75,6 +76,23 @@ def test_transcripts_are_torchaudios(
     assert [each.duration_s for each in found] == [len(each) / RATE_HZ for each in waveforms]
     assert [each.words for each in found] == [[], [], []]
     assert expected[0] == SENTENCES[0].replace("_", " ")
+
+
+def test_width_is_that_of_the_vocabulary_at_most(folder: Path, tmp_path: Path) -> None:
+    """Of both kinds of file: more hypotheses than pieces a first token cannot make."""
+    shutil.copytree(folder, tmp_path / "scripted")
+    shutil.copytree(folder, tmp_path / "own")
+    save_recognizer(
+        load_emformer(DEMO),
+        load_features(DEMO / "global_stats.json"),
+        tmp_path / "own" / "model.pt",
+    )
+    most = PIECES.get_piece_size()
+    said = f"handler.beam_width: expected at most {most}, .* got {most + 1}"
+    for name in ("scripted", "own"):
+        settings = EmformerSettings(beam_width=most + 1)
+        with pytest.raises(ValueError, match=said):
+            load_recognizer(tmp_path / name, settings, CPU, "model.pt")
 
 
 def test_time_grows_with_the_square(folder: Path) -> None:

@@ -24,7 +24,7 @@ from speechtext.speech.rnnt import gpu_greedy
 from speechtext.speech.rnnt.features import LogMelFeatures, load_features, whole_features
 from speechtext.speech.rnnt.gpu_greedy import GpuGreedy
 from speechtext.speech.rnnt.torchscript.hypotheses import Hypotheses
-from speechtext.speech.rnnt.torchscript.recognizer import EmformerRecognizer, save_recognizer
+from speechtext.speech.rnnt.torchscript.recognizer import ScriptedEmformer, save_recognizer
 from support.common import EXAMPLES
 from support.speech import SMALL
 
@@ -36,7 +36,7 @@ MOST_TOKENS_PER_FRAME = 100
 
 
 def script(model: Any, front_end: LogMelFeatures = FRONT_END) -> Any:
-    recognizer = torch.jit.script(EmformerRecognizer(model, front_end).eval())
+    recognizer = torch.jit.script(ScriptedEmformer(model, front_end).eval())
     recognizer.decoder.set_dtype(torch.float32)
     return recognizer
 
@@ -110,7 +110,7 @@ def test_full_size_encodings_equal_torchaudios(full_size: Any) -> None:
 def test_memory_bank_is_refused() -> None:
     model = torchaudio.models.emformer_rnnt_model(**(SMALL | {"transformer_max_memory_size": 4}))
     with pytest.raises(ValueError, match="transformer_max_memory_size"):
-        EmformerRecognizer(model, FRONT_END)
+        ScriptedEmformer(model, FRONT_END)
 
 
 @torch.inference_mode()
@@ -355,6 +355,20 @@ def test_beam_search_bounds_the_tokens_of_a_frame(most_here: int) -> None:
     expected = reference._search(encodings, None, 3)[0]
     found = scripted.decoder.beam(encodings, [40], [scripted.decoder.start()], 3, most_here)[0]
     assert found.tokens[0] == expected[0][1:]
+
+
+@torch.inference_mode()
+def test_tokens_are_as_probable_after_an_hour(speech: list[torch.Tensor]) -> None:
+    """Whatever the score is that was reached by then, which float32 has in steps of 0.004."""
+    decoder = SCRIPTED.decoder
+    for encoding in speech[:40]:
+        late = decoder.start()._replace(scores=[-40_000.0], kept=30_000)
+        (found,) = decoder.beam(encoding[None], [len(encoding)], [late], 4, 100)
+        tokens, frames = tokens_and_frames(found)
+        path = decoder.align(encoding, tokens, frames).exp()
+        rows = [frame + place for place, frame in enumerate(frames)]
+        assert found.probabilities[0] == pytest.approx(path[rows, tokens].tolist(), abs=1e-4)
+        assert all(probability <= 1 for probability in found.probabilities[0])
 
 
 @torch.inference_mode()

@@ -279,6 +279,36 @@ def test_silent_sessions_expire() -> None:
     assert len(sessions) == 1
 
 
+def test_worker_that_is_busy_makes_nobody_silent(
+    load_model: LoadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes as long for audio as it lasts: what it works for others is no silence."""
+    model = load_model("emformer_asr_live")
+    ticks = itertools.count()
+
+    def clock_s() -> float:
+        heard = (session.recording.received() for session, _ in sessions._open.values())
+        return float(sum(heard) / RATE_HZ + 0.001 * next(ticks))
+
+    # The archive has classes of its own, also of errors.
+    sessions = type(model.handler._sessions)(8, 10.0, clock_s)
+    monkeypatch.setattr(model.handler, "_sessions", sessions)
+    samples = samples_of(MONO[0])
+
+    def send(piece: np.ndarray, name: str, **flags: Any) -> Reply:
+        sent = {**session_headers(name, **flags), "Content-Type": L16}
+        return model.answer([{"body": piece.tobytes()}], [sent])[0]
+
+    for name in ("me", "silent"):
+        assert send(samples[:8_000], name, first=True).status == 200
+    assert send(np.zeros(15 * RATE_HZ, np.int16), "other", first=True).status == 200
+    assert send(samples[8_000:], "me").status == 200
+    assert send(np.zeros(15 * RATE_HZ, np.int16), "other").status == 200
+    assert send(samples[:0], "me", last=True).answer["text"] == TRANSCRIPTS[MONO[0]]
+    # Who said nothing after the first of the long ones either has been silent.
+    assert refusal(send(samples[8_000:], "silent")) == (410, "SessionGone")
+
+
 def test_yaml_must_ask_for_sessions() -> None:
     idle = {"sequenceMaxIdleMSec": 9_000}
     sticky = {"sequenceBatching": True, "continuousBatching": True}

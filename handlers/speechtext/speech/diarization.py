@@ -51,7 +51,7 @@ class DiarizationParameters:
     num_speakers: Annotated[int, KeyOptions(ge=1, le=MOST_SPEAKERS)] | None = None
 
 
-class Stretch(NamedTuple):
+class WordRun(NamedTuple):
     """Words in a row that are taken to be of one speaker, as places in a transcript."""
 
     first: int
@@ -70,12 +70,12 @@ def _is_sure(duration_s: float) -> bool:
     return SHORTEST_STRETCH_S <= duration_s <= LONGEST_SURE_S
 
 
-def cut_stretches(words: Sequence[Word]) -> list[Stretch]:
+def cut_stretches(words: Sequence[Word]) -> list[WordRun]:
     """Return words in stretches that are mostly of one speaker, and long enough to know a voice.
 
     They end at pauses, short ones at long pauses only; long ones are cut into equal parts.
     """
-    stretches: list[Stretch] = []
+    stretches: list[WordRun] = []
     for run in _join_short(words, _cut_at_pauses(words)):
         stretches += _cut_evenly(words, run)
     return stretches
@@ -107,7 +107,7 @@ def _join_short(words: Sequence[Word], runs: Sequence[range]) -> list[range]:
     return joined
 
 
-def _cut_evenly(words: Sequence[Word], run: range) -> Iterator[Stretch]:
+def _cut_evenly(words: Sequence[Word], run: range) -> Iterator[WordRun]:
     """Yield parts of a run that are no longer than a stretch, but for words that are."""
     start_s, duration_s = words[run[0]].start_s, words[run[-1]].end_s - words[run[0]].start_s
     count = max(1, math.ceil(duration_s / LONGEST_STRETCH_S))
@@ -116,10 +116,10 @@ def _cut_evenly(words: Sequence[Word], run: range) -> Iterator[Stretch]:
     for _, own in itertools.groupby(zip(run, parts, strict=True), key=lambda each: each[1]):
         places = [place for place, _ in own]
         first_s, last_s = words[places[0]].start_s, words[places[-1]].end_s
-        yield Stretch(places[0], places[-1] + 1, max(0.0, first_s - MARGIN_S), last_s + MARGIN_S)
+        yield WordRun(places[0], places[-1] + 1, max(0.0, first_s - MARGIN_S), last_s + MARGIN_S)
 
 
-def cut_voice(waveform: torch.Tensor, stretch: Stretch) -> torch.Tensor:
+def cut_voice(waveform: torch.Tensor, stretch: WordRun) -> torch.Tensor:
     """Return the samples of a stretch, with more around it where it is very short."""
     shortest = round(SHORTEST_VOICE_S * SAMPLE_RATE_HZ)
     missing_s = max(0.0, SHORTEST_VOICE_S - stretch.duration_s)
@@ -192,13 +192,18 @@ class Diarizer:
     def _name_groups(
         self, voices: torch.Tensor, groups: Sequence[int], known: Mapping[str, torch.Tensor]
     ) -> dict[int, str]:
-        """Return the name of each group, in the order in which they are heard."""
+        """Return the name of each group, in the order in which they are heard.
+
+        Only who is as alike as the threshold is known. Where several might be, those are chosen
+        whose likeness beyond the threshold is the most in all.
+        """
         names: dict[int, str] = {}
         if known:
             from scipy.optimize import linear_sum_assignment
 
             likeness = find_centres(voices, groups) @ torch.stack(list(known.values())).T
-            rows, columns = linear_sum_assignment(likeness, maximize=True)
+            beyond = (likeness - self.threshold).clamp(min=0)
+            rows, columns = linear_sum_assignment(beyond, maximize=True)
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
                 if likeness[row, column] >= self.threshold:
                     names[row] = list(known)[column]
@@ -245,7 +250,7 @@ class LiveSpeakers:
         named = [named[0]] * behind + named
         return [word._replace(speaker=name) for word, name in zip(words, named, strict=True)]
 
-    def _name(self, voice: torch.Tensor, stretch: Stretch) -> str:
+    def _name(self, voice: torch.Tensor, stretch: WordRun) -> str:
         """Return who speaks in a stretch: the most alike so far, or somebody new."""
         likeness = [float(voice @ each) / float(each.norm()) for each in self._sums]
         best = max(range(len(likeness)), key=likeness.__getitem__, default=0)
@@ -300,14 +305,14 @@ def find_centres(voices: torch.Tensor, groups: Sequence[int]) -> torch.Tensor:
 
 
 def _with_speakers(
-    transcript: Transcript, stretches: Sequence[Stretch], speakers: Mapping[int, str]
+    transcript: Transcript, stretches: Sequence[WordRun], speakers: Mapping[int, str]
 ) -> Transcript:
     """Return words with the speakers of their stretches; those of none have their neighbour's."""
     pairs = zip(transcript.words, _spread(stretches, speakers), strict=True)
     return replace(transcript, words=[word._replace(speaker=name) for word, name in pairs])
 
 
-def _spread(stretches: Sequence[Stretch], speakers: Mapping[int, str]) -> list[str]:
+def _spread(stretches: Sequence[WordRun], speakers: Mapping[int, str]) -> list[str]:
     """Return the speaker of each word; stretches of none have that of the stretch before."""
     named: list[str] = []
     speaker = next(iter(speakers.values()))

@@ -1,7 +1,8 @@
 """The live sessions that are open at a time: how many, and how long each may stay silent."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from speechtext.errors import SessionConflictError, SessionGoneError, UnavailableError
@@ -28,14 +29,31 @@ class OpenSessions:
         self._clock_s = clock_s
         # With the time when each was used last.
         self._open: dict[str, tuple[LiveSession, float]] = {}
+        # What the worker took for its latest batch, in seconds.
+        self._worked_s = 0.0
 
     def __len__(self) -> int:
         return len(self._open)
 
     def expire(self) -> None:
-        """Forget the sessions that were silent for too long."""
-        oldest_s = self._clock_s() - self._idle_s
+        """Forget the sessions that were silent for too long.
+
+        The latest batch is not counted: what was said meanwhile comes only now.
+        """
+        oldest_s = self._clock_s() - self._worked_s - self._idle_s
         self._open = {name: each for name, each in self._open.items() if each[1] >= oldest_s}
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Answer a batch, which uses its sessions until it is answered."""
+        began_s = self._clock_s()
+        try:
+            yield
+        finally:
+            ended_s = self._clock_s()
+            self._worked_s = ended_s - began_s
+            for name, (session, used_s) in self._open.items():
+                self._open[name] = session, ended_s if used_s >= began_s else used_s
 
     def begin(self, name: str, session: LiveSession) -> None:
         """Open a session.

@@ -45,6 +45,18 @@ def check_vocabulary(vocabulary: Vocabulary, blank: int) -> None:
         )
 
 
+def check_beam_width(width: int | None, vocabulary: Vocabulary) -> None:
+    """Raise `ValueError` where a search keeps more hypotheses than there are pieces.
+
+    It begins with one hypothesis, which goes on with so many at most.
+    """
+    if width and width > len(vocabulary):
+        raise ValueError(
+            f"handler.beam_width: expected at most {len(vocabulary)}, as many as the model has "
+            f"pieces, got {width}."
+        )
+
+
 def is_beam_search(model: Any) -> bool:
     """Tell whether a TorchScript module is `torchaudio.models.RNNTBeamSearch`."""
     return bool(model.original_name == "RNNTBeamSearch")

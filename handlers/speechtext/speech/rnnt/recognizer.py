@@ -1,6 +1,7 @@
 """Speech recognition with an Emformer RNN-T."""
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
@@ -26,6 +27,7 @@ from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ
 from speechtext.speech.rnnt.hotword_search import PieceScores
 from speechtext.speech.rnnt.loading import (
     MODEL_FILE,
+    check_beam_width,
     is_beam_search,
     load_transducer,
     load_vocabulary,
@@ -66,6 +68,8 @@ class EmformerRecognizer:
     sample_rate_hz = SAMPLE_RATE_HZ
     cost: SpeechCost
     hotword_cost: SpeechCost | None = None
+    has_words = True
+    most_audio_s = math.inf
 
     def __init__(
         self, transducer: Transducer, vocabulary: Vocabulary, settings: EmformerSettings
@@ -191,9 +195,13 @@ class EmformerRecognizer:
 def load_recognizer(
     folder: Path, settings: EmformerSettings, device: torch.device, file: str
 ) -> EmformerRecognizer | ScriptedBeamSearch:
-    """Return what recognises with a TorchScript file, whichever of the two kinds it is, run."""
+    """Return what recognises with a TorchScript file, whichever of the two kinds it is, run.
+
+    Raises `ValueError` with one sentence for what does not fit together.
+    """
     vocabulary = load_vocabulary(folder)
     model = load_transducer(folder / file, device, vocabulary)
+    check_beam_width(settings.beam_width, vocabulary)
     if is_beam_search(model):
         if settings.hotwords or settings.quantization:
             name = "hotwords" if settings.hotwords else "quantization"

@@ -43,11 +43,18 @@ class Recording:
         return self.hypotheses.scores[0]
 
     def keep_certain(self, found: Hypotheses) -> None:
-        """Take off the tokens that all hypotheses found have in common, and keep the rest."""
-        columns = zip(*found.tokens, strict=False)
+        """Take off the tokens that all hypotheses found have in common, and keep the rest.
+
+        Each at the same frame: otherwise the best hypothesis could be another one in the end, whose
+        later tokens have earlier frames than these.
+        """
+        paths = [
+            list(zip(*each, strict=True)) for each in zip(found.tokens, found.frames, strict=True)
+        ]
+        columns = zip(*paths, strict=False)
         certain = next(
             (position for position, column in enumerate(columns) if len(set(column)) > 1),
-            min(map(len, found.tokens)),
+            min(map(len, paths)),
         )
         self.tokens.extend(_take(found, certain))
         self.hypotheses = found._replace(

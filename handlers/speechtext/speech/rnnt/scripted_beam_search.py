@@ -29,6 +29,8 @@ class ScriptedBeamSearch:
 
     cost: SpeechCost
     hotword_cost = None
+    has_words = False
+    most_audio_s = MAX_AUDIO_S
 
     def __init__(
         self, model: Any, vocabulary: Vocabulary, folder: Path, beam_width: int | None

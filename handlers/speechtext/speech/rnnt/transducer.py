@@ -127,8 +127,8 @@ class Transducer:
         stride: int = encoder.stride
         frames = count_frames(recording.received(), recording.ended) // stride
         if recording.ended:
-            # Silent right context follows the last frame.
-            return frames - recording.frames
+            # Silent right context follows the last frame, and the features of less than one.
+            return max(1, frames) - recording.frames
         segment: int = encoder.segment
         right: int = encoder.right
         return max(0, (frames - right - recording.frames) // segment * segment)

@@ -40,12 +40,14 @@ class Beam:
     """The hypotheses of one recording at one frame, each a node of a `PrefixTree`.
 
     Those in `nodes`, with their `scores` and last emissions, `ends`, may still get tokens at this
-    frame; the closed ones have moved on to the next.
+    frame; the closed ones have moved on to the next. Scores are relative to `base`, that of the
+    best one when the search began: float32 is too coarse for those of whole recordings.
     """
 
     def __init__(self, nodes: list[int], scores: list[float], frame: int) -> None:
         self.nodes = nodes
-        self.scores = scores
+        self.base = scores[0]
+        self.scores = [score - self.base for score in scores]
         self.ends = [-1 - index for index in range(len(nodes))]
         self.frame = frame
         self.closed: dict[int, float] = {}
@@ -74,7 +76,7 @@ class Beam:
         """Open the closed hypotheses of most score per token for the next frame."""
         nodes = list(self.closed.keys())
         # One for the blank before the first token and one more, as torchaudio counts.
-        keys = [self.closed[node] / (lengths[node] + 2) for node in nodes]
+        keys = [(self.base + self.closed[node]) / (lengths[node] + 2) for node in nodes]
         best: list[int] = torch.tensor(keys).topk(min(width, len(keys))).indices.tolist()
         self.nodes = [nodes[index] for index in best]
         self.scores = [self.closed[node] for node in self.nodes]
@@ -89,6 +91,11 @@ def add_logarithms(first: float, second: float) -> float:
     """Return the logarithm of the sum of two numbers that are given as logarithms."""
     most = max(first, second)
     return most + math.log1p(math.exp(min(first, second) - most))
+
+
+def as_probability(value: float) -> float:
+    """Return a probability that is given as logarithm; rounding may have put it beyond 1."""
+    return math.exp(min(0.0, value))
 
 
 class PrefixTree:
@@ -264,7 +271,7 @@ class BeamSearch:
             tokens.append(before.tokens[origin] + [added.tokens[each] for each in path])
             frames.append(before.frames[origin] + [added.frames[each] for each in path])
             probabilities.append(
-                before.probabilities[origin] + [math.exp(added.values[each]) for each in path]
+                before.probabilities[origin] + [as_probability(added.values[each]) for each in path]
             )
         slots = [self.tree.slots[node] for node in beam.nodes]
         index = torch.tensor(slots, device=self.tree.predictions.device)
@@ -272,7 +279,7 @@ class BeamSearch:
             tokens,
             frames,
             probabilities,
-            beam.scores,
+            [beam.base + score for score in beam.scores],
             before.kept,
             beam.frame,
             self.tree.predictions[index],

@@ -10,8 +10,8 @@ class Hypotheses(NamedTuple):
 
     Of each one `tokens`, the `frames` at which they were emitted, their `probabilities` and the log
     probability of the whole, its score. The caller may take off and keep the tokens that all have
-    in common, and counts them in `kept`. `frame` is the next one to decode. `predictions` have
-    shape (hypotheses, dimension), `states` (layers, 2, hypotheses, hidden).
+    in common at the same frames, and counts them in `kept`. `frame` is the next one to decode.
+    `predictions` have shape (hypotheses, dimension), `states` (layers, 2, hypotheses, hidden).
     """
 
     tokens: list[list[int]]

@@ -11,7 +11,7 @@ from speechtext.speech.rnnt.torchscript.decoders import Decoder
 from speechtext.speech.rnnt.torchscript.encoder import SegmentEncoder
 
 
-class EmformerRecognizer(torch.nn.Module):
+class ScriptedEmformer(torch.nn.Module):
     """Front end, encoder and decoder of an Emformer RNN-T.
 
     The file loads with `torch.jit.load` alone, without this repository. Its methods:
@@ -36,5 +36,5 @@ class EmformerRecognizer(torch.nn.Module):
 def save_recognizer(model: torchaudio.models.RNNT, front_end: LogMelFeatures, path: Path) -> None:
     """Write the TorchScript file of a model; raises `ValueError` where it has a memory bank."""
     name_products()
-    recognizer = EmformerRecognizer(model, front_end).eval().requires_grad_(False)
+    recognizer = ScriptedEmformer(model, front_end).eval().requires_grad_(False)
     torch.jit.script(recognizer).save(str(path))
