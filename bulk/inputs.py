@@ -17,11 +17,11 @@ from bulk.storage import Location, Skip
 SUFFIXES = {"aac", "aif", "aifc", "aiff", "amr", "au", "caf", "flac", "m4a", "mp3", "oga", "ogg"}
 SUFFIXES |= {"m4b", "mka", "opus", "snd", "w64", "wav", "weba"}
 SUFFIXES |= {"3g2", "3gp", "mkv", "mov", "mp4", "webm"}
-# Of a table, at a time.
+# Rows of a table that are read at a time.
 ROWS = 1024
-# Of a CSV, where a row has to be within a block or two.
+# The longest row of a CSV, which has to lie within two blocks.
 MOST_ROW_BYTES = 64 << 20
-# Of a column with the paths of recordings: what datasets of speech call it.
+# What speech datasets call the column with the paths of recordings.
 PATH_COLUMNS = ("path", "audio", "audio_filepath", "file")
 
 

@@ -50,7 +50,7 @@ class StretchRecognizer:
 
         An emission has shape (frames, labels). Raises `UnanswerableError`.
         """
-        # Of the archive, whose modules are there once its handler is loaded.
+        # From the archive, whose modules can be imported once its handler is loaded.
         from speechtext.speech.audio import decode_audio
 
         with _library_errors():

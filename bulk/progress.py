@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from bulk.steps import Tally
 
 TELL_EVERY_S = 1.0
-# Where nobody watches a line change.
+# The interval where the output is not a terminal.
 LOG_EVERY_S = 30.0
 
 

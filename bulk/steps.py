@@ -19,7 +19,7 @@ from bulk.tries import Tries
 from cluster.requests import WorkerAnswer, WorkerRequest
 from gateway.engine import Kind
 
-# Of what is decoded at a time.
+# Audio decoded at a time, at most.
 BATCH_AUDIO_S = 600.0
 
 Input = Mapping[str, Any]

@@ -33,7 +33,7 @@ def write_subtitles(job: Job, path: str, transcript: Mapping[str, Any]) -> None:
 
 
 def _writer(form: str) -> Callable[[Any], str]:
-    # Of the archive, whose modules are there once its handler is loaded.
+    # From the archive, whose modules can be imported once its handler is loaded.
     from speechtext.speech.subtitles import write_srt, write_vtt
 
     return {"vtt": write_vtt, "srt": write_srt}[form]

@@ -22,7 +22,7 @@ STEPS: Mapping[str, type[Step]] = {
     "recordings": RecordingStep,
     "texts": TextStep,
 }
-# Whose message says it all.
+# Errors whose message says it all.
 SAID = (ArchiveError, JobError, OSError)
 
 

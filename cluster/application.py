@@ -14,7 +14,7 @@ from gateway.app import build_app
 from gateway.contract.engine import ContractEngine
 from gateway.settings import Settings, parse_settings
 
-# Of requests and sessions at once, for each replica of the gateway.
+# Requests and sessions at once, for each replica of the gateway.
 MOST_CONNECTIONS = 1000
 
 

@@ -21,7 +21,7 @@ def choose_measure(archive: Archive) -> Measure:
     file = archive.folder / TOKENIZER_FILE
     try:
         return measure_tokens(file) if file.is_file() else measure_audio
-    # Of no class that is its own.
+    # tokenizers raises plain exceptions.
     except Exception as error:
         said = f"expected a tokenizer, got: {error}."
         raise ArchiveError(f"{archive.name}: {TOKENIZER_FILE}: {said}") from error
@@ -34,7 +34,7 @@ def measure_audio(request: WorkerRequest) -> float:
     `find_duration_s`, or there is none, it is 0.
     """
     try:
-        # Of the archive, whose modules are there once its handler is loaded.
+        # From the archive, whose modules can be imported once its handler is loaded.
         from speechtext.speech.containers import find_duration_s
     except ImportError:
         return 0.0

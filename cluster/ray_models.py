@@ -101,7 +101,7 @@ class RayModels(KeptCatalogue):
         states = {
             name: state
             for name, state in status.applications.items()
-            # Of an application that is built anew, Ray tells nothing: its old replicas answer.
+            # While an application is rebuilt, Ray lists no deployments; its old replicas answer.
             if DEPLOYMENT in state.deployments or (name in self._models and not state.deployments)
         }
         self._forget(states)

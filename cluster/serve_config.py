@@ -25,7 +25,7 @@ QUEUE = 100
 BATCHES_AT_ONCE = 2
 # What the gateway's settings say of its address and of TorchServe is no matter here.
 ELSEWHERE = ("host", "port", "torchserve")
-# Of the gateway's settings those that Ray's proxy has by other names.
+# Settings of the gateway that Ray's proxy has under other names.
 TLS = {"certificate_file": "ssl_certfile", "private_key_file": "ssl_keyfile"}
 ROUTER = "cluster.sticky_router.StickyRouter"
 

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 # What a model is asked to say what it is, as by TorchServe's management API.
 DESCRIBE = WorkerRequest([("describe", "True")], b"")
 FAILED = WorkerAnswer(503, (), b"", refusal="Prediction failed")
-# Of a request, in whatever a batch is bounded by: seconds of audio, tokens.
+# How much work a request is, in the batch's unit: seconds of audio, or tokens.
 Measure = Callable[[WorkerRequest], float]
 
 

@@ -29,7 +29,7 @@ class ArchiveWorker:
         self._service = service
         self._around = around
         self._begun_s: float | None = None
-        # Of requests, each for one alone: a handler may still know those of a call that failed.
+        # Numbers of requests, each used once: a handler may still know those of a call that failed.
         self.numbers = itertools.count()
 
     @property

@@ -114,7 +114,7 @@ class ErrorShapes:
 
         async def respond(request: HttpRequest, error: Exception) -> Response:
             response = self.respond(path_of(request), as_engine_error(error))
-            # Of an address that has not the method: RFC 9110, section 15.5.6.
+            # An address that lacks the method: RFC 9110, section 15.5.6.
             if allowed := (getattr(error, "headers", None) or {}).get("Allow"):
                 response.headers["allow"] = allowed.replace("GET", "GET, HEAD")
             return response

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.engine import EngineError, RequestTooLargeError
 from gateway.errors import describe_error
 
-# Of a request line and headers, and of what else is no body: sizes of chunks, and trailers.
+# The most bytes of a request line with headers, and of chunk sizes and trailers.
 MOST_HEADER_BYTES = 65_536
 
 

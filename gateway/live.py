@@ -66,7 +66,7 @@ class LiveSocket:
                 await self._receive(reader)
 
     async def _receive(self, reader: Reader) -> None:
-        # Of a message, which may be large, nothing is kept while the next one is waited for.
+        # A message may be large: it is not kept while the next one is awaited.
         message = await reader.next()
         if isinstance(message, bytes):
             await reader.wait_for_room()

@@ -12,7 +12,7 @@ SANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 # The header Authorization as it came, empty without one.
 authorization: ContextVar[str] = ContextVar("authorization", default="")
-# Whose token it is, where the gateway has tokens of its own.
+# The client that the token belongs to, where the gateway has tokens of its own.
 client_name: ContextVar[str] = ContextVar("client_name", default="")
 # The headers that continue a trace.
 trace_headers: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("trace_headers", default=())

@@ -147,5 +147,5 @@ def _describe(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "unexpected_keyword_argument":
         section = SECTIONS.get(name.partition(".")[0], Settings)
         choices = ", ".join(each.name for each in fields(section))
-        return f"{name}: expected a key out of {choices}, got this one"
+        return f"{name}: expected one of the keys {choices}"
     return f"{name}: {lower_first(problem['msg'])}, got {problem['input']!r}"

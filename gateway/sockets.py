@@ -1,7 +1,7 @@
 """What the protocols of live speech share: who may connect, how a WebSocket is read and ended.
 
 A session has two tasks: one reads what the client sends into an `Inbox`, the other takes it out
-and asks the engine. Who sends faster than the engine recognises is not read for a while.
+and asks the engine. A client that sends faster than the engine recognises is not read for a while.
 """
 
 import asyncio
@@ -237,7 +237,7 @@ async def take_next(
     Raises `EngineError` where that is lost.
     """
     least, most = (round(encoding.bytes_per_s * each) for each in (LEAST_PIECE_S, MOST_PIECE_S))
-    # Of many channels at a high rate, no more than is read ahead.
+    # With many channels at a high rate, no more than is read ahead.
     least = min(least, MOST_WAITING_BYTES)
     while True:
         try:

@@ -99,10 +99,13 @@ class Parts:
         self._sent = 0
         self._kept: dict[int, str] = {}
 
-    def send(self, number: int, part: str, last: bool = False) -> None:
+    def send(
+        self, number: int, part: str, last: bool = False, headers: Mapping[str, str] | None = None
+    ) -> None:
         """Send a part, unless one of that number was sent: a batch that failed is run again.
 
-        Parts are numbered from 1. The `last` one is kept: it is the end of the answer.
+        Parts are numbered from 1. The `last` one is kept: it is the end of the answer. `headers`
+        are the answer's, of which the first part that is sent has them.
         """
         if number <= self._sent:
             return
@@ -110,7 +113,7 @@ class Parts:
             self._kept[number] = part
             return
         self._sent = number
-        set_headers(self._context, self._index, self._media_type)
+        set_headers(self._context, self._index, self._media_type, headers)
         ids = {self._index: self._context.request_ids[self._index]}
         send_intermediate_predict_response(
             {self._index: part}, ids, "Part", HTTPStatus.OK.value, self._context
@@ -229,7 +232,7 @@ def stopping() -> RequestError:
     """Return why nothing is answered any more."""
     return UnavailableError(
         "ServerStopping",
-        "Expected a server that goes on; this one is being stopped. Try again.",
+        "Expected a running server; this one is shutting down. Try again.",
         retry_after_s=RESTART_S,
     )
 
@@ -276,7 +279,7 @@ def write_outcome(
 
 def end_worker_soon() -> None:
     """End this process once its answers are sent; whoever started it starts another."""
-    logger.error("The GPU answers nothing any more: this worker ends, for another to begin.")
+    logger.error("The GPU no longer responds: this worker exits so that another can replace it.")
     threading.Timer(END_AFTER_S, os._exit, (LOST_STATUS,)).start()
 
 

@@ -42,6 +42,7 @@ from text_requests import (
     TextRequest,
     answer_by_kind,
     send_token,
+    tell_dropped,
     write_answer,
 )
 from worker_metrics import report
@@ -232,14 +233,15 @@ class ContinuousBatching:
         return self._tell(name, index, context, WHOLE if is_error else GOES_ON, content)
 
     def _send_parts(self, open_: _Open, name: str, index: int, context: Any) -> str:
-        parts = open_.outcome.request.parts if isinstance(open_.outcome, PendingText) else None
+        pending = open_.outcome
+        parts = pending.request.parts if isinstance(pending, PendingText) else None
         content = parts.take() if parts else ""
-        if not content:
+        if not content or not isinstance(pending, PendingText):
             # Told nothing, a request is sent again.
             del context.request_ids[index]
             return ""
         open_.has_head = True
-        set_headers(context, index, EVENT_STREAM)
+        set_headers(context, index, EVENT_STREAM, tell_dropped(pending.text.window.dropped_tokens))
         return str(self._tell(name, index, context, GOES_ON, content))
 
     def _tell(self, name: str, index: int, context: Any, ends: bool | None, content: Any) -> Any:

@@ -118,7 +118,8 @@ def send_token(requests: Sequence[TextRequest], number: int, event: TokenEvent) 
     """Send a token of one of the requests; the last of all is kept for its answer's end."""
     parts = requests[number].parts
     if parts is not None:
-        parts.send(event.index, write_event(event), last=event.ending is not None)
+        last, headers = event.ending is not None, tell_dropped(event.dropped_tokens)
+        parts.send(event.index, write_event(event), last, headers)
 
 
 def write_event(event: TokenEvent) -> str:
@@ -140,12 +141,14 @@ def write_answer(request: TextRequest, found: TextAnswer | RequestError) -> Answ
     note_size(request.index, "tokens_in", found.tokens_in)
     if found.tokens_out:
         note_size(request.index, "tokens_out", found.tokens_out)
+    dropped = tell_dropped(found.dropped_tokens)
     if request.parts is not None:
-        return Answer(request.parts.take(), EVENT_STREAM)
-    return Answer(found.content, headers=_tell_dropped(found.dropped_tokens))
+        return Answer(request.parts.take(), EVENT_STREAM, dropped)
+    return Answer(found.content, headers=dropped)
 
 
-def _tell_dropped(tokens: int) -> dict[str, str]:
+def tell_dropped(tokens: int) -> dict[str, str]:
+    """Return the header that tells how many tokens a text has lost, where it has."""
     return {TRUNCATED_HEADER: str(tokens)} if tokens else {}
 
 
@@ -157,7 +160,7 @@ def write_explanation(
         return found
     note_size(request.index, "explanation_steps", found.n_steps)
     note_gauge("ExplanationDelta", found.largest_delta)
-    dropped = _tell_dropped(found.dropped_tokens)
+    dropped = tell_dropped(found.dropped_tokens)
     draw = PICTURES.get(request.media_type)
     if draw is None:
         return Answer(found.content(), headers=dropped)

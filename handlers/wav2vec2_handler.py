@@ -25,7 +25,7 @@ class Wav2VecHandler:
         self.expected_sampling_rate = SAMPLE_RATE_HZ
         self.mode: AudioMode
         self.model: Any = None
-        # Of a model that transcribes.
+        # Only for a model that transcribes.
         self.recognizer: Wav2Vec2Recognizer | None = None
         self.processor: Any = None
 

@@ -177,8 +177,7 @@ def test_costliest_are_to_come_again_and_are_told_when() -> None:
         assert isinstance(refusal, UnavailableError)
         assert refusal.kind == "WorkerBusy"
         assert refusal.message == (
-            "Expected room in this batch; the requests that came with this one take the time that "
-            "there is. Try again."
+            "Expected time left in this batch; its other requests need all of it. Try again."
         )
         # The others take 5.5 s.
         assert refusal.retry_after_s == 6

@@ -201,7 +201,7 @@ def test_only_a_gpu_that_answers_nothing_is_lost(
     if isinstance(found, DeviceLostError):
         assert found.kind == "DeviceLost"
         assert found.message == (
-            "Expected a GPU that works; that of this worker does not, and the worker is replaced. "
+            "Expected a working GPU; this worker's has failed, and the worker is being replaced. "
             "Try again."
         )
         assert found.retry_after_s == REPLACED_S

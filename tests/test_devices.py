@@ -180,7 +180,7 @@ def test_process_whose_gpu_is_lost_ends() -> None:
     answers = ended.stdout.splitlines()
     assert len(answers) == 2
     assert all("'code': 503, 'type': 'DeviceLost'" in each for each in answers)
-    assert "The GPU answers nothing any more" in ended.stderr
+    assert "The GPU no longer responds" in ended.stderr
 
 
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])

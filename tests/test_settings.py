@@ -55,7 +55,7 @@ def test_section_that_has_no_keys(name: str, section: Any) -> None:
 def test_unknown_key_is_told_with_those_that_there_are() -> None:
     choices = ", ".join(each.name for each in fields(Wav2Vec2Settings))
     assert refuse(Wav2Vec2Settings, {"max_audio_second": 5}) == (
-        f"handler.max_audio_second: expected a key out of {choices}, got this one."
+        f"handler.max_audio_second: expected one of the keys {choices}."
     )
 
 

@@ -15,7 +15,7 @@ from gateway.request_context import client_name
 from gateway.settings import ClientLimits
 
 MINUTE_S = 60.0
-# Of how many clients is known what they asked for; of more, the longest silent are forgotten.
+# Clients remembered; beyond that, the longest silent are forgotten.
 MOST_CLIENTS = 10_000
 # When a client that has much in work may try again.
 BUSY_S = 1.0

@@ -1,6 +1,6 @@
 """OpenTelemetry traces: a span for each request, in the trace of its client and of the engine.
 
-Where spans go, environment variables say: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME` and
+Environment variables say where spans go: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME` and
 the others of OpenTelemetry's specification.
 """
 

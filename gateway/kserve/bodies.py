@@ -9,7 +9,7 @@ from gateway.errors import describe_problems
 from gateway.json_size import check_values
 
 Shape = TypeVar("Shape")
-# Of a body with many mistakes, so many are told.
+# Mistakes reported for one body, at most.
 MOST_TOLD = 5
 
 

@@ -119,7 +119,7 @@ class MergedParts:
         except EngineError as error:
             await self._queue.put(error)
         except Exception as error:
-            # Of an engine whose events are others; its words may repeat what a request contained.
+            # An engine with other events; its words may repeat what a request contained.
             log_mistake(error)
             await self._queue.put(as_engine_error(error))
 

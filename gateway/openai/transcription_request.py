@@ -105,7 +105,7 @@ def _single(fields: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         elif len(said) > 1 and name != "chunking_strategy":
             raise refusal(name, "one value", str(len(said)))
         elif said:
-            # Of a strategy's own fields, any is as wrong as the others.
+            # If a strategy has several fields, any of them is as wrong as the others.
             single[name] = said[-1]
     return single
 

@@ -117,7 +117,7 @@ def parse_event(text: str | bytes) -> Update | Append | Commit | Clear:
 def _explain(error: ValidationError, event_id: str | None) -> ClientEventError:
     """Return what is wrong with the first field that is, without its value."""
     problem = error.errors(include_input=False, include_context=False, include_url=False)[0]
-    # Of a name that is no Unicode nothing is told.
+    # A name that is not valid Unicode is not repeated.
     name = ".".join(str(part) for part in problem["loc"])[:LONGEST_NAME] or None
     message = f"{name or 'event'}: {lower_first(problem['msg'])}."
     return ClientEventError(CODES.get(problem["type"], "invalid_value"), message, name, event_id)

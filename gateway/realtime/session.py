@@ -79,7 +79,7 @@ class Session:
                     await self._send(refusal_event(error))
 
     async def _receive(self, reader: Reader) -> None:
-        # Of a message, which may be large, nothing is kept while the next one is waited for.
+        # A message may be large: it is not kept while the next one is awaited.
         message = await reader.next()
         event = parse_event(message)
         if isinstance(event, Append):

@@ -1,7 +1,7 @@
 """Which models a TorchServe has, what they are, and whether they are ready.
 
-The management API says it. What a model is, its handler says, when TorchServe asks it to describe
-itself; that is kept for as long as its workers live.
+The management API says it. A model's handler says what the model is, when TorchServe asks it to
+describe itself; that is kept for as long as its workers live.
 """
 
 import asyncio

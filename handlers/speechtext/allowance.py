@@ -26,7 +26,7 @@ PLANNED_SHARE, LAST_SHARE = 0.5, 0.9
 
 
 class Work(NamedTuple):
-    """What a request asks for: so many of a unit, and the seconds that they take."""
+    """An amount of work that a request asks for, its unit, and the seconds that it takes."""
 
     amount: int
     unit: str
@@ -94,7 +94,7 @@ def admit(works: Sequence[Work]) -> list[RequestError | None]:
 
 
 def spend(cost_s: float) -> bool:
-    """Tell whether the batch has so many seconds left, which are its no more."""
+    """Take seconds from what the batch has left; tell whether it had them."""
     allowance = _allowance.get()
     if allowance is None:
         return True
@@ -191,7 +191,6 @@ def _refuse(work: Work, most_s: float) -> RequestError | None:
 def _busy(allowance: Allowance) -> RequestError:
     return UnavailableError(
         "WorkerBusy",
-        "Expected room in this batch; the requests that came with this one take the time that "
-        "there is. Try again.",
+        "Expected time left in this batch; its other requests need all of it. Try again.",
         retry_after_s=max(1, math.ceil(allowance.most_s - allowance.left_s)),
     )

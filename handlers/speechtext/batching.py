@@ -102,7 +102,7 @@ def as_request_error(error: Exception) -> RequestError:
     if isinstance(error, torch.AcceleratorError) and is_lost():
         return DeviceLostError(
             "DeviceLost",
-            "Expected a GPU that works; that of this worker does not, and the worker is replaced. "
+            "Expected a working GPU; this worker's has failed, and the worker is being replaced. "
             "Try again.",
             retry_after_s=REPLACED_S,
         )

@@ -13,8 +13,8 @@ from speechtext.batching import is_out_of_memory
 
 # Only pre-training uses it, so fine-tuned checkpoints such as wav2vec2-base-960h lack it.
 NEVER_NEEDED = "masked_spec_embed"
-# Of transformers' modules, those that tell of weights; the second does, for several GPUs, where the
-# first has a level of its own (5.23).
+# The modules of transformers that report on weights; the second does for several GPUs, where the
+# first has a log level of its own (5.23).
 REPORTERS = ("modeling_utils", "distributed.tensor_parallel")
 # What an Emformer's file names of oneDNN, as PyTorch declares it.
 PRODUCTS: Mapping[str, Sequence[str]] = {

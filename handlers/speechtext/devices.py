@@ -28,8 +28,8 @@ def choose_device(gpu_id: int | None) -> torch.device:
 def prepare_device(device: torch.device) -> None:
     """Let a GPU compute float32 as the CPU does, and be the one that this thread means.
 
-    cuDNN else multiplies float32 with 10 bits of mantissa, and what names no GPU is done on the
-    first.
+    Otherwise cuDNN multiplies float32 with a 10-bit mantissa (TF32), and operations that name no
+    GPU run on the first.
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False

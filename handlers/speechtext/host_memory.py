@@ -71,7 +71,7 @@ def keep_loaded() -> None:
 
     A loaded worker has 400,000 objects, and looking at them took 160 ms of some requests.
     """
-    # Of an archive that this process loaded before, nothing may be in use any more.
+    # What an earlier archive of this process left may no longer be in use.
     gc.unfreeze()
     # What loading took for a while is free for the other workers of a GPU, too.
     free_memory()

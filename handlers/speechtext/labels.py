@@ -74,6 +74,16 @@ def _read_name(where: str, index: int, name: Any) -> str:
     return str(last)
 
 
+def choose_function(problem: str | None, single: bool = False) -> str:
+    """Return which function makes scores of logits, as pipelines choose it for a model's problem.
+
+    A `single` label has a probability of its own in the pipelines of texts.
+    """
+    if problem == REGRESSION:
+        return "none"
+    return "sigmoid" if problem == MULTI_LABEL or single else "softmax"
+
+
 def to_scores(logits: torch.Tensor, function: str) -> torch.Tensor:
     """Return the scores of labels, shape (labels,), by the function of that name."""
     if function == "softmax":

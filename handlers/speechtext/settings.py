@@ -31,7 +31,7 @@ def read_settings(
     except ValidationError as error:
         choices = ", ".join(each.name for each in fields(settings_class))  # type: ignore[arg-type]
         problems = describe_problems(
-            error, lambda name: f"{name}: expected a key out of {choices}, got this one", repr
+            error, lambda name: f"{name}: expected one of the keys {choices}", repr
         )
         raise ValueError(
             " ".join(f"{section_name}{'.' * (each[0] != ':')}{each}." for each in problems)

@@ -17,7 +17,7 @@ from speechtext.speech.chunks import SAMPLE_RATE_HZ
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.encoders import SampleEncoder, find_encoder, fix_weights
 
-# Of the example that a network is traced with, and of the one that it is tried with then.
+# The lengths of the examples that a network is traced with, and then tried with.
 TRACED_SAMPLES, TRIED_SAMPLES = 20_000, 33_333
 TRACED_TOLERANCE = 1e-3
 # Recordings that int8 is chosen by, at most.

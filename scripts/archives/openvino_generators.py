@@ -117,7 +117,7 @@ def _trace(network: Any, takes_positions: bool, shapes: Sequence[tuple[int, int]
         torch.ones(ROWS, NEW, dtype=torch.long),
         torch.ones(ROWS, BEFORE + NEW, dtype=torch.long),
         torch.arange(BEFORE, BEFORE + NEW).expand(ROWS, -1),
-        # Of another dtype, OpenVINO does not find the keys and values in what attention reads.
+        # With another dtype, OpenVINO does not find the keys and values in what attention reads.
         torch.arange(ROWS, dtype=torch.int32),
         torch.arange(NEW - 1, NEW),
         *(torch.randn(ROWS, heads, BEFORE, features) for heads, features in shapes),

@@ -54,7 +54,7 @@ def package(
     for path in staging.model.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # the server may run as another user
     for path in filter(Path.is_dir, list(staging.model.iterdir())):
-        # Of a folder that it is given, the archiver takes what is inside.
+        # Given a folder, the archiver takes what is inside.
         path.rename(staging.handlers / path.name)
     files = sorted(staging.model.iterdir())
     extra = [*(path for path in files if path.name != weights), staging.handlers]

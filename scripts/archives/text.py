@@ -27,9 +27,11 @@ from speechtext.labels import LABELS_FILE, load_labels
 from speechtext.settings import read_settings
 from speechtext.text.loading import (
     check_settings,
-    check_tokenizer_files,
+    check_tokenizer,
     check_vocabulary,
+    choose_padding,
     count_positions,
+    pad_as,
 )
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
@@ -43,7 +45,7 @@ def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -
     task = find_task(settings.mode)
     model, report = load_pretrained(task.auto_model, path, dtype="auto", output_loading_info=True)
     check_complete(report, settings.mode)
-    check_tokenizer_files(path, tokenizer)
+    check_tokenizer(path, tokenizer)
     check_vocabulary(tokenizer, model.config)
     if task.has_labels:
         load_labels(path, model.config)
@@ -59,6 +61,8 @@ def stage_text(source: str, folder: Path, handler_settings: Mapping[str, Any]) -
         return WEIGHTS_FILE
     model.config.save_pretrained(folder)
     model = model.float().eval()
+    choose_padding(tokenizer)
+    pad_as(tokenizer, model.config)
     if settings.save_mode == "torchscript":
         trace_text_model(model, tokenizer).script.save(str(folder / SCRIPTED_FILE))
         return SCRIPTED_FILE

@@ -50,6 +50,7 @@ def trace_text_model(model: Any, tokenizer: Any) -> Traced:
     with one of another. Raises `SourceError` where the two models do not agree on it.
     """
     names = find_input_names(model, tokenizer)
+    _keep_no_cache(model)
     texts = ["a few words", "a few more words than that, and a mark"]
     heads = _Heads(model, names).eval()
     example = _tokenize(tokenizer, texts, names)
@@ -65,6 +66,14 @@ def trace_text_model(model: Any, tokenizer: Any) -> Traced:
                     "TorchScript depends on the length of its texts; use save_mode: pretrained."
                 )
     return Traced(traced, names, example)
+
+
+def _keep_no_cache(model: Any) -> None:
+    """Let decoders keep nothing for a next call: OpenVINO has no type for it."""
+    for module in model.modules():
+        # Those of T5's encoder and decoder are copies.
+        if hasattr(getattr(module, "config", None), "use_cache"):
+            module.config.use_cache = False
 
 
 def _tokenize(tokenizer: Any, texts: list[str], names: Sequence[str]) -> tuple[torch.Tensor, ...]:

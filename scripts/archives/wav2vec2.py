@@ -29,7 +29,13 @@ from speechtext.checkpoints import check_complete
 from speechtext.labels import LABELS_FILE
 from speechtext.settings import read_settings
 from speechtext.speech.audio_checkpoints import check_family
-from speechtext.speech.ctc.beam import LANGUAGE_MODEL_FILE, spell
+from speechtext.speech.ctc.beam import (
+    LANGUAGE_MODEL_FILE,
+    LabelNames,
+    read_arpa_words,
+    read_label_names,
+    spell,
+)
 from speechtext.speech.ctc.loading import check_vocabulary, choose_language, count_labels
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 
@@ -113,10 +119,18 @@ def _stage_language_model(
         if not (source / name).is_file():
             raise SourceError(f"Expected {name}, which the YAML names, in {source}.")
         shutil.copy(source / name, folder)
-    packed = source / LANGUAGE_MODEL_FOLDER
-    if not packed.is_dir():
-        return
-    weights = json.loads((packed / "attrs.json").read_text(encoding="utf-8"))
+    packed, names = source / LANGUAGE_MODEL_FOLDER, read_label_names(tokenizer)
+    if packed.is_dir() and names:
+        _stage_packed_model(packed, folder, settings, names)
+
+
+def _stage_packed_model(
+    packed: Path, folder: Path, settings: Mapping[str, Any], names: LabelNames
+) -> None:
+    """Write the language model of a `Wav2Vec2ProcessorWithLM`, its words and its weights.
+
+    Raises `SourceError` where there is none, or where a search with it would find no words.
+    """
     models = (path for path in sorted(packed.iterdir()) if path.suffix in LANGUAGE_MODELS)
     model = next(models, None)
     if model is None:
@@ -124,17 +138,32 @@ def _stage_language_model(
             f"Expected a language model, *{', *'.join(LANGUAGE_MODELS)}, in {packed}, got none."
         )
     shutil.copy(model, folder)
-    words = (packed / "unigrams.txt").read_text(encoding="utf-8").split()
-    lines = spell(words, tokenizer.get_vocab(), tokenizer.word_delimiter_token)
-    (folder / "lexicon.txt").write_text("".join(lines), encoding="utf-8")
+    weights = json.loads((packed / "attrs.json").read_text(encoding="utf-8"))
     options = {
         "lm": model.name,
-        "lexicon": "lexicon.txt",
         # pyctcdecode weighs natural logarithms, flashlight KenLM's own, of base 10.
         "lm_weight": weights["alpha"] * math.log(10),
         "word_score": weights["beta"],
     }
+    # One that the YAML names goes before.
+    if not settings.get("lexicon"):
+        words = _read_words(packed, model)
+        lines = spell(words, names.labels, names.between)
+        if not lines and settings.get("decoder") == "beam":
+            raise SourceError(
+                f"Expected words that the labels of vocab.json can spell in {packed}/unigrams.txt, "
+                f"got none of {len(words)}; name a lexicon in the YAML, or set decoder: greedy."
+            )
+        (folder / "lexicon.txt").write_text("".join(lines), encoding="utf-8")
+        options["lexicon"] = "lexicon.txt"
     (folder / LANGUAGE_MODEL_FILE).write_text(json.dumps(options), encoding="utf-8")
+
+
+def _read_words(packed: Path, model: Path) -> list[str]:
+    """Return the words of a language model: an ARPA file has them where unigrams.txt is empty."""
+    unigrams = packed / "unigrams.txt"
+    words = unigrams.read_text(encoding="utf-8").split() if unigrams.is_file() else []
+    return read_arpa_words(model) if not words and model.suffix == ".arpa" else words
 
 
 def _speech_bundle(name: str) -> tuple[Wav2Vec2ForCTC, Wav2Vec2Processor]:

@@ -29,7 +29,7 @@ NAME = "waiting"
 # What a request takes, and what a replica takes of a core.
 WORK_S, CPUS = 1.0, 0.05
 REPLICAS = (1, 2, 4, 8, 16, 32)
-# Of what the replicas could do; the rest is room for chance.
+# The share of what the replicas could do; the rest is room for chance.
 LOAD, LOAD_S, WARM_UP_S = 0.95, 30.0, 5.0
 
 BULK_WORKERS, BULK_GROUPS_EACH, BULK_ROW_S = (1, 2, 4, 8, 16), 16, 0.03

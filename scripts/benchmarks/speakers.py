@@ -19,7 +19,7 @@ from speechtext.speech.transcripts import Transcript, Word
 from tables import print_table
 
 SHORT_S, LONG_S = 180, 3600
-# Of somebody who speaks all the time, as fast as people do.
+# A speaker who never pauses, at a usual pace.
 WORDS_PER_S = 2.5
 THRESHOLD = 0.3
 

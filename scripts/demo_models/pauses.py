@@ -11,10 +11,10 @@ from demo_models.speech_corpus import Utterance
 from speechtext.speech.transcripts import Transcript, Word
 
 PAUSES_S = (0.5, 1.0, 2.0)
-# Of what fills a pause: nothing, and what a quiet room sounds like.
+# What fills a pause: nothing, and what a quiet room sounds like.
 NOISE_LEVELS_DB = {"silence": None, "noise 40 dB below the speech": -40.0}
 SENTENCES = 3
-# Of the held-out sentences, every fourth is enough.
+# Every fourth of the held-out sentences is enough.
 EVERY = 4
 Transcribe = Callable[[Sequence[torch.Tensor]], Sequence[Transcript]]
 

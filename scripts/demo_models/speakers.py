@@ -14,7 +14,7 @@ from demo_models.espeak import SpokenSentence
 from demo_models.speech_corpus import SEED, Utterance, speak_all
 
 RANDOM_VARIANTS = 900
-# Of the random variants, which are in which set.
+# Which of the random variants are in which set.
 TRAINING, DEVELOPMENT, HELD_OUT = range(800), range(800, 840), range(840, 900)
 SENTENCES = {"training": 15, "development": 8, "held_out": 16}
 COMMAND_SHARE = 0.8

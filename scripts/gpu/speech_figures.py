@@ -37,7 +37,7 @@ LARGE = {
     "conv_bias": True,
     "do_stable_layer_norm": True,
 }
-# Of a checkpoint that only shows that the section runs.
+# The size of a checkpoint that only shows that the section runs.
 TINY = {
     "num_hidden_layers": 1,
     "hidden_size": 64,
@@ -154,7 +154,7 @@ def _speech_peer(
         dtype=torch.bfloat16,
         device=plan.device,
     )
-    # Of like length together, as its users do who know that it pads.
+    # Similar lengths together, as users do who know that it pads.
     samples = sorted(map(_samples, waves), key=len)
     spent_s = seconds_of(plan, partial(asked, samples, batch_size=plan.amount(32, 1)))
     what = f"{model}, bfloat16, transformers' pipeline on samples: real-time factor"

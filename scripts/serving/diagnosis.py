@@ -36,7 +36,7 @@ PACKAGES = (
     "uvicorn",
 )
 TOOLS = ("curl",)
-# Of a CPU, those that matter for products, as PyTorch names them.
+# The capabilities of a CPU that matter for products, as PyTorch names them.
 INSTRUCTIONS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512_f", "avx2")
 LEAST_FREE_BYTES = 2 * 2**30
 GIGABYTE = 2**30

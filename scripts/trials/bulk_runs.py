@@ -17,7 +17,7 @@ from bulk.storage import Location, open_location
 from repository import ROOT
 
 RATE_HZ = 16_000
-# Of an actor of Ray Data, as it calls itself.
+# The name of an actor of Ray Data.
 WORKER = "ray::MapWorker"
 # In which two runs may differ: the time it took.
 CHANGING = "seconds"

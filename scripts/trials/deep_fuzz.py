@@ -22,7 +22,7 @@ SEEDS = ROOT / "examples"
 MINUTES = 60
 INPUT_TIMEOUT_S, MEMORY_MB, MOST_BYTES = 10, 2048, 65_536
 RATE_HZ, MOST_AUDIO_S = 16_000, 60.0
-# Of libFuzzer's last line.
+# Matches libFuzzer's last line.
 PROGRESS = re.compile(r"#(\d+)\s.*?cov: (\d+).*?corp: (\d+)/")
 
 

@@ -33,7 +33,7 @@ WARM_UP, WARM_UP_SEED = 1100, 99
 # One in so many of the requests goes to the gRPC door.
 GRPC_SHARE = 20
 MOST_GROWTH = 0.02
-# Of what a worker has at rest: what a request may take for a while.
+# What a request may take for a while, as a multiple of what a worker has at rest.
 MOST_PEAK = 2.0
 # Good requests that show how long each takes where none is broken, and how much longer it may take.
 USUAL, MOST_DELAY = 640, 2.0

@@ -38,7 +38,7 @@ TESTS = (
     "tests/test_settings.py",
 )
 LEFT_BEHIND = (".git", ".venv", ".build", ".hypothesis", ".*_cache", "__pycache__", "model_store")
-# Of the copy: mutmut copies tests by itself.
+# What is copied: mutmut copies tests by itself.
 NOT_COPIED = ("handlers", "mutants", "tests")
 # A mutant may take so many times the time of its tests, and of so many seconds for what they share,
 # such as models that are loaded once: many are endless loops.

@@ -302,12 +302,12 @@ def test_model_whose_replica_has_come_answers_whatever_was_known(ray: Ray) -> No
     assert act(ask) == (ANSWER, [ANSWER])
 
 
-@pytest.mark.parametrize("replicas", [{}, {"STARTING": 1}])
+@pytest.mark.parametrize("application", [deployed(1), deployed(1, STARTING=1)])
 def test_model_that_makes_replicas_when_it_is_asked_is_asked(
-    ray: Ray, replicas: dict[str, int]
+    ray: Ray, application: ApplicationStatusOverview
 ) -> None:
     async def ask(models: RayModels) -> WorkerAnswer:
-        ray.applications = {"a": deployed(1, **replicas)}
+        ray.applications = {"a": application}
         ray.tell("a", "1.0")
         await models.models()
         return await models.answer("a", REQUEST)

@@ -100,7 +100,7 @@ def test_every_key_of_config_properties_is_in_the_manual() -> None:
 
 
 def test_every_setting_of_the_gateway_is_in_the_manual_and_in_its_file() -> None:
-    cells = " ".join((*rows("docs/gateway.md"), *rows("docs/gateway-doors.md")))
+    cells = " ".join((*rows("docs/gateway.md"), *rows("docs/gateway-access.md")))
     text = (ROOT / "gateway.yaml").read_text(encoding="utf-8")
     for field in (*fields(Settings), *fields(TorchServeSettings), *fields(ClientLimits)):
         assert f"`{field.name}`" in cells, field.name

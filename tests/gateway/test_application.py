@@ -60,8 +60,8 @@ def test_every_mistake_in_settings_gets_its_sentence() -> None:
         parse_settings(wrong)
     said = str(caught.value)
     assert "gateway.yaml: port: input should be a valid integer, got 'many'." in said
-    assert "prot: expected a key out of host, port, " in said
-    assert "torchserve.timeout: expected a key out of inference_address, " in said
+    assert "prot: expected one of the keys host, port, " in said
+    assert "torchserve.timeout: expected one of the keys inference_address, " in said
     assert "torchserve.inference_address: string should match pattern" in said
     assert "models.mine: input should be 'speech_recognition', " in said
     with pytest.raises(SettingsError, match="expected private_key_file with it"):

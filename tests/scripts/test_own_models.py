@@ -261,7 +261,11 @@ def test_mistake_in_a_yaml_is_one_sentence_with_file_and_key(
             "threads: two",
             "mine.yaml: handler.threads: input should be a valid integer, got 'two'.",
         ),
-        ("max_length", "maxlength", "mine.yaml: handler.maxlength: expected a key out of model_"),
+        (
+            "max_length",
+            "maxlength",
+            "mine.yaml: handler.maxlength: expected one of the keys model_",
+        ),
     ],
 )
 def test_mistake_in_what_a_text_model_is_built_with_is_one_sentence(

@@ -37,7 +37,9 @@ class Samples(Encoder):
         """Return where it computes."""
         return torch.device("cpu")
 
-    def cut(self, waveform: torch.Tensor, chunks: Sequence[Chunk]) -> list[Piece]:
+    def cut(
+        self, waveform: torch.Tensor, chunks: Sequence[Chunk], layers: bool = False
+    ) -> list[Piece]:
         """Return the samples of each chunk."""
         return [Piece(2 * cut_waveform(waveform, self.grid, chunk)) for chunk in chunks]
 
@@ -54,7 +56,9 @@ class Features(Samples):
 
     input_stride = 320
 
-    def cut(self, waveform: torch.Tensor, chunks: Sequence[Chunk]) -> list[Piece]:
+    def cut(
+        self, waveform: torch.Tensor, chunks: Sequence[Chunk], layers: bool = False
+    ) -> list[Piece]:
         """Return the features of each chunk, shape (features, 2)."""
         sums = waveform.unfold(0, 320, 320).sum(dim=1)
         features = torch.stack([sums, 3 * sums], dim=1)
@@ -161,7 +165,9 @@ def test_stretch_is_no_shorter_than_a_feature() -> None:
     class Slow(Features):
         input_stride = 1_000
 
-        def cut(self, waveform: torch.Tensor, chunks: Sequence[Chunk]) -> list[Piece]:
+        def cut(
+            self, waveform: torch.Tensor, chunks: Sequence[Chunk], layers: bool = False
+        ) -> list[Piece]:
             return [Piece(waveform.unfold(0, 1_000, 1_000)[:, :2]) for _ in chunks]
 
     found = explain(Slow(), speak(4_000), 0, stretch_s=0.02)

@@ -1,4 +1,4 @@
-"""Which stretches of a recording a label hangs on: Captum's numbers, and what their loss does."""
+"""Which stretches of a recording a label depends on: Captum's numbers, and what their loss does."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What heads say of recordings: what transformers says, alone, in batches and by windows."""
+"""Outputs of heads for recordings: those of transformers, alone, in batches and by windows."""
 
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,21 @@ HEADS: list[tuple[type[AudioTask], Any]] = [
     (HiddenStates, AutoModel),
 ]
 FAMILIES = sorted(name for name, encoder in ENCODERS.items() if not encoder.transcribes_only)
+ADAPTER = {"add_adapter": True, "num_adapter_layers": 1}
 # Hubert, SEW and UniSpeech have no head for frames, nor one for voices.
-KINDS = [
-    (task, auto, family, weighted)
+KINDS: list[tuple[type[AudioTask], Any, str, bool, dict[str, Any]]] = [
+    (task, auto, family, weighted, {})
     for task, auto in HEADS
     for family in FAMILIES
     for weighted in (False, True)
     if family in {config.model_type for config in auto._model_mapping}
     if not (weighted and auto is AutoModel)
+]
+# Other heads than that for voices have no adapter before them. Of weighted layers of wav2vec2-bert
+# transformers pools as many frames as the adapter would leave.
+KINDS += [
+    (SpeakerEmbedding, AutoModelForAudioXVector, family, weighted, ADAPTER)
+    for family, weighted in (("wavlm", False), ("wavlm", True), ("wav2vec2-bert", False))
 ]
 SECONDS = (0.7, 1.3, 2.1)
 
@@ -63,11 +70,16 @@ def name_of(value: Any) -> str:
     return getattr(value, "__name__", str(value))
 
 
-@pytest.mark.parametrize(("task_class", "auto", "family", "weighted"), KINDS, ids=name_of)
-def test_heads_say_what_transformers_says(
-    task_class: type[AudioTask], auto: Any, family: str, weighted: bool, tmp_path: Path
+@pytest.mark.parametrize(("task_class", "auto", "family", "weighted", "sizes"), KINDS, ids=name_of)
+def test_outputs_of_heads_are_those_of_transformers(
+    task_class: type[AudioTask],
+    auto: Any,
+    family: str,
+    weighted: bool,
+    sizes: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
-    write_model(tmp_path, auto, family, num_labels=4, use_weighted_layer_sum=weighted)
+    write_model(tmp_path, auto, family, num_labels=4, use_weighted_layer_sum=weighted, **sizes)
     task = task_class.load(tmp_path)
     waveforms = waveforms_of()
     asked = [task.read_parameters({})] * len(waveforms)
@@ -78,11 +90,11 @@ def test_heads_say_what_transformers_says(
         if isinstance(task, AudioClassification):
             pairs = [(found.whole, expected.logits[0])]
         elif isinstance(task, FrameClassification):
-            pairs = [(found, expected.logits[0, : len(found)].sigmoid())]
+            pairs = [(found, expected.logits[0].sigmoid())]
         elif isinstance(task, SpeakerEmbedding):
             pairs = [(found, torch.nn.functional.normalize(expected.embeddings[0], dim=-1))]
         else:
-            pairs = [(found, expected.last_hidden_state[0, : len(found)])]
+            pairs = [(found, expected.last_hidden_state[0])]
         for ours, theirs in pairs:
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
         with torch.inference_mode():
@@ -143,6 +155,25 @@ def test_labels_of_a_long_recording_are_of_all_its_frames(tmp_path: Path) -> Non
 
 
 @torch.inference_mode()
+def test_windows_of_weighted_layers_end_where_their_frames_do(tmp_path: Path) -> None:
+    """Of SEW's layers, a frame of which is two of the output."""
+    sizes = {"num_labels": 4, "use_weighted_layer_sum": True}
+    folder = write_model(tmp_path, AutoModelForAudioClassification, "sew", **sizes)
+    task = AudioClassification.load(folder, AudioSettings(chunk_length_s=2, stride_length_s=0.5))
+    (waveform,) = waveforms_of((4.0,))
+    (found,) = task.compute([waveform], [None])
+    (frames,) = compute_frames(
+        task.frame_model(task.network.projector), [waveform], Windows(2, 0.5)
+    )
+    # Of 640 samples each, a frame sees 720.
+    assert len(frames) == (64_000 - 720) // 640 + 1
+    expected = task.network.classifier(frames.mean(dim=0))
+    torch.testing.assert_close(found.whole, expected, atol=1e-5, rtol=1e-5)
+    windows = task.decode(waveform, found, task.read_parameters({"by_window": True}))
+    assert [each["end"] for each in windows] == [1.52, 2.56, 4.0]
+
+
+@torch.inference_mode()
 def test_voice_of_a_long_recording_is_of_all_its_frames(tmp_path: Path) -> None:
     folder = write_model(tmp_path, AutoModelForAudioXVector, "wav2vec2", num_labels=4)
     task = SpeakerEmbedding.load(
@@ -177,19 +208,30 @@ def test_recording_without_a_voice_is_refused_and_harms_no_other(tmp_path: Path)
 
 
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_features_are_those_of_the_layer(family: str, layer: int | None, tmp_path: Path) -> None:
-    task = HiddenStates.load(write_model(tmp_path, AutoModel, family, num_labels=4))
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        *((family, {}) for family in FAMILIES),
+        *((family, ADAPTER) for family in ("wav2vec2", "wav2vec2-bert")),
+        ("wav2vec2-conformer", {**ADAPTER, "output_hidden_size": 32}),
+    ],
+    ids=name_of,
+)
+def test_features_are_those_of_the_layer(
+    family: str, sizes: dict[str, Any], layer: int | None, tmp_path: Path
+) -> None:
+    task = HiddenStates.load(write_model(tmp_path, AutoModel, family, **sizes))
     (waveform,) = waveforms_of((1.3,))
     whole = reference_of(task, tmp_path, waveform)
     expected = whole.last_hidden_state[0] if layer is None else whole.hidden_states[layer][0]
     (found, mean) = task.answer(
         [waveform] * 2, [FeatureParameters(layer), FeatureParameters(layer, "mean")]
     )
-    expected = expected[: len(found.values)]
     torch.testing.assert_close(found.values, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(mean.values, expected.mean(dim=0), atol=1e-4, rtol=1e-4)
-    assert found.frame_s == task.encoder.grid.frame_s
+    # SEW's layers, and the output of an adapter, have half as many frames.
+    halved = family.startswith("sew") if layer is not None else bool(sizes)
+    assert found.frame_s == (0.04 if halved else 0.02)
 
 
 def test_features_that_cannot_be(tmp_path: Path) -> None:
@@ -209,3 +251,22 @@ def test_features_that_cannot_be(tmp_path: Path) -> None:
     (long,) = waveforms_of((10.0,))
     (probe,) = task.answer([long], [task.read_parameters(task.probe)])
     assert probe.values.shape == (48,)
+
+
+@pytest.mark.parametrize(
+    ("layer", "limit"),
+    [
+        (None, "at most 0.80 s of audio, 20 frames of 60 values"),
+        (1, "at most 0.50 s of audio, 25 frames of 48 values"),
+    ],
+)
+def test_features_of_an_adapter_are_counted_as_they_are(
+    layer: int | None, limit: str, tmp_path: Path
+) -> None:
+    sizes = {**ADAPTER, "output_hidden_size": 60}
+    folder = write_model(tmp_path, AutoModel, "wav2vec2", **sizes)
+    task = HiddenStates.load(folder, FeatureSettings(max_values=1_200))
+    (waveform,) = waveforms_of((1.3,))
+    (refused,) = task.answer([waveform], [FeatureParameters(layer)])
+    assert isinstance(refused, RequestTooLargeError)
+    assert limit in refused.message

@@ -195,10 +195,69 @@ def test_language_model_that_is_damaged_is_named(
     tokenizer: Any, tmp_path: Path, name: str, content: bytes
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    (tmp_path / "words.txt").write_text("see s e e |\n", encoding="utf-8")
+    (tmp_path / "words.txt").write_text("AX A X #\n", encoding="utf-8")
     settings = Wav2Vec2Settings(decoder="beam", lm=name, lexicon="words.txt")
     with pytest.raises(ValueError, match=r"^handler\.lm: expected a language model that KenLM rea"):
         load_beam_decoder(settings, tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lexicon", "mistake"),
+    [
+        ("", r"expected words, such as THE T H E \|, got an empty file\.$"),
+        ("AX A X #\nBY\n", r"line 2: expected a word and its labels, .* got a word alone\.$"),
+        ("AX A X #\n\nBY B Y #\n", r"line 2: expected a word and .* got an empty line\.$"),
+        ("AX A X #\nCHAT CH A T #\n", r"line 2: expected labels of vocab.json, got 'CH'\.$"),
+        ("AX A X |\n", r"line 1: expected labels of vocab.json, got '\|'\.$"),
+        (b"\xc4X A X #\n", r"expected UTF-8, got a damaged file\.$"),
+    ],
+)
+def test_mistakes_in_a_lexicon_are_told_with_their_line(
+    lexicon: str | bytes, mistake: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    content = lexicon if isinstance(lexicon, bytes) else lexicon.encode()
+    (tmp_path / "words.txt").write_bytes(content)
+    settings = Wav2Vec2Settings(decoder="beam", lexicon="words.txt")
+    with pytest.raises(ValueError, match=rf"^handler\.lexicon: {mistake}"):
+        load_beam_decoder(settings, tokenizer, tmp_path)
+
+
+def test_language_model_of_words_in_another_case_is_refused(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "lm.arpa").write_text(ARPA.lower(), encoding="utf-8")
+    settings = Wav2Vec2Settings(decoder="beam", lm="lm.arpa")
+    with pytest.raises(ValueError, match=r"^handler\.lm: expected words .* got none of 4\.$"):
+        load_beam_decoder(settings, tokenizer, tmp_path)
+
+
+def load_tokenizer(folder: Path, labels: list[str], **names: str) -> Wav2Vec2CTCTokenizer:
+    path = folder / "labels.json"
+    path.write_text(json.dumps({label: place for place, label in enumerate(labels)}))
+    return Wav2Vec2CTCTokenizer(str(path), **{"pad_token": "_", "unk_token": "<unk>", **names})
+
+
+def test_search_needs_a_label_between_words(tmp_path: Path) -> None:
+    labels = [label for label in LABELS if label != "#"]
+    with pytest.raises(ValueError, match=r"^handler\.decoder: expected greedy for a checkpoint"):
+        load_beam_decoder(
+            Wav2Vec2Settings(decoder="beam"), load_tokenizer(tmp_path, labels), tmp_path
+        )
+
+
+@pytest.mark.parametrize("hotwords", [None, ["YYY"], ["by"]])
+@pytest.mark.parametrize("lexicon", [None, "words.txt"])
+def test_label_between_words_may_be_a_space(
+    lexicon: str | None, hotwords: list[str] | None, tmp_path: Path
+) -> None:
+    """Which a lexicon calls `|`, as its parts are between spaces."""
+    labels = [" " if label == "#" else label for label in LABELS]
+    tokenizer = load_tokenizer(tmp_path, labels)
+    (tmp_path / "words.txt").write_text("AX A X |\nBY B Y |\n", encoding="utf-8")
+    probabilities = torch.cat([one_word(1.0), one_word(1.0)])
+    found = find_text(tmp_path, tokenizer, probabilities, hotwords, lexicon=lexicon)
+    if lexicon:
+        assert found == ("BY BY" if hotwords == ["by"] else "AX AX")
+    else:
+        assert len(found.split()) == 2
 
 
 def build_with_beam(source: Path, workspace: Path, **settings: Any) -> Path:
@@ -235,20 +294,66 @@ def test_archive_with_a_language_model_answers(folder: Path, tmp_path: Path) -> 
 def test_processor_with_a_language_model_is_understood(folder: Path, tmp_path: Path) -> None:
     """A folder as `Wav2Vec2ProcessorWithLM.save_pretrained` writes it."""
     source = tmp_path / "source"
-    copy_demo(source)
-    write_processor_with_lm(source, source)
-    packed = source / "language_model"
-    packed.mkdir()
-    (packed / "3gram.arpa").write_bytes((folder / "lm.arpa").read_bytes())
-    (packed / "unigrams.txt").write_text("TURN\nON\nTHE\nKITCHEN\nLIGHTS\n")
-    attributes = {"alpha": 0.5, "beta": 1.5, "unk_score_offset": -10.0, "score_boundary": True}
-    (packed / "attrs.json").write_text(json.dumps(attributes))
+    write_packed(source, folder / "lm.arpa", "3gram.arpa", "TURN\nON\nTHE\nKITCHEN\nLIGHTS\n")
     archive = build_with_beam(source, tmp_path)
     stored = json.loads((archive / "language_model.json").read_text())
     assert stored["lm_weight"] == pytest.approx(1.1513, abs=1e-4)
     assert stored["word_score"] == 1.5
     reply = load_archive(archive).answer([{"body": speech_with_noise()}])[0]
     assert reply.answer == "TURN ON THE KITCHEN LIGHTS"
+
+
+def write_packed(source: Path, model: Path, name: str, unigrams: str | None) -> None:
+    """Write the demo model with a language model as `Wav2Vec2ProcessorWithLM` does."""
+    copy_demo(source)
+    write_processor_with_lm(source, source)
+    packed = source / "language_model"
+    packed.mkdir()
+    (packed / name).write_bytes(model.read_bytes())
+    if unigrams is not None:
+        (packed / "unigrams.txt").write_text(unigrams)
+    attributes = {"alpha": 0.5, "beta": 1.5, "unk_score_offset": -10.0, "score_boundary": True}
+    (packed / "attrs.json").write_text(json.dumps(attributes))
+
+
+@pytest.mark.parametrize("unigrams", ["", None])
+def test_arpa_file_has_the_words_where_unigrams_are_empty(
+    unigrams: str | None, folder: Path, tmp_path: Path
+) -> None:
+    """As pyctcdecode 0.5.0 finds this text without unigrams, too."""
+    write_packed(tmp_path / "source", folder / "lm.arpa", "3gram.arpa", unigrams)
+    archive = build_with_beam(tmp_path / "source", tmp_path)
+    reply = load_archive(archive).answer([{"body": speech_with_noise()}])[0]
+    assert reply.answer == "TURN ON THE KITCHEN LIGHTS"
+
+
+@pytest.mark.parametrize(
+    ("name", "unigrams", "count"),
+    [("5gram.bin", "", 0), ("5gram.bin", "turn\non\n", 2), ("3gram.arpa", "turn\non\n", 2)],
+)
+def test_words_that_no_label_can_spell_stop_the_build(
+    name: str, unigrams: str, count: int, folder: Path, tmp_path: Path
+) -> None:
+    """Of a search alone, which would find no word in any recording."""
+    write_packed(tmp_path / "source", folder / "lm.arpa", name, unigrams)
+    with pytest.raises(
+        BuildError,
+        match=rf"Expected words that the labels .* in .*unigrams.txt, got none of {count}; name",
+    ):
+        build_with_beam(tmp_path / "source", tmp_path)
+    greedy = build_with_settings(read_configs()["wav2vec2"], tmp_path / "source", tmp_path)
+    clean = (EXAMPLES / "turn_on_the_kitchen_lights.wav").read_bytes()
+    assert load_archive(greedy).answer([{"body": clean}])[0].answer == "TURN ON THE KITCHEN LIGHTS"
+
+
+def test_lexicon_of_the_yaml_goes_before_unigrams(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_packed(source, folder / "lm.arpa", "5gram.bin", "")
+    (source / "lexicon.txt").write_text("TURN T U R N |\nON O N |\n")
+    archive = build_with_beam(source, tmp_path, lexicon="lexicon.txt")
+    assert (archive / "lexicon.txt").read_text() == "TURN T U R N |\nON O N |\n"
+    words = load_archive(archive).answer([{"body": speech_with_noise()}])[0].answer.split()
+    assert set(words) == {"TURN", "ON"}
 
 
 def test_language_model_that_the_source_lacks_is_named(tmp_path: Path) -> None:
@@ -286,10 +391,7 @@ ngram 2=2
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Wav2Vec2CTCTokenizer:
     """Return a tokenizer of these labels, whose blank is a letter like any other to Python."""
-    path = tmp_path_factory.mktemp("labels") / "vocab.json"
-    path.write_text(json.dumps({label: place for place, label in enumerate(LABELS)}))
-    names = {"pad_token": "_", "word_delimiter_token": "#", "unk_token": "<unk>"}
-    return Wav2Vec2CTCTokenizer(str(path), **names)
+    return load_tokenizer(tmp_path_factory.mktemp("labels"), LABELS, word_delimiter_token="#")  # noqa: S106
 
 
 def emission(*frames: dict[str, float]) -> torch.Tensor:

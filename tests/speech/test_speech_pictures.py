@@ -90,7 +90,7 @@ def test_stretches_are_bars_and_shades(monkeypatch: pytest.MonkeyPatch) -> None:
         assert colours == [NEGATIVE, POSITIVE, NEGATIVE]
     assert [each.get_height() for each in bars.patches] == [-1.0, 4.0, 0.0]
     assert bars.get_xlim() == (0.0, 2.0)
-    assert wave.get_title() == "what lights hangs on"
+    assert wave.get_title() == "what lights depends on"
     assert (bars.get_ylabel(), bars.get_xlabel()) == ("change of the logit", "seconds")
     assert wave.get_ylabel() == "waveform"
     (word,) = wave.texts

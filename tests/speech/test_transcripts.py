@@ -1,9 +1,11 @@
 """Transcripts as text, JSON and subtitles, and which of them a client asked for."""
 
+import io
 import itertools
 import re
 from typing import Any
 
+import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,17 +88,35 @@ def test_turns_are_words_of_one_speaker_in_a_row() -> None:
 
 
 def test_subtitles_say_who_speaks() -> None:
-    """In WebVTT as a voice span, which nothing in a name or a text ends."""
+    """In WebVTT as a voice span, which nothing in a name or a text ends; SubRip has no escapes."""
     assert write_vtt(TALK) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:00.800\n<v Xia>hello you\n"
         "\n00:00:00.900 --> 00:00:01.000\n<v  Bob    co>hi\n"
-        "\n00:00:01.100 --> 00:00:01.700\n<v Xia>what -> now\n"
+        "\n00:00:01.100 --> 00:00:01.700\n<v Xia>what --&gt; now\n"
     )
     assert write_srt(TALK) == (
         "1\n00:00:00,000 --> 00:00:00,800\nXia: hello you\n"
         "\n2\n00:00:00,900 --> 00:00:01,000\n<Bob> & co: hi\n"
         "\n3\n00:00:01,100 --> 00:00:01,700\nXia: what -> now\n"
     )
+
+
+MARKUP = ["say", "a<b", "AT&T", "<unk>", "&amp;", "1<2>0", "<b>bold</b>", "-->", "a&lt"]
+
+
+def test_text_of_webvtt_is_what_ffmpeg_reads() -> None:
+    """Words that look like tags and entities; lines are as long as they are read."""
+    words = [Word(text, place / 4, place / 4 + 0.2, 1.0) for place, text in enumerate(MARKUP)]
+    written = write_vtt(Transcript(" ".join(MARKUP), 3.0, words))
+    with av.open(io.BytesIO(written.encode()), "r", format="webvtt") as container:
+        packets = container.demux(container.streams.subtitles[0])
+        events: list[Any] = [event for packet in packets for event in packet.decode()]
+        # Nine fields, the last of which is the text; FFmpeg writes `\N` between lines.
+        texts = [event.ass.decode().split(",", 8)[8] for event in events]
+        lines = [line for text in texts for line in text.split(r"\N")]
+    assert " ".join(lines).split() == MARKUP
+    assert [len(line) for line in lines] == [42, 8]
+    assert "<unk> &amp;" in write_srt(Transcript("", 3.0, words)).replace("\n", " ")
 
 
 @pytest.mark.parametrize(

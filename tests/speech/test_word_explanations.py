@@ -1,4 +1,4 @@
-"""Which stretches of a recording a word hangs on: silence by hand, Captum, and what loss does."""
+"""Which stretches of a recording a word depends on: silence by hand, Captum, and what loss does."""
 
 import io
 from typing import Any

@@ -12,19 +12,26 @@ from speechtext.text.answer_spans import Span, find_spans, rank_answers, score_c
 
 
 def reference_spans(
-    starts: np.ndarray, ends: np.ndarray, context: np.ndarray, longest: int, count: int
+    starts: np.ndarray,
+    ends: np.ndarray,
+    context: np.ndarray,
+    classifiers: list[int],
+    longest: int,
+    count: int,
 ) -> tuple[list[tuple[float, int, int]], float]:
     """Do what the pipeline does with the logits of one window: every pair is looked at.
 
-    The first token may be chosen too, so that its probability counts, but is no answer.
+    The classifier tokens may be chosen too, so that their probability counts, but are no answer.
     """
     among = context.copy()
-    among[0] = True
+    among[classifiers] = True
     probabilities = []
     for logits in (starts, ends):
         shifted = np.exp(np.where(among, logits, -10000.0) - logits[among].max())
         probabilities.append(shifted / shifted.sum())
-    none = float(probabilities[0][0] * probabilities[1][0])
+    none = 0.0
+    if classifiers:
+        none = float(probabilities[0][classifiers[0]] * probabilities[1][classifiers[0]])
     found = [
         (float(probabilities[0][first] * probabilities[1][last]), first, last)
         for first in np.flatnonzero(context).tolist()
@@ -49,13 +56,20 @@ def test_spans_are_those_of_the_reference(data: st.DataObject) -> None:
         ]
     )
     longest, count = data.draw(st.integers(1, 16)), data.draw(st.integers(1, 30))
-    expected, none = reference_spans(starts, ends, context, longest, count)
+    # Where BERT has it, where XLNet has it, or nowhere, as in T5 and Llama; and one that was typed.
+    outside = np.flatnonzero(~context).tolist()
+    classifiers = data.draw(st.lists(st.sampled_from(outside), unique=True, max_size=2).map(sorted))
+    expected, none = reference_spans(starts, ends, context, classifiers, longest, count)
     scores = score_context(
-        torch.from_numpy(starts), torch.from_numpy(ends), torch.from_numpy(context)
+        torch.from_numpy(starts),
+        torch.from_numpy(ends),
+        torch.from_numpy(context),
+        torch.tensor([place in classifiers for place in range(tokens)]),
     )
     found = find_spans(scores, longest, count)
     assert [span.score for span in found] == pytest.approx([each[0] for each in expected])
     assert scores.none == pytest.approx(none)
+    assert scores.classifier == (classifiers[0] if classifiers else None)
     assert all(context[span.first] and context[span.last] for span in found)
     assert all(span.first <= span.last < span.first + longest for span in found)
     assert len({span[1:] for span in found}) == len(found)
@@ -63,7 +77,8 @@ def test_spans_are_those_of_the_reference(data: st.DataObject) -> None:
 
 def test_an_answer_far_less_probable_than_none_is_still_found() -> None:
     logits = torch.tensor([300.0, 0.0, 1.0])
-    scores = score_context(logits, logits, torch.tensor([False, True, True]))
+    allowed = torch.tensor([False, True, True])
+    scores = score_context(logits, logits, allowed, ~allowed)
     assert find_spans(scores, 2, 1)[0][1:] == (2, 2)
 
 

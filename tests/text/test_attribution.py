@@ -1,6 +1,7 @@
 """Attributions that are known exactly, and those of Captum called directly."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,11 +24,11 @@ from speechtext.text.explanation.attribution import (
     METHODS,
     RUNS,
     Question,
-    find_embeddings,
     integrate_gradients,
     value_of,
     value_of_tokens,
 )
+from speechtext.text.explanation.embeddings import find_embeddings
 
 PAD, CLS, SEP = 0, 1, 2
 LENGTH = 11
@@ -60,7 +61,7 @@ def test_attribution_of_a_linear_model_is_its_weights(method: str) -> None:
     model = BagOfWords(weights)
     question = ask(torch.tensor([[CLS, 5, 6, 7, SEP], [CLS, 8, 5, 3, SEP]]), [0, 0], [2, 1])
     value = value_of(model, [])
-    found = METHODS[method](value, model.embeddings, question, 20, 8)
+    found = METHODS[method](value, [model.embeddings], question, 20, 8)
     expected = torch.stack(
         [weights[ids, place] for ids, place in zip(question.input_ids, (2, 1), strict=True)]
     )
@@ -95,7 +96,7 @@ def test_attributions_equal_captums_and_are_complete() -> None:
     torch.manual_seed(0)
     model = small_bert(BertForSequenceClassification)
     embeddings = find_embeddings(model, None)
-    assert embeddings is find_embeddings(model, "bert")
+    assert embeddings == find_embeddings(model, "bert")
     input_ids, mask = random_rows(10), torch.ones(10, LENGTH, dtype=torch.long)
     targets = [index % 3 for index in range(10)]
     question = ask(input_ids, [0] * 10, targets, attention_mask=mask)
@@ -106,7 +107,7 @@ def test_attributions_equal_captums_and_are_complete() -> None:
         output: torch.Tensor = model(*tensors).logits
         return output
 
-    direct = LayerIntegratedGradients(logits, embeddings).attribute(
+    direct = LayerIntegratedGradients(logits, embeddings[0]).attribute(
         input_ids, question.baseline, target=targets, additional_forward_args=(mask,), n_steps=50
     )
     torch.testing.assert_close(found.importances, direct.sum(-1), atol=1e-4, rtol=0)
@@ -116,7 +117,7 @@ def test_attributions_equal_captums_and_are_complete() -> None:
     torch.testing.assert_close(sums - change, found.deltas, atol=1e-4, rtol=0)
 
     gradients = METHODS["layer_gradient_x_activation"](value, embeddings, question, 1, 64)
-    direct = LayerGradientXActivation(logits, embeddings).attribute(
+    direct = LayerGradientXActivation(logits, embeddings[0]).attribute(
         input_ids, target=targets, additional_forward_args=(mask,)
     )
     torch.testing.assert_close(gradients.importances, direct.sum(-1), atol=1e-4, rtol=0)
@@ -163,12 +164,70 @@ def test_unknown_embedding_name_tells_the_choices() -> None:
 
 def test_module_without_embeddings_of_its_own_is_taken_itself() -> None:
     model = BagOfWords(torch.zeros(4, 2))
-    assert find_embeddings(model, "embeddings") is model.embeddings
+    assert find_embeddings(model, "embeddings") == [model.embeddings]
     bert = small_bert(BertForSequenceClassification)
-    assert find_embeddings(bert, "") is bert.bert.embeddings.word_embeddings
+    assert find_embeddings(bert, "") == [bert.bert.embeddings.word_embeddings]
     # A name of something else than a submodule.
     with pytest.raises(ValueError, match=r"^handler.embedding_name: expected .*, got 'config'\.$"):
         find_embeddings(bert, "config")
+
+
+class AskedTwice(torch.nn.Module):
+    """A bag of words that asks its embeddings for `further` ids of each row, too."""
+
+    def __init__(
+        self, weights: torch.Tensor, further: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        super().__init__()
+        self.embeddings = torch.nn.Embedding.from_pretrained(weights)
+        self.further = further
+
+    def forward(self, input_ids: torch.Tensor, types: torch.Tensor) -> tuple[torch.Tensor]:
+        summed = self.embeddings(input_ids).sum(dim=1)
+        return (summed + self.embeddings(self.further(input_ids) + types).sum(dim=1),)
+
+
+REFUSED = (
+    r"^handler\.captum_explanation: expected a model that looks up the tokens of its text in its "
+    r"word embeddings and no others, got one that does otherwise\.$"
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_token_types_that_are_looked_up_are_none_of_the_text(method: str) -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(10, 3)
+    weights[PAD] = 0
+    model = AskedTwice(weights, torch.zeros_like)
+    # Also where the types are the text itself, and where they are its tokens one place later.
+    input_ids = torch.tensor([[5, 6, 7, 8], [3, 3, 3, 3], [4, 5, 6, 7]])
+    types = torch.tensor([[3, 3, 4, 4], [3, 3, 3, 3], [3, 4, 5, 6]])
+    question = ask(input_ids, [0, 0, 0], [2, 1, 0], types=types)
+    found = METHODS[method](value_of(model, ["types"]), [model.embeddings], question, 20, 8)
+    expected = weights[input_ids, torch.tensor([[2], [1], [0]])]
+    torch.testing.assert_close(found.importances, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.changes, expected.sum(dim=1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_that_looks_up_other_tokens_is_refused(method: str) -> None:
+    model = AskedTwice(torch.ones(10, 3), lambda ids: 9 - ids)
+    ids = torch.tensor([[5, 6, 7]])
+    question = ask(ids, [0], [0], types=torch.zeros_like(ids))
+    with pytest.raises(ValueError, match=REFUSED):
+        METHODS[method](value_of(model, ["types"]), [model.embeddings], question, 5, 8)
+    # One that looks up nothing where it says that it would.
+    other = BagOfWords(torch.ones(10, 3))
+    with pytest.raises(ValueError, match=REFUSED):
+        METHODS[method](value_of(other, []), [model.embeddings], ask(ids, [0], [0]), 5, 8)
+    # Neither keeps what watched it.
+    assert not model.embeddings._forward_hooks and not other.embeddings._forward_hooks
+
+
+def test_a_model_without_word_embeddings_is_refused() -> None:
+    bert = small_bert(BertForSequenceClassification)
+    with pytest.raises(ValueError, match=r"^handler\.captum_explanation: .* got a Dropout\.$"):
+        find_embeddings(bert, "dropout")
 
 
 def test_rows_that_are_picked_keep_all_that_is_theirs() -> None:
@@ -242,7 +301,7 @@ def test_time_that_is_over_ends_an_explanation(method: str) -> None:
     model = BagOfWords(torch.ones(10, 3))
     question = ask(torch.tensor([[CLS, 5, SEP]]), [0], [0])
     with allow(0.0), pytest.raises(DeadlineError):
-        METHODS[method](value_of(model, []), model.embeddings, question, 5, 8)
+        METHODS[method](value_of(model, []), [model.embeddings], question, 5, 8)
 
 
 @pytest.mark.parametrize(("most_rows", "largest"), [(1, 3), (5, 3), (6, 6), (100, 30)])
@@ -276,7 +335,7 @@ def test_change_is_that_of_the_number_however_much_is_left_unexplained() -> None
         return number.pow(3)
 
     question = ask(torch.tensor([[CLS, 5, 6, 7, SEP], [CLS, 3, 8, 9, SEP]]), [0, 0], [0, 1])
-    found = METHODS["layer_integrated_gradients"](cubed, model.embeddings, question, 1, 8)
+    found = METHODS["layer_integrated_gradients"](cubed, [model.embeddings], question, 1, 8)
     sums = model.embeddings.weight[question.input_ids].sum(dim=1)[[0, 1], [0, 1]]
     without = model.embeddings.weight[question.baseline].sum(dim=1)[[0, 1], [0, 1]]
     change = sums.pow(3) - without.pow(3)
@@ -346,7 +405,7 @@ def test_attributions_of_bfloat16_are_float32() -> None:
     ("method", "one", "five"),
     [
         ("layer_integrated_gradients", 30, 90),
-        ("layer_gradient_x_activation", 1, 5),
+        ("layer_gradient_x_activation", 1, 3),
         ("occlusion", LENGTH, 5 * LENGTH),
     ],
 )
@@ -377,12 +436,12 @@ def test_numbers_of_a_text_share_its_way_and_are_captums(model_class: Any) -> No
         embeddings, value = find_embeddings(model, None), value_of(model, ["attention_mask"])
         question, n_steps = some_texts(chance, model), chance.randint(1, 12)
         rows: list[int] = []
-        hook = embeddings.register_forward_hook(lambda *seen: rows.append(len(seen[2])))  # noqa: B023
+        hook = model.bert.register_forward_hook(lambda *seen: rows.append(len(seen[2][0])))  # noqa: B023
         found = integrate_gradients(value, embeddings, question, n_steps, chance.randint(1, 20))
         hook.remove()
         # Each text once at either end and in each step, however many numbers it has.
         assert sum(rows) == len(question.input_ids.unique(dim=0)) * (n_steps + 2)
-        expected, deltas = LayerIntegratedGradients(value, embeddings).attribute(
+        expected, deltas = LayerIntegratedGradients(value, embeddings[0]).attribute(
             question.input_ids,
             question.baseline,
             additional_forward_args=question.arguments(),

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.random_text_models import write_random_model
 from speechtext.errors import (
     ImpossibleRequestError,
+    MalformedRequestError,
     NonFiniteOutputError,
     RequestError,
     RequestTooLargeError,
@@ -19,6 +20,7 @@ from speechtext.text.base import Answer, LoadedModel, TextCosts
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.generation import TextGeneration, extend_window
 from speechtext.text.payloads import AnswerForm, Example
+from speechtext.text.predictor import TextPredictor
 from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
 from speechtext.text.tokens import Tokens, Window
@@ -209,6 +211,34 @@ def test_answers_are_the_continuations_of_transformers(model: LoadedModel) -> No
         Answer([{"generated_text": texts[2]}], count_ids(model, PROMPTS[2]), 12, 0),
     ]
     assert list(measured.stages_ms) == ["model", "decode"]
+
+
+@pytest.mark.parametrize("payload", [" ", {"text": "\n"}, {"inputs": "\n\n"}])
+def test_white_space_is_a_prompt(model: LoadedModel, payload: Any) -> None:
+    """In JSON as in plain text, where the tokenizer has tokens for it."""
+    task = make_task(model, max_new_tokens=4)
+    example = task.read(payload)
+    text = payload if isinstance(payload, str) else next(iter(payload.values()))
+    assert example.text == text
+    (found,) = task.answer(task.encode([example]))
+    assert found.tokens_out == 4
+    new = model.tokenizer.decode(added(model, text, 4))
+    assert found.content in (text + new, [{"generated_text": text + new}])
+    with pytest.raises(MalformedRequestError, match="field text, got none"):
+        task.read({"text": ""})
+
+
+def test_prompt_without_tokens_is_refused_and_nothing_is_made_up(model: LoadedModel) -> None:
+    """Beside another, padding would stand for it."""
+    predictor = TextPredictor(make_task(model), None)
+    empty = replace(predictor.read({"inputs": "kalo"}), text="")
+    refused, good = predictor.answer([empty, predictor.read({"inputs": "kalo"})])
+    assert isinstance(refused, MalformedRequestError)
+    assert (refused.kind, refused.message) == (
+        "EmptyText",
+        "Expected a prompt of at least one token, got one of none.",
+    )
+    assert isinstance(good, Answer)
 
 
 def test_guesses_of_the_settings_save_calls_and_change_no_answer(model: LoadedModel) -> None:

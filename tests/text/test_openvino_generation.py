@@ -156,6 +156,17 @@ def test_wide_model_says_what_transformers_says_at_every_length(
     check(length + 3, total, [1])
 
 
+def test_padding_is_tried_by_the_logits_of_each_token(tmp_path: Path) -> None:
+    """Those of OpenVINO lie where the next call writes its own."""
+    predictor = load(DEMO, tmp_path / "model", **GENERATION)
+    exact = TextPredictor.load(DEMO, TextSettings(mode="text_generation"))
+    found, expected = (
+        each.task.compute_together([each.read("Once upon a time")])[0]
+        for each in (predictor, exact)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize(("bits", "most_bytes"), [(8, 1.2e6), (4, 0.8e6)])
 def test_weights_of_few_bits_write_as_well(bits: int, most_bytes: float, tmp_path: Path) -> None:
     """The demo model's 1.1 million weights take 4.5 MB in float32."""

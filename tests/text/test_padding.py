@@ -36,6 +36,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "mamba": {"state_size": 4, "time_step_rank": 4},
     "git": {},
+    "openai-gpt": {},
+    # Of three kinds of layers; what it has read is on the layers themselves.
+    "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 8},
     "roformer": {"is_decoder": True},
     "rwkv": {"attention_hidden_size": 32},
     "xlnet": {"d_model": 32, "d_inner": 64, "n_layer": 2, "n_head": 4},
@@ -87,16 +90,19 @@ def test_text_is_classified_as_it_is_alone(family: str, tmp_path: Path) -> None:
     assert len(calls) == len(set(calls)) < len(TEXTS)
 
 
-@pytest.mark.parametrize("family", ["git", "roformer", "rwkv", "gpt2", "llama", "mamba"])
+@pytest.mark.parametrize(
+    "family", ["git", "roformer", "rwkv", "gpt2", "llama", "mamba", "recurrent_gemma"]
+)
 def test_prompt_is_continued_as_it_is_alone(family: str, tmp_path: Path) -> None:
     """Whether prompts come together or join others."""
     predictor = load(tmp_path, family, WRITING, do_sample=False)
     task = predictor.task
     assert isinstance(task, TextGeneration)
     assert task.pads == (family in ("gpt2", "llama", "mamba"))
-    asked = {"max_new_tokens": 12, "return_full_text": False}
+    assert task.takes_turns == (family != "recurrent_gemma")
+    asked = {"max_new_tokens": 12, "return_full_text": False, "details": True, "seed": 1}
     expected = [answers(predictor, [text], **asked)[0] for text in TEXTS]
-    assert answers(predictor, TEXTS, **asked) == expected
+    assert_alike(answers(predictor, TEXTS, **asked), expected)
     texts, opened = OpenTexts(predictor, task), list[OpenText]()
     for text in TEXTS:
         found = texts.begin([predictor.read({"inputs": text, "parameters": asked})], print)
@@ -105,7 +111,12 @@ def test_prompt_is_continued_as_it_is_alone(family: str, tmp_path: Path) -> None
     while not all(each.ended for each in opened):
         texts.advance()
     joined: list[Any] = list(map(texts.finish, opened))
-    assert [each.content for each in joined] == expected
+    assert_alike([each.content for each in joined], expected)
+
+
+def test_model_that_reads_its_text_again_for_each_token_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^config\.json: expected a model that keeps what it has"):
+        load(tmp_path, "openai-gpt", WRITING)
 
 
 @pytest.mark.parametrize("demo", ["bert_question_answering", "gpt2_text_generation"])

@@ -44,6 +44,44 @@ def words() -> Any:
     )
 
 
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+SPELLING = ["<unk>", "<s>", "</s>", *BYTES, "\u2581", "\u2581a", "b", "\u2581cat"]
+BEGIN, SPACE, SPACE_A, B, SPACE_CAT = 1, 259, 260, 261, 262
+
+
+@cache
+def spelling() -> Any:
+    """Return a tokenizer as that of Llama 2, which spells other characters in bytes."""
+    pieces = {piece: index for index, piece in enumerate(SPELLING)}
+    backend = Tokenizer(models.BPE(pieces, [], unk_token="<unk>", byte_fallback=True))  # noqa: S106
+    first_space = decoders.Strip(" ", 1, 0)
+    spaces = decoders.Replace("\u2581", " ")
+    parts = [spaces, decoders.ByteFallback(), decoders.Fuse(), first_space]
+    backend.decoder = decoders.Sequence(parts)
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def spell(text: str) -> list[int]:
+    return [SPELLING.index(f"<0x{byte:02X}>") for byte in text.encode()]
+
+
+@cache
+def tidy() -> Any:
+    """Return a tokenizer that cleans up the spaces of a text, as those of BERT did."""
+    pieces = ["[UNK]", "it", "'", "s", "is", ",", "do", "n", "t", "not"]
+    backend = Tokenizer(
+        models.WordPiece({each: index for index, each in enumerate(pieces)}, unk_token="[UNK]")  # noqa: S106
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="[UNK]",  # noqa: S106
+        clean_up_tokenization_spaces=True,
+    )
+
+
 @cache
 def octets() -> Any:
     """Return a tokenizer of which each token is a byte of UTF-8."""
@@ -206,6 +244,86 @@ def test_character_that_is_not_complete_is_told_at_the_end() -> None:
     assert "".join(pieces(row)) == row.read() == "b\ufffd"
 
 
+THAI = "\u0e02\u0e2d\u0e1a\u0e04\u0e38\u0e13"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        # Whose last sixteen tokens begin with each of the bytes of a character.
+        *[[BEGIN, *spell(THAI), *[SPACE] * count] for count in range(3)],
+        spell("a" + "\U0001f642" * 5),
+        # Whose first tokens are cut off, as of one that is too long.
+        *[[BEGIN, *spell("\U0001f642" * 3)[start:], SPACE_A] for start in range(4)],
+        [],
+        [BEGIN],
+    ],
+)
+@pytest.mark.parametrize(
+    "added",
+    [
+        spell("\u0e04\u0e23\u0e31\u0e1a"),
+        [*spell("\u65e5b\U0001f642"), SPACE_CAT, *spell("\u672c")],
+        [SPACE_A, B, *spell("\xe9"), SPACE_CAT],
+    ],
+)
+def test_characters_in_bytes_are_read_behind_every_prompt(
+    prompt: list[int], added: list[int]
+) -> None:
+    """As the tokenizer reads the whole, which is right of a prompt that nothing was cut off."""
+    tokenizer = spelling()
+    expected = tokenizer.decode([SPACE, B, *added], skip_special_tokens=True).lstrip()[1:]
+    if not tokenizer.decode(prompt, skip_special_tokens=True):
+        expected = expected.removeprefix(" ")
+    for asked in ({}, {"details": True}, {"stop": ["zz"]}):
+        row = begin(prompt, tokenizer, max_new_tokens=len(added), **asked)
+        for token_id in added:
+            row.take(token_id)
+        assert row.read() == expected
+        assert "".join(pieces(row)) == (expected if asked == {"details": True} else "")
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_characters_before_one_that_is_not_complete_are_kept(cut: int) -> None:
+    """Of a tokenizer that writes none of a row of bytes of which one is wrong."""
+    added = [*spell("\u0e04\u0e23\u0e31\u0e1a")[:-cut]]
+    for asked in ({}, {"details": True}, {"stop": ["zz"]}):
+        row = begin([SPACE_A], spelling(), max_new_tokens=len(added), **asked)
+        for token_id in added:
+            row.take(token_id)
+        # One mark for each byte, as the tokenizer has it.
+        assert row.read() == "\u0e04\u0e23\u0e31" + "\ufffd" * (3 - cut)
+        assert "".join(pieces(row)) in ("", row.read())
+
+
+def test_what_was_told_stands_whatever_follows() -> None:
+    """A byte that is no character, and one that goes on: the stream is the text."""
+    told: list[TokenEvent] = []
+    added = [*spell("\u65e5"), SPELLING.index("<0xE6>"), SPACE_CAT, *spell("\u672c")]
+    row = begin([SPACE_A], spelling(), on_token=told.append, stream=True, max_new_tokens=8)
+    for token_id in added:
+        row.take(token_id)
+    expected = "\u65e5\ufffd cat\u672c"
+    assert row.read() == told[-1].generated_text == expected
+    assert "".join(event.token.text for event in told) == expected
+    whole = begin([SPACE_A], spelling(), max_new_tokens=8)
+    for token_id in added:
+        whole.take(token_id)
+    assert whole.read() == expected
+
+
+def test_spaces_are_told_as_they_are_in_a_stream_and_in_the_whole() -> None:
+    """Cleaned up, a text would change behind what was told."""
+    ids = tidy()("it ' s not, do n ' t")["input_ids"]
+    expected = " it ' s not, do n ' t"
+    for stream in (False, True):
+        row = begin(tidy()("is")["input_ids"], tidy(), max_new_tokens=len(ids), stream=stream)
+        for token_id in ids:
+            row.take(token_id)
+        assert row.read() == expected
+        assert "".join(pieces(row)) == (expected if stream else "")
+
+
 def test_pieces_end_where_the_text_is_stopped() -> None:
     row = take_all(begin(stop=["ca"], details=True), [CAT])
     assert pieces(row) == [" ca"]
@@ -255,6 +373,26 @@ def test_alternatives_begin_a_text_where_there_is_no_prompt() -> None:
         row.take(CAT)
     told = [[each.text for each in alternatives] for alternatives in row.top_tokens]
     assert told == [["cat", "sat"], [" cat", " sat"]]
+
+
+@pytest.mark.parametrize("tokenizer", [octets, spelling])
+def test_alternatives_are_told_as_tokens_are(tokenizer: Any) -> None:
+    """Of a character of several tokens, with the last one; the token that is taken among them."""
+    spelled = [B, *spell("\u65e5\u672c"), B]
+    ids = spelled if tokenizer is spelling else octets()("b\u65e5\u672cb")["input_ids"]
+    letter = ids[0]
+    row = begin([], tokenizer(), details=True, top_n_tokens=2, max_new_tokens=len(ids))
+    for token_id in ids:
+        logits = torch.zeros(1, len(tokenizer()))
+        logits[0, letter], logits[0, token_id] = 3.0, 5.0
+        row.weigh(logits)
+        row.take(token_id)
+    assert pieces(row) == ["b", "", "", "\u65e5", "", "", "\u672c", "b"]
+    assert [tops[0] for tops in row.top_tokens] == row.tokens
+    others = [tops[1].text for tops in row.top_tokens[1:-1]]
+    assert (others[0], others[3]) == ("b", "b")
+    # Behind a character that it would leave without an end.
+    assert [text.lstrip("\ufffd") for text in others] == ["b"] * 6
 
 
 def test_alternatives_that_were_cut_off_are_none() -> None:

@@ -65,27 +65,38 @@ TEXT = "Ann lives in Ljubljana."
 LONG = "Bob works in Ljubljana . Ann lives in Paris . where lives Bob ? " * 2
 
 
-def make_tokenizer(model: Any, length: int = 512) -> Any:
-    """Return a tokenizer that frames texts as BERT's does."""
+# How tokenizers frame a text and a pair of texts: BERT's, XLNet's and T5's.
+FRAMES = {
+    "first": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
+    "last": ("$A [SEP] [CLS]", "$A [SEP] $B:1 [SEP]:1 [CLS]:1"),
+    "none": ("$A [SEP]", "$A [SEP] $B:1 [SEP]:1"),
+}
+
+
+def make_tokenizer(model: Any, length: int = 512, classifier: str = "first") -> Any:
+    """Return a tokenizer that frames texts as BERT's does, or as `FRAMES` has the classifier."""
     backend = Tokenizer(model)
     backend.normalizer = normalizers.BertNormalizer(lowercase=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     backend.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]",
-        "[CLS] $A [SEP] $B:1 [SEP]:1",
-        [(name, IDS[name]) for name in ("[CLS]", "[SEP]")],
+        *FRAMES[classifier], [(name, IDS[name]) for name in ("[CLS]", "[SEP]")]
     )
+    special = {
+        name: token
+        for name, token in SPECIAL.items()
+        if name != "cls_token" or classifier != "none"
+    }
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         model_max_length=length,
-        **SPECIAL,
+        **special,
     )
 
 
-def pieces(length: int = 512) -> Any:
-    return make_tokenizer(WordPiece(IDS, unk_token="[UNK]"), length)  # noqa: S106
+def pieces(length: int = 512, classifier: str = "first") -> Any:
+    return make_tokenizer(WordPiece(IDS, unk_token="[UNK]"), length, classifier)  # noqa: S106
 
 
 def make_bert(model_class: Any, spread: float = 0.2, **keys: Any) -> Any:
@@ -201,6 +212,10 @@ CLASSES = {0: "bad", 1: "good", 2: "fair"}
 LOGITS = {"Ann": [0.5, 2.0, 0.0], "Bob": [0.1, -0.5, -1.0], "good": [0.0, -1.0, 0.0]}
 
 
+# The probabilities of a single label.
+SINGLE = [1 / (1 + math.exp(-LOGITS[name][0])) for name in ("Ann", "Bob", "good")]
+
+
 def classifier(problem: str | None = None, labels: int = 3) -> TextPredictor:
     """Return a predictor whose logits are those of the text's first word."""
     names = {index: CLASSES[index] for index in range(labels)}
@@ -225,7 +240,9 @@ def classifier(problem: str | None = None, labels: int = 3) -> TextPredictor:
         ("multi_label_classification", 3, [["bad", "good", "fair"], ["bad"], ["bad", "fair"]]),
         ("regression", 1, [0.5, close(0.1), 0.0]),
         ("regression", 2, [[0.5, 2.0], [close(0.1), -0.5], [0.0, -1.0]]),
-        (None, 1, ["bad", "bad", "bad"]),
+        # The name of a single label would tell nothing.
+        (None, 1, [close(each) for each in SINGLE]),
+        ("multi_label_classification", 1, [["bad"], ["bad"], ["bad"]]),
     ],
 )
 def test_plain_classes_suit_the_models_problem(
@@ -233,7 +250,7 @@ def test_plain_classes_suit_the_models_problem(
 ) -> None:
     found = answers(classifier(problem, labels), "Ann works", "Bob works", "good")
     assert found == expected
-    assert type(found[0]) is type(expected[0])
+    assert type(found[0]) in (type(expected[0]), float)
 
 
 @pytest.mark.parametrize(
@@ -751,9 +768,10 @@ def reference_answers(
     max_answer_len: int = 15,
     handle_impossible_answer: bool = False,
     align_to_words: bool = True,
+    classifier: str = "first",
 ) -> Any:
     """Do what the pipeline of transformers 4.57 does: look at every span of every window."""
-    windows = pieces()(
+    windows = pieces(classifier=classifier)(
         asked["question"],
         asked["context"],
         truncation="only_second",
@@ -768,10 +786,13 @@ def reference_answers(
         inputs = {"input_ids": window.ids, "token_type_ids": window.type_ids}
         output = model(**{name: torch.tensor([ids]) for name, ids in inputs.items()})
         own = [each == 1 for each in window.sequence_ids]
-        allowed = [True, *own[1:]]
+        # What stands for having no answer may be chosen, too.
+        special = [each == IDS["[CLS]"] for each in window.ids]
+        allowed = [here or stands for here, stands in zip(own, special, strict=True)]
         starts = softmax_among(output.start_logits[0].tolist(), allowed)
         ends = softmax_among(output.end_logits[0].tolist(), allowed)
-        none = min(none, starts[0] * ends[0])
+        place = special.index(True) if any(special) else None
+        none = min(none, 0.0 if place is None else starts[place] * ends[place])
         places = [position for position, here in enumerate(own) if here]
         spans = [
             (starts[first] * ends[last], first, last)
@@ -792,6 +813,12 @@ def reference_answers(
         ranked.append({"score": none, "start": 0, "end": 0, "answer": ""})
     ranked.sort(key=lambda each: -each["score"])
     return alike(ranked[0] if top_k == 1 else ranked[:top_k])
+
+
+ASKED = [
+    {"question": "who lives in Paris ?", "context": "Ljubljana Ljubljana ann Ann " + LONG[:50]},
+    {"question": "where works Bob", "context": "Bob works in Ljubljana ."},
+]
 
 
 @pytest.fixture(scope="module")
@@ -816,15 +843,31 @@ def test_answers_are_those_of_transformers_4(
     options: dict[str, Any], most: int, stride: int, answering: Any
 ) -> None:
     predictor = make_predictor("question_answering", answering, {})
-    asked = [
-        {"question": "who lives in Paris ?", "context": "Ljubljana Ljubljana ann Ann " + LONG[:50]},
-        {"question": "where works Bob", "context": "Bob works in Ljubljana ."},
-    ]
     payloads = [
-        ask_pipeline(**each, max_seq_len=most, doc_stride=stride, **options) for each in asked
+        ask_pipeline(**each, max_seq_len=most, doc_stride=stride, **options) for each in ASKED
     ]
-    expected = [reference_answers(answering, each, most, stride, **options) for each in asked]
+    expected = [reference_answers(answering, each, most, stride, **options) for each in ASKED]
     assert answers(predictor, *payloads) == expected
+
+
+@pytest.mark.parametrize("classifier", ["last", "none"])
+@pytest.mark.parametrize("none", [False, True])
+def test_answers_compete_with_the_classifier_token_wherever_it_is(
+    classifier: str, none: bool, answering: Any
+) -> None:
+    """XLNet's comes last, and T5 and Llama have none."""
+    tokenizer = pieces(classifier=classifier)
+    predictor = make_predictor("question_answering", answering, {}, tokenizer=tokenizer)
+    options: dict[str, Any] = {"top_k": 100, "handle_impossible_answer": none}
+    for most, stride in ((64, 8), (16, 4)):
+        payloads = [
+            ask_pipeline(**each, max_seq_len=most, doc_stride=stride, **options) for each in ASKED
+        ]
+        expected = [
+            reference_answers(answering, each, most, stride, classifier=classifier, **options)
+            for each in ASKED
+        ]
+        assert answers(predictor, *payloads) == expected
 
 
 def test_settings_say_how_long_an_answer_is_and_whether_it_may_be_nothing(answering: Any) -> None:
@@ -1051,6 +1094,27 @@ def test_the_answer_that_is_given_is_explained(options: dict[str, Any], answerin
         assert joint <= best["score"] * 1.0001
     # A single span of each window is no sum of others.
     assert (others > 0) == options.get("align_to_words", True)
+
+
+def test_no_answer_is_explained_by_the_classifier_token_that_comes_last() -> None:
+    network = Table(table(STARTS | {"[CLS]": 5.0}), table(ENDS | {"[CLS]": 4.0}))
+    keys: dict[str, Any] = {"handle_impossible_answer": True, "captum_explanation": True}
+    tokenizer = pieces(classifier="last")
+    predictor = make_predictor("question_answering", network, {}, tokenizer=tokenizer, **keys)
+    (given,) = answers(predictor, ask_pipeline(QUESTION, CONTEXT))
+    start, end = targets_of(predictor, ask())
+    assert (given["answer"], start.name, end.name) == ("", "", "")
+    last = len(start.window) - 1
+    assert (start.logit_index, end.logit_index) == (last, last)
+    assert start.window.tokens.ids[last] == IDS["[CLS]"]
+    assert start.probability is not None and end.probability is not None
+    assert given["score"] == close(start.probability * end.probability)
+    # The classifier token among those of the context.
+    chances = [
+        softmax_among([found, *(scores.get(each, 0.0) for each in PIECES)], [True] * 9)[0]
+        for scores, found in ((STARTS, 5.0), (ENDS, 4.0))
+    ]
+    assert [start.probability, end.probability] == [close(each) for each in chances]
 
 
 def test_no_answer_is_explained_by_the_first_token() -> None:

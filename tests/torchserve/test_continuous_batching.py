@@ -137,6 +137,27 @@ def test_tokens_of_a_stream_come_as_they_are_made(worker: ArchiveWorker) -> None
     assert dict(heard[0][0].headers)["content-type"] == "text/event-stream"
 
 
+@pytest.mark.parametrize("new_tokens", [1, 6])
+def test_stream_tells_at_first_what_its_prompt_lost(worker: ArchiveWorker, new_tokens: int) -> None:
+    """Joined to others, and as whole batches are answered."""
+    asked = {"max_new_tokens": new_tokens, "stream": True}
+    requests = [
+        ask({"inputs": "kalo " * 400, "parameters": asked | each})
+        for each in ({}, {"stream": False})
+    ]
+    open_, joined = dict(enumerate(requests)), defaultdict[int, list[WorkerAnswer]](list)
+    while open_:
+        call(worker, open_, joined)
+    heard: Heard = defaultdict(list)
+    worker.answer(requests, lambda number, answer: heard[number].append(answer))
+    for told in (joined, heard):
+        stream, whole_ = (
+            {name.lower(): value for name, value in told[number][0].headers} for number in (0, 1)
+        )
+        assert int(stream["x-truncated-tokens"]) > 100
+        assert stream["x-truncated-tokens"] == whole_["x-truncated-tokens"]
+
+
 def test_what_is_answered_at_once_is_answered_beside_texts(worker: ArchiveWorker) -> None:
     """Errors, explanations and the question what the model is, each whole, in the first call."""
     text = ask({"inputs": "kalo", "parameters": {"max_new_tokens": 30}})

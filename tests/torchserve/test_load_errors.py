@@ -173,13 +173,13 @@ def own_names(content: Mapping[str, Any]) -> Damage:
         (
             WAV2VEC2,
             settings({"chunk_lenght_s": 3}),
-            "wav2vec2.yaml: handler.chunk_lenght_s: expected a key out of mode, .*"
-            ", chunk_length_s, stride_length_s, .*, got this one.",
+            "wav2vec2.yaml: handler.chunk_lenght_s: expected one of the keys mode, .*"
+            ", chunk_length_s, stride_length_s, .*",
         ),
         (
             LIVE,
             settings({"max_session": 3}),
-            "emformer_asr_live.yaml: handler.max_session: expected a key out of .*max_sessions.*",
+            "emformer_asr_live.yaml: handler.max_session: expected one of the keys .*max_sessions.*",
         ),
         (
             EMFORMER,

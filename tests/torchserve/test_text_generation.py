@@ -1,7 +1,6 @@
 """Continuations: the same in any batch, each with its own parameters, whole or as a stream."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -200,6 +199,9 @@ def test_prompts_longer_than_the_model_are_cut_or_refused(tmp_path: Path) -> Non
     header = cutting.service.context.get_response_headers(0).get("X-Truncated-Tokens")
     assert header == str(dropped)
     assert "X-Truncated-Tokens" not in cutting.service.context.get_response_headers(1)
+    cutting.answer([ask(long, max_new_tokens=5, stream=True)])
+    header = cutting.service.context.get_response_headers(0).get("X-Truncated-Tokens")
+    assert header == str(dropped)
     replies = refusing.answer(rows)
     assert [reply.status for reply in replies] == [413, 200]
     assert f"at most 64 tokens in the text, got {dropped + 64}" in replies[0].answer["message"]
@@ -212,19 +214,6 @@ def test_rows_of_pipeline_and_plain_form_mix(decided: tuple[LocalModel, Path]) -
     plain = {"body": {"text": "kalo", "parameters": {"max_new_tokens": 4}}}
     found = answers(model, [plain, *pipeline_rows(["kalo"], max_new_tokens=4)])
     assert found[1] == [{"generated_text": found[0]}]
-
-
-def test_a_checkpoints_own_defaults_do_not_choose_tokens(
-    decided: tuple[LocalModel, Path], tmp_path: Path
-) -> None:
-    model, folder = decided
-    other = shutil.copytree(folder, tmp_path / "model")
-    path = other / "generation_config.json"
-    defaults = {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "min_new_tokens": 20}
-    path.write_text(json.dumps({**json.loads(path.read_text()), **defaults}))
-    changed = load_text_model(other, tmp_path, mode="text_generation", do_sample=False)
-    rows = [ask(line, max_new_tokens=15) for line in lines(10)]
-    assert texts(changed, rows) == texts(model, rows)
 
 
 def test_details_tell_the_tokens_of_one_row_alone(decided: tuple[LocalModel, Path]) -> None:

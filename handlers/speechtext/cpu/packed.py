@@ -85,7 +85,10 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, inputs: torch.Tensor, layer: PackedLinear) -> torch.Tensor:
         context.layer = layer
-        return layer.multiply(inputs)
+        product = layer.multiply(inputs)
+        # No view, as what a function returns may not be changed in place then: Longformer does.
+        own: torch.Tensor = torch.ops.aten._unsafe_view(product, product.shape)
+        return own
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:

@@ -1,4 +1,4 @@
-"""Which stretches of a recording a number hangs on: Captum's attributions over time."""
+"""Which stretches of a recording a number depends on: Captum's attributions over time."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -76,7 +76,7 @@ def attribute(
 ) -> Attribution:
     """Return what the stretches of a chunk of a waveform, (samples,) at 16 kHz, add to a number.
 
-    `judge` makes numbers, shape (outputs,), of what `model` says of the chunk's frames, and
+    `judge` makes numbers, shape (numbers,), of the outputs of `model` for the chunk's frames, and
     `choose` says which of them is explained. A stretch is taken away as silence. Zeiler and Fergus
     2014, "Visualizing and Understanding Convolutional Networks" (occlusion); Sundararajan et al.
     2017, "Axiomatic Attribution for Deep Networks". Raises `DeadlineError`, and
@@ -85,18 +85,18 @@ def attribute(
     encoder = model.encoder
     if asked.method != OCCLUSION and not encoder.has_gradients:
         raise impossible("method", f"{OCCLUSION}: this network has no gradients", asked.method)
-    (piece,) = encoder.cut(waveform, [chunk])
+    (piece,) = model.cut(waveform, [chunk])
     values = piece.load().to(encoder.device)[None]
 
     def numbers(batch: torch.Tensor) -> torch.Tensor:
         check_time()
-        return torch.stack([judge(said) for said in model.run(list(batch))])
+        return torch.stack([judge(outputs) for outputs in model.run(list(batch))])
 
     with torch.no_grad():
         whole, silent = (numbers(each)[0] for each in (values, torch.zeros_like(values)))
     index = choose(whole)
-    first, samples = chunk.start * encoder.grid.stride, values.shape[1] * encoder.input_stride
-    if chunk.stop == encoder.grid.count_frames(len(waveform)):
+    first, samples = chunk.start * model.grid.stride, values.shape[1] * encoder.input_stride
+    if chunk.stop == model.grid.count_frames(len(waveform)):
         samples = len(waveform) - first
     per_value = asked.stretch_samples(samples) // encoder.input_stride
     owners = torch.arange(values.shape[1], device=values.device) // max(1, per_value)

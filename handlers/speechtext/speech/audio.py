@@ -18,8 +18,8 @@ from speechtext.speech.frames import Block, Samples
 from speechtext.speech.pcm import PcmFormat, pcm_duration_s, read_pcm
 from speechtext.speech.resampling import Resampler
 
-# Of the time that a batch has left, for one recording: the longest one takes a fifth of
-# TorchServe's own, and those that come after it are to have some, too.
+# The share of a batch's remaining time that one recording may take: the longest takes a fifth of
+# TorchServe's timeout, and those behind it need time, too.
 DECODING_SHARE = 0.5
 # To build the filter between two rates without a common divisor takes 15 ms.
 MOST_RATES = 100

@@ -81,28 +81,28 @@ def cut_waveform(waveform: torch.Tensor, grid: FrameGrid, chunk: Chunk) -> torch
     return waveform[chunk.start * grid.stride : (chunk.stop - 1) * grid.stride + grid.field]
 
 
-def join_chunks(chunks: Sequence[Chunk], said: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the frames that chunks keep of what is said of them, shape (frames, values)."""
+def join_chunks(chunks: Sequence[Chunk], outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the frames that chunks keep of the outputs for them, shape (frames, values)."""
     kept = ((each.first_kept - each.start, each.last_kept - each.start) for each in chunks)
-    return torch.cat([frames[slice(*ends)] for frames, ends in zip(said, kept, strict=True)])
+    return torch.cat([frames[slice(*ends)] for frames, ends in zip(outputs, kept, strict=True)])
 
 
 class OrderedChunks:
-    """What a model says of a waveform's chunks, in their order, whatever the order it comes in."""
+    """A model's outputs for a waveform's chunks, in their order, whatever order they come in."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self._chunks = chunks
         self._early: dict[int, torch.Tensor] = {}
         self._next = 0
 
-    def add(self, place: int, said: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Take what is said of a chunk, shape (..., frames, values); yield the frames that follow.
+    def add(self, place: int, outputs: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Take the outputs for a chunk, shape (..., frames, values); yield the frames that follow.
 
         They follow on those that there were. Raises `NonFiniteOutputError`.
         """
         chunk = self._chunks[place]
         kept = slice(chunk.first_kept - chunk.start, chunk.last_kept - chunk.start)
-        self._early[place] = said[..., kept, :]
+        self._early[place] = outputs[..., kept, :]
         while (frames := self._early.pop(self._next, None)) is not None:
             check_finite(frames)
             self._next += 1

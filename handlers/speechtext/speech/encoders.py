@@ -61,12 +61,15 @@ class Piece(NamedTuple):
 class Encoder(ABC):
     """What turns pieces of waveforms into hidden states, those of a piece the same in any batch."""
 
+    # Where the frames of its output lie, and those of its layers: an adapter has fewer of them
+    # behind the layers, SEW more.
     grid: FrameGrid
+    layer_grid: FrameGrid
     # Whether pieces of different lengths may go through it together.
     pads = True
     # Samples that a value of a piece stands for.
     input_stride = 1
-    # Whether what it says has gradients with respect to the waveform.
+    # Whether its output has gradients with respect to the waveform.
     has_gradients = True
     # Whether there are no other heads than that for CTC.
     transcribes_only = False
@@ -91,9 +94,18 @@ class Encoder(ABC):
         """Return how many hidden states a frame has: the first layer's input, and their outputs."""
         return int(self.network.config.num_hidden_layers) + 1
 
+    def choose_grid(self, layers: bool) -> FrameGrid:
+        """Return where the frames of the layers lie, or those of the output."""
+        return self.layer_grid if layers else self.grid
+
     @abstractmethod
-    def cut(self, waveform: torch.Tensor, chunks: Sequence[Chunk]) -> list[Piece]:
-        """Return the chunks of a waveform of shape (samples,) at 16 kHz as what `encode` takes."""
+    def cut(
+        self, waveform: torch.Tensor, chunks: Sequence[Chunk], layers: bool = False
+    ) -> list[Piece]:
+        """Return the chunks of a waveform of shape (samples,) at 16 kHz as what `encode` takes.
+
+        They are chunks of the output's frames, with `layers` of those of the layers.
+        """
 
     @abstractmethod
     def encode(self, pieces: Sequence[torch.Tensor], layers: bool = False) -> list[torch.Tensor]:
@@ -138,18 +150,22 @@ class SampleEncoder(Encoder):
 
     def __init__(self, network: Any, extractor: Any) -> None:
         super().__init__(network, extractor)
-        self.grid = _convolution_grid(network.config)
-        # SEW pools that many frames, and has none for less.
-        squeezed = getattr(network.config, "squeeze_factor", 1)
-        self._least_samples = self.grid.field + (squeezed - 1) * self.grid.stride
+        config, convolved = network.config, _convolution_grid(network.config)
+        # With one frame of padding on each side.
+        self.grid = _adapt(convolved, config, padding=1)
+        # SEW pools so many frames for its layers, and has none for less.
+        self.layer_grid = _squeeze(convolved, getattr(config, "squeeze_factor", 1))
+        self._least_samples = max(self.grid.field, self.layer_grid.field)
         epsilon = getattr(extractor, "normalization_epsilon", NORMALIZATION_EPSILON)
         self._epsilon = epsilon if extractor.do_normalize else None
 
-    def cut(self, waveform: torch.Tensor, chunks: Sequence[Chunk]) -> list[Piece]:
+    def cut(
+        self, waveform: torch.Tensor, chunks: Sequence[Chunk], layers: bool = False
+    ) -> list[Piece]:
         """Return the samples of each chunk, to be normalised as the whole waveform is."""
-        epsilon = self._epsilon
+        epsilon, grid = self._epsilon, self.choose_grid(layers)
         norm = None if epsilon is None else measure_normalization(waveform, epsilon)
-        return [Piece(cut_waveform(waveform, self.grid, chunk), norm) for chunk in chunks]
+        return [Piece(cut_waveform(waveform, grid, chunk), norm) for chunk in chunks]
 
     def _extend(self, piece: torch.Tensor) -> torch.Tensor:
         """Return a waveform that has a frame: one too short gets silence behind it."""
@@ -168,7 +184,8 @@ class WaveformEncoder(SampleEncoder):
 
     def encode(self, pieces: Sequence[torch.Tensor], layers: bool = False) -> list[torch.Tensor]:
         """Return the hidden states of normalised waveforms; one of no whole frame has silence."""
-        counts = [self.grid.count_frames(len(piece)) for piece in pieces]
+        grid = self.choose_grid(layers)
+        counts = [grid.count_frames(len(piece)) for piece in pieces]
         samples = [max(self._least_samples, len(piece)) for piece in pieces]
         network = self.network
         rows = [self._extend(piece.to(network.device, network.dtype)) for piece in pieces]
@@ -197,16 +214,25 @@ def _mask(samples: Sequence[int], padded: torch.Tensor) -> torch.Tensor | None:
 
 
 def _convolution_grid(config: Any) -> FrameGrid:
-    """Return the grid that the convolutions of a model, and of its adapter, lay over a waveform."""
+    """Return the grid that the convolutions of a model's front end lay over a waveform."""
     field, stride = 1, 1
     for kernel, step in zip(config.conv_kernel, config.conv_stride, strict=True):
         field += (kernel - 1) * stride
         stride *= step
-    if getattr(config, "add_adapter", False):
-        for _ in range(config.num_adapter_layers):
-            # With one frame of padding on each side.
-            field += (config.adapter_kernel_size - 3) * stride
-            stride *= config.adapter_stride
+    return FrameGrid(field, stride)
+
+
+def _squeeze(grid: FrameGrid, factor: int) -> FrameGrid:
+    """Return the grid of frames each of which is pooled of so many."""
+    return FrameGrid(grid.field + (factor - 1) * grid.stride, grid.stride * factor)
+
+
+def _adapt(grid: FrameGrid, config: Any, padding: int) -> FrameGrid:
+    """Return the grid behind a model's adapter: convolutions with padding on each side, if any."""
+    field, stride = grid
+    for _ in range(config.num_adapter_layers if getattr(config, "add_adapter", False) else 0):
+        field += (config.adapter_kernel_size - 1 - 2 * padding) * stride
+        stride *= config.adapter_stride
     return FrameGrid(field, stride)
 
 
@@ -220,13 +246,13 @@ class FeatureEncoder(Encoder):
     """A conformer on log-mel features, which its extractor normalises over the whole recording."""
 
     pads = False
-    # Features in a frame of the grid.
-    features_each = 1
 
-    def cut(self, waveform: torch.Tensor, chunks: Sequence[Chunk]) -> list[Piece]:
+    def cut(
+        self, waveform: torch.Tensor, chunks: Sequence[Chunk], layers: bool = False
+    ) -> list[Piece]:
         """Return the features of each chunk, shape (features, bins)."""
-        features, last = self._extract(waveform), self.grid.count_frames(len(waveform))
-        each = self.features_each
+        grid, features = self.choose_grid(layers), self._extract(waveform)
+        each, last = grid.stride // self.input_stride, grid.count_frames(len(waveform))
         return [
             Piece(features[chunk.start * each : None if chunk.stop == last else chunk.stop * each])
             for chunk in chunks
@@ -236,10 +262,13 @@ class FeatureEncoder(Encoder):
         """Return the hidden states of features, all of one length."""
         batch = torch.stack(list(pieces)).to(self.network.device, self.network.dtype)
         note_padding(batch.shape[0] * batch.shape[1], batch.shape[0] * batch.shape[1])
-        return list(self._run(batch, layers))
+        return list(self._run_features(batch, layers))
+
+    def _run_features(self, features: torch.Tensor, layers: bool) -> torch.Tensor:
+        return self._run(features, layers)
 
     def _extract(self, waveform: torch.Tensor) -> torch.Tensor:
-        missing = max(0, self.grid.field - len(waveform))
+        missing = max(0, self.grid.field - len(waveform), self.layer_grid.field - len(waveform))
         samples = torch.nn.functional.pad(waveform, (0, missing)).numpy()
         found = self._extractor(samples, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
         features: torch.Tensor = found["input_features"][0]
@@ -247,29 +276,41 @@ class FeatureEncoder(Encoder):
 
 
 class Wav2Vec2BertEncoder(FeatureEncoder):
-    """On pairs of log-mel frames of 25 ms, one every 10 ms: Seamless Communication 2023."""
+    """On log-mel frames of 25 ms, one every 10 ms, in pairs: Seamless Communication 2023."""
 
-    input_stride = 320
+    input_stride = 160
+    layer_grid = FrameGrid(400 + 160, 320)
 
     def __init__(self, network: Any, extractor: Any) -> None:
         super().__init__(network, extractor)
-        config = network.config
-        if config.add_adapter:
-            self.features_each = config.adapter_stride**config.num_adapter_layers
-        self.grid = FrameGrid(400 + 160, self.input_stride * self.features_each)
+        self.grid = _adapt(self.layer_grid, network.config, network.config.adapter_stride // 2)
 
     def _extract(self, waveform: torch.Tensor) -> torch.Tensor:
-        frames = (max(len(waveform), self.grid.field) - 400) // 160 + 1
-        # A last frame without its pair is masked elsewhere.
-        return super()._extract(waveform)[: frames // 2]
+        pairs = super()._extract(waveform)
+        least = max(self.grid.field, self.layer_grid.field)
+        frames = (max(len(waveform), least) - 400) // self.input_stride + 1
+        if not self.network.config.add_adapter:
+            # A last frame without its pair is masked, and nothing else sees it.
+            frames -= frames % 2
+        return pairs.reshape(-1, pairs.shape[1] // 2)[:frames]
+
+    def _run_features(self, features: torch.Tensor, layers: bool) -> torch.Tensor:
+        rows, frames, bins = features.shape
+        # An adapter sees what the layers, which it is masked for, make of a frame without its pair.
+        alone = frames % 2
+        pairs = torch.nn.functional.pad(features, (0, 0, 0, alone)).reshape(rows, -1, 2 * bins)
+        mask = torch.ones(pairs.shape[:2], device=pairs.device, dtype=torch.long)
+        mask[:, mask.shape[1] - alone :] = 0
+        hidden = self._run(pairs, layers, attention_mask=mask if alone else None)
+        samples = 400 + (frames - 1) * self.input_stride
+        return hidden[..., : self.choose_grid(layers).count_frames(samples), :]
 
 
 class ParakeetEncoder(FeatureEncoder):
     """Fast conformers on log-mel frames of 10 ms, eight at a time: Rekesh et al. 2023."""
 
     input_stride = 160
-    features_each = 8
-    grid = FrameGrid(160, 1_280)
+    grid = layer_grid = FrameGrid(160, 1_280)
     transcribes_only = True
     # The spread of one frame is no number.
     least_samples = 320

@@ -9,7 +9,7 @@ from av.audio.plane import AudioPlane
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
-# Of a kind of sample: its type, where zero is, and the largest value.
+# For each kind of sample: its type, where zero is, and the largest value.
 KINDS = {
     "u8": (np.uint8, 128, 2**7),
     "s16": (np.int16, 0, 2**15),

@@ -39,7 +39,7 @@ class HotwordScores:
         self._boost = boost
         phrases = list(phrases)
         self.words = {tuple(word) for phrase in phrases for word in phrase}
-        # Of each node: the node by symbol, its letters, and those of the longest hotword that ends.
+        # For each node: the next by symbol, its letters, those of the longest hotword that ends.
         self._children: list[dict[Hashable, int]] = [{}]
         self._letters = [0]
         self._ended = [0]

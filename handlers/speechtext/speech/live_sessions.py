@@ -32,7 +32,7 @@ from speechtext.speech.rnnt.transducer import Quantization, Transducer
 from speechtext.speech.rnnt.vocabulary import Vocabulary
 from speechtext.speech.transcripts import Segment
 
-# Of somebody who makes no pause, so much is kept for their voice from piece to piece.
+# Kept from piece to piece of a speaker who never pauses, to recognise the voice.
 MOST_HEARD_SAMPLES = 60 * SAMPLE_RATE_HZ
 
 

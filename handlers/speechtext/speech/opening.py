@@ -42,7 +42,7 @@ LOSSY_CODECS = (
     *("amrnb", "amrwb"),
 )
 CODECS = (*PCM_CODECS, *LOSSLESS_CODECS, *LOSSY_CODECS)
-# Of what people record, videos of phones have most; each may have an index.
+# Videos of phones have the most of what people record; each may have an index.
 MOST_STREAMS = 16
 # What FFmpeg may ask for at once. An index has 24 bytes for each packet, of which AAC at 48 kHz has
 # 1.4 million in eight hours; a few hundred bytes can ask for gigabytes.

@@ -1,4 +1,4 @@
-"""A picture of which stretches of a recording something hangs on."""
+"""A picture of which stretches of a recording something depends on."""
 
 import io
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def draw_stretches(
     wave.plot(times_s.numpy(), waveform.numpy(), linewidth=0.4, color=NEGATIVE)
     wave.set_ylabel("waveform")
     wave.set_yticks([])
-    wave.set_title(f"what {target} hangs on", **text_style())
+    wave.set_title(f"what {target} depends on", **text_style())
     _draw_scores(wave, bars, stretches)
     for word in words:
         wave.text(

@@ -1,5 +1,6 @@
 """Subtitles that people can follow: the words of a transcript as WebVTT or SubRip."""
 
+import html
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,12 +15,12 @@ PAUSE_S = 0.8
 
 def write_vtt(transcript: Transcript) -> str:
     """Return subtitles as WebVTT: W3C, "WebVTT: The Web Video Text Tracks Format"."""
-    return "\n".join(["WEBVTT\n", *_write_cues(transcript.words, ".", _voice_span)])
+    return "\n".join(["WEBVTT\n", *_write_cues(transcript.words, ".", _voice_span, _escape)])
 
 
 def write_srt(transcript: Transcript) -> str:
     """Return subtitles as SubRip: numbered cues, a comma before the milliseconds."""
-    cues = _write_cues(transcript.words, ",", "{}: ".format)
+    cues = _write_cues(transcript.words, ",", "{}: ".format, _drop_arrows)
     return "\n".join(f"{number}\n{cue}" for number, cue in enumerate(cues, 1))
 
 
@@ -28,15 +29,27 @@ def _voice_span(speaker: str) -> str:
     return f"<v {''.join(' ' if each in '<>&' else each for each in speaker)}>"
 
 
+def _escape(lines: str) -> str:
+    """Return lines as the text of a WebVTT cue: nothing in them is a tag, an entity or an arrow."""
+    return html.escape(lines, quote=False)
+
+
+def _drop_arrows(lines: str) -> str:
+    """Return lines as the text of a SubRip cue, which has no escapes."""
+    return lines.replace("-->", "->")
+
+
 def _write_cues(
-    words: Sequence[Word], decimal_mark: str, introduce: Callable[[str], str]
+    words: Sequence[Word],
+    decimal_mark: str,
+    introduce: Callable[[str], str],
+    escape: Callable[[str], str],
 ) -> Iterator[str]:
     for cue in cut_cues(words):
         start, end = (_clock(time_s, decimal_mark) for time_s in (cue[0].start_s, cue[-1].end_s))
         lines = textwrap.fill(" ".join(word.text for word in cue), LINE_LETTERS)
         who = introduce(cue[0].speaker) if cue[0].speaker else ""
-        # An arrow would end a WebVTT cue's text.
-        yield f"{start} --> {end}\n{who}{lines.replace('-->', '->')}\n"
+        yield f"{start} --> {end}\n{who}{escape(lines)}\n"
 
 
 def cut_cues(words: Sequence[Word]) -> Iterator[list[Word]]:

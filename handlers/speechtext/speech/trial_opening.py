@@ -20,7 +20,7 @@ from speechtext.allowance import check_time, find_deadline_s
 from speechtext.errors import RequestError, RequestTooLargeError
 from speechtext.speech.opening import OPENED, SIZE_BYTES, unsupported
 
-# Of a processor's time: what else the machine does is not counted. Ordinary tags take milliseconds.
+# Processor time, so that a busy machine does not matter. Ordinary tags take milliseconds.
 MOST_OPENING_S = 5
 # Where a batch has no end, and as systems wait no longer than some days.
 LONGEST_WAIT_S = 3_600.0

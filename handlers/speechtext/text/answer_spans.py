@@ -22,26 +22,33 @@ class Span(NamedTuple):
 class ContextScores(NamedTuple):
     """The probability of each token of a row to begin and to end the answer, shape (tokens,).
 
-    `none` is the probability that the row has no answer: of its first token, the classifier's.
+    `none` is the probability that the row has no answer: of its `classifier` token, the first of
+    that name, and 0 in a row without one.
     """
 
     starts: torch.Tensor
     ends: torch.Tensor
     none: float
+    classifier: int | None
 
 
 def score_context(
-    start_logits: torch.Tensor, end_logits: torch.Tensor, allowed: torch.Tensor
+    start_logits: torch.Tensor,
+    end_logits: torch.Tensor,
+    allowed: torch.Tensor,
+    classifiers: torch.Tensor,
 ) -> ContextScores:
-    """Return probabilities among the `allowed` tokens and the first; all have shape (tokens,)."""
-    among = allowed.clone()
-    among[0] = True
+    """Return probabilities among the `allowed` tokens and the `classifiers`.
+
+    All have the shape (tokens,).
+    """
     starts, ends = (
-        logits.double().masked_fill(~among, -torch.inf).softmax(dim=0)
+        logits.double().masked_fill(~(allowed | classifiers), -torch.inf).softmax(dim=0)
         for logits in (start_logits, end_logits)
     )
-    none = float(starts[0] * ends[0])
-    return ContextScores(starts * allowed, ends * allowed, none)
+    classifier = next(iter(classifiers.nonzero()[:, 0].tolist()), None)
+    none = 0.0 if classifier is None else float(starts[classifier] * ends[classifier])
+    return ContextScores(starts * allowed, ends * allowed, none, classifier)
 
 
 def find_spans(scores: ContextScores, most_tokens: int, count: int) -> list[Span]:

@@ -109,6 +109,9 @@ class TextTask(ABC):
         self.costs = TextCosts()
         # Whether texts of unlike lengths may go together, padded, which some models do not bear.
         self.pads = True
+        # Whether a text may be continued while another is: some models keep on themselves what they
+        # have read of the last one.
+        self.takes_turns = True
 
     def read(
         self, payload: str | Mapping[str, Any], explain: bool = False, hub_client: bool = False
@@ -250,7 +253,9 @@ class TextTask(ABC):
             return Window(tokens, range(len(tokens.ids)), owner)
         if not self.settings.truncation:
             raise too_long("the text", most, len(tokens.ids))
-        return Window(tokens, cut_end(tokens, most, self.padding_side), owner, dropped)
+        ends_stay = "left" in (self.padding_side, self.tokenizer.truncation_side)
+        side = "left" if ends_stay else "right"
+        return Window(tokens, cut_end(tokens, most, side), owner, dropped)
 
     def choose_stride(self, asked: int | None, default: int, room: int) -> int:
         """Return how many of the `room` tokens of a window it shares with the next.
@@ -295,6 +300,10 @@ class TextTask(ABC):
 
         The examples are padded to the longest.
         """
+
+    def compute_by_turns(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Return the same of examples that take turns, of a task whose model is called again."""
+        return [self.compute_together([each])[0] for each in examples]
 
     @abstractmethod
     def answer(self, batch: EncodedBatch, on_token: TokenListener | None = None) -> list[Answer]:

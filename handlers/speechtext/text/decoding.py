@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
+from transformers.generation.utils import ALL_CACHE_NAMES
 
 from speechtext.allowance import check_time
 from speechtext.batching import as_request_error, plan_groups
@@ -34,7 +35,8 @@ class Decoder:
     A row is added to the others' cache when it comes, and removed when it ends; where a network's
     cache has no rows, those that come together stay by themselves. A failure is that of the rows
     that have it alone. With `guessed_tokens`, so many that follow may be guessed and read at once.
-    Where the network `pads` none, each row stays by itself.
+    Where the network `pads` none, each row stays by itself; where it `takes_turns` with none, each
+    comes to its end before the next begins. Raises `ValueError` for a network without a cache.
     """
 
     def __init__(
@@ -44,12 +46,16 @@ class Decoder:
         most_tokens: int | None = None,
         guessed_tokens: int | None = None,
         pads: bool = True,
+        takes_turns: bool = True,
     ) -> None:
+        _check_cache(network)
         self._network = network
         self._pad_id = pad_id
         self._guessed_tokens = guessed_tokens or 0
         self._most_tokens = most_tokens or MOST_TOKENS
-        self._pads = pads
+        # In a group of its own, as it would be without padding.
+        self._pads = pads and takes_turns
+        self._takes_turns = takes_turns
         self._waiting: list[Continuation] = []
         self._groups: list[_Group] = []
 
@@ -84,13 +90,13 @@ class Decoder:
 
     def _begin_waiting(self) -> None:
         """Begin rows that wait, in their order, while there is room for them."""
-        if not self._waiting:
+        if not self._waiting or (self._groups and not self._takes_turns):
             return
         open_ = [row.most_tokens for group in self._groups for row in group.open_rows]
         count = 0
         for row in self._waiting:
             open_.append(row.most_tokens)
-            if len(open_) > 1 and len(open_) * max(open_) > self._most_tokens:
+            if len(open_) > 1 and not self._has_room(open_):
                 break
             count += 1
         rows, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -99,6 +105,11 @@ class Decoder:
         for group in plan_groups([len(row) for row in rows], most_tokens, CALL_TOKENS):
             chosen = [rows[index] for index in group]
             self._groups.append(self._make_group(chosen, apart=not self._pads))
+
+    def _has_room(self, most_tokens: Sequence[int]) -> bool:
+        """Tell whether several rows may be open, of which each may have so many tokens."""
+        total = len(most_tokens) * max(most_tokens)
+        return self._takes_turns and total <= self._most_tokens
 
     def _try(self, group: "_Group") -> None:
         try:
@@ -264,7 +275,7 @@ class _Group:
         self._state["past_key_values"].add_rows(other._state["past_key_values"])
         self._ids = torch.cat([self._ids, other._ids])
         self.rows += other.rows
-        # Of whoever stays by itself, nothing is known yet.
+        # Nothing is known yet of a text that stays by itself.
         self._lookup = PromptLookup(self._guessed_tokens)
 
     def remove_ended(self) -> None:
@@ -307,12 +318,24 @@ def _find_largest(weights: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(weights.numpy().argmax(axis=-1))
 
 
+def _find_inputs(network: Any) -> set[str]:
+    """Return the names of what a network is given."""
+    # One that is compiled passes on whatever it is given, under any name.
+    return {*inspect.signature(getattr(network, "_orig_mod", network).forward).parameters}
+
+
+def _check_cache(network: Any) -> None:
+    """Raise `ValueError` for a network that would read a whole text again for each new token."""
+    if _find_inputs(network).isdisjoint(ALL_CACHE_NAMES):
+        kind = getattr(getattr(network, "config", None), "model_type", "another")
+        raise ValueError(f"config.json: expected a model that keeps what it has read, got {kind}.")
+
+
 def _begin(network: Any, attention_mask: torch.Tensor) -> dict[str, Any]:
     """Return what a network is given beside ids, as transformers' `generate` begins it."""
     mask = attention_mask.to(network.device)
     state: dict[str, Any] = {"attention_mask": mask, "use_cache": True}
-    # One that is compiled passes on whatever it is given, under any name.
-    taken = inspect.signature(getattr(network, "_orig_mod", network).forward).parameters
+    taken = _find_inputs(network)
     if "position_ids" in taken:
         state["position_ids"] = network._prepare_position_ids_for_generation(mask, state)
     if "logits_to_keep" in taken:

@@ -4,14 +4,14 @@ import inspect
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
 from speechtext.allowance import Work
-from speechtext.errors import RequestError
+from speechtext.errors import MalformedRequestError, RequestError
 from speechtext.measurements import stage
 from speechtext.parameters import impossible
 from speechtext.text.base import (
@@ -24,7 +24,8 @@ from speechtext.text.base import (
 from speechtext.text.decoding import Decoder
 from speechtext.text.explanation.attribution import Value, value_of_tokens
 from speechtext.text.explanation.targets import Explained, Target
-from speechtext.text.payloads import AnswerForm, Example, unknown_target
+from speechtext.text.generation_rules import GenerationRules, find_ends
+from speechtext.text.payloads import AnswerForm, Content, Example, text_of, unknown_target
 from speechtext.text.sampling import (
     Continuation,
     GenerationParameters,
@@ -56,7 +57,8 @@ class WatchedContinuation(Continuation):
 
     def weigh(self, logits: torch.Tensor) -> torch.Tensor:
         """Return numbers whose largest is that of the last token, like `logits` (1, vocabulary)."""
-        self.logits.append(logits[0].cpu())
+        # OpenVINO's are there until the next call.
+        self.logits.append(logits[0].to("cpu", copy=True))
         weights = torch.zeros_like(logits)
         weights[0, self.all_ids[-1]] = 1
         return weights
@@ -70,6 +72,10 @@ class TextGeneration(TextTask):
     # The new tokens follow the prompt, so its padding goes in front; it loses its beginning.
     padding_side = "left"
     as_matrix = True
+
+    def read_texts(self, content: Content) -> tuple[str, str | None]:
+        """Return the prompt of a payload, which may be white space."""
+        return text_of(content, may_be_blank=True), None
 
     def read_target(self, target: Any) -> Any:
         """Return the target, but for a number: it never meant anything of a continuation."""
@@ -107,8 +113,13 @@ class TextGeneration(TextTask):
         """Return the prompt, so much of it as leaves room for the new tokens.
 
         Raises `RequestTooLargeError` for a longer one where the settings do not allow to cut it,
-        and `ImpossibleRequestError` for more new tokens than the model or the settings allow.
+        `ImpossibleRequestError` for more new tokens than the model or the settings allow, and
+        `MalformedRequestError` for a prompt of which the tokenizer makes nothing.
         """
+        if not tokens.ids:
+            raise MalformedRequestError(
+                "EmptyText", "Expected a prompt of at least one token, got one of none."
+            )
         wanted = example.parameters.max_new_tokens
         most = min(self.settings.max_new_tokens_limit, self.model.positions - 1)
         if wanted > most:
@@ -146,15 +157,23 @@ class TextGeneration(TextTask):
             settings.max_batch_tokens,
             settings.prompt_lookup_num_tokens,
             self.pads,
+            self.takes_turns,
         )
 
     def compute_together(self, examples: Sequence[Example]) -> list[torch.Tensor]:
         """Return the logits of tokens that follow each prompt, shape (tokens, vocabulary)."""
+        return self._compute(examples, pads=True)
+
+    def compute_by_turns(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Return the same of prompts that are continued one beside the other, without padding."""
+        return self._compute(examples, pads=False)
+
+    def _compute(self, examples: Sequence[Example], pads: bool) -> list[torch.Tensor]:
         rows = [
             WatchedContinuation(window.pick(window.tokens.ids), self.tokenizer)
             for window in self.encode(examples).windows
         ]
-        _run_to_ends(Decoder(self.model.network, self.tokenizer.pad_token_id), rows)
+        _run_to_ends(Decoder(self.model.network, self.tokenizer.pad_token_id, pads=pads), rows)
         return [torch.stack(row.logits) for row in rows]
 
     def begin(self, batch: EncodedBatch, on_token: TokenListener | None) -> list[Continuation]:
@@ -168,10 +187,24 @@ class TextGeneration(TextTask):
     def _begin(
         self, prompt: Window, example: Example, on_token: Callable[[TokenEvent], None] | None
     ) -> Continuation:
-        end = self.model.network.generation_config.eos_token_id
-        end_ids = [] if end is None else end if isinstance(end, list) else [end]
+        def tell(event: TokenEvent) -> None:
+            if on_token is not None:
+                on_token(replace(event, dropped_tokens=prompt.dropped_tokens))
+
         ids = prompt.pick(prompt.tokens.ids)
-        return Continuation(ids, example.parameters, self.tokenizer, end_ids, on_token)
+        return Continuation(
+            ids,
+            example.parameters,
+            self.tokenizer,
+            find_ends(self.model.network.generation_config),
+            tell,
+            self._rules.choose(example.parameters, len(ids)),
+        )
+
+    @cached_property
+    def _rules(self) -> GenerationRules:
+        """Return what the checkpoint asks of each next token: read when the model is tried."""
+        return GenerationRules(self.model.network, self.settings)
 
     def _write(self, example: Example, found: Continuation) -> Any:
         before = example.text if example.parameters.return_full_text else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pydantic.dataclasses import dataclass
+from tokenizers import normalizers
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
@@ -146,28 +147,62 @@ def load_tokenizer(folder: Path, settings: TextSettings) -> Any:
     """Return the archive's tokenizer; `do_lower_case` overrides its own casing where it is set.
 
     Raises `ValueError` where there is none, for one that does not know which characters a token is
-    made of, and for one without a token to pad with.
+    made of, for one without a token to pad with, and for one that lower-cases texts in any case.
     """
     casing = {} if settings.do_lower_case is None else {"do_lower_case": settings.do_lower_case}
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **casing)
-    check_tokenizer_files(folder, tokenizer)
+    check_tokenizer(folder, tokenizer)
+    choose_padding(tokenizer)
+    if settings.do_lower_case is not None:
+        _set_casing(tokenizer.backend_tokenizer, settings.do_lower_case)
+    return tokenizer
+
+
+def check_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Raise `ValueError` for a tokenizer without a file, and for one of Python's.
+
+    Transformers makes up an empty one where there is no file, and those that are written in Python
+    do not know which characters a token is made of.
+    """
+    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    if tokenizer.vocab_files_names and not any((folder / name).exists() for name in files):
+        raise ValueError(f"Expected a tokenizer ({', '.join(sorted(files))}), got no such file.")
     if not tokenizer.is_fast:
         raise ValueError(
             f"Expected a tokenizer of the tokenizers library, with a tokenizer.json, got "
             f"{type(tokenizer).__name__}."
         )
+
+
+def choose_padding(tokenizer: Any) -> None:
+    """Let a tokenizer pad with the token for the end, or the unknown one, where it has no other.
+
+    Raises `ValueError` for one that has none of them.
+    """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
         raise ValueError("Expected a tokenizer with a token for padding, end or unknown, got none.")
-    return tokenizer
 
 
-def check_tokenizer_files(folder: Path, tokenizer: Any) -> None:
-    """Raise `ValueError` where a tokenizer has no file: transformers makes up an empty one."""
-    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
-    if tokenizer.vocab_files_names and not any((folder / name).exists() for name in files):
-        raise ValueError(f"Expected a tokenizer ({', '.join(sorted(files))}), got no such file.")
+def pad_as(tokenizer: Any, config: Any) -> None:
+    """Tell a model what its tokenizer pads with: decoders that classify find the last token so."""
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def _set_casing(backend: Any, lower: bool) -> None:
+    """Let a tokenizer lower-case texts, or not, where its class does not know of that."""
+    before = backend.normalizer
+    lowers = before is not None and before.normalize_str("A") == before.normalize_str("a")
+    if lowers and not lower:
+        raise ValueError(
+            "handler.do_lower_case: expected true with this tokenizer, whose tokenizer.json "
+            "lower-cases all texts, got false."
+        )
+    if lower and not lowers:
+        first = normalizers.Lowercase()
+        backend.normalizer = normalizers.Sequence([first, *([before] if before else [])])
 
 
 def check_vocabulary(tokenizer: Any, config: Any) -> None:
@@ -202,17 +237,27 @@ def load_network(
             **_choose_options(settings),
         )
     except ImportError as error:
-        raise ValueError(
-            "handler.model_parallel: expected the package accelerate, of the extra model-parallel."
-        ) from error
+        raise ValueError(_name_missing(settings, error)) from error
     check_complete(report, settings.mode)
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+    pad_as(tokenizer, model.config)
     model = model if settings.model_parallel else model.to(device)
     if device.type == "cpu":
         leave_file(model)
         use_linear_layers(model)
     return model.eval()
+
+
+def _name_missing(settings: TextSettings, error: ImportError) -> str:
+    """Return what asks for a package that is missing, and what transformers says of it."""
+    said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if settings.model_parallel and "accelerate" in said.lower():
+        wanted = "the package accelerate, of the extra model-parallel"
+        return f"handler.model_parallel: expected {wanted}."
+    attention = settings.attn_implementation
+    if attention:
+        wanted = "one whose package is installed"
+        return f"handler.attn_implementation: expected {wanted}, got {attention!r}: {said}"
+    return f"config.json: expected a checkpoint whose packages are installed: {said}"
 
 
 def load_openvino(path: Path, config: Any, dtype: torch.dtype) -> OpenVinoModel:

@@ -72,15 +72,16 @@ def _read_asked(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     return parameters
 
 
-def text_of(content: Content, name: str = "text") -> str:
+def text_of(content: Content, name: str = "text", may_be_blank: bool = False) -> str:
     """Return a text, from the field `name` where the payload is an object.
 
-    Raises `MalformedRequestError` where there is none, or one that is not Unicode.
+    White space in an object is no text, unless it `may_be_blank`. Raises `MalformedRequestError`
+    where there is none, or one that is not Unicode.
     """
     if isinstance(content.fields, str) and name == "text":
         return _checked(content.fields, "body")
     value = None if isinstance(content.fields, str) else content.fields.get(name)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not (value if may_be_blank else value.strip()):
         plain = content.form is AnswerForm.PLAIN
         place = name if plain else f"inputs ({name}, where inputs is an object)"
         raise MalformedRequestError(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 # Fewer tokens in a row are found in any text, and are rarely followed by the same.
 MATCHED_TOKENS = 3
-# Of a text of which nothing was guessed yet.
+# Tokens guessed at first, before anything is known of a text.
 FIRST_GUESS = 4
 
 

@@ -40,10 +40,17 @@ class QuestionParameters:
     align_to_words: bool = True
 
 
+class ScoredContext(NamedTuple):
+    """A window, and the probabilities of its tokens to begin and to end the answer."""
+
+    window: Window
+    chances: ContextScores
+
+
 class Candidate(NamedTuple):
     """A span of a window that may be the answer, and its characters in the context."""
 
-    scored: Scored
+    scored: ScoredContext
     span: Span
     start: int
     end: int
@@ -100,14 +107,18 @@ class QuestionAnswering(UnderstandingTask):
 
     def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
         """Return the answer's text, or what the pipeline "question-answering" gave."""
-        wanted = example.parameters
+        wanted, contexts = example.parameters, self._score_contexts(scored)
         if example.second is None:
-            best = find_best(scored, wanted.max_answer_len)
+            best = find_best(contexts, wanted.max_answer_len)
             return self._spell(best.scored.window, best.span)
-        answers, _ = rank_spans(example, example.second, scored)
+        answers, _ = rank_spans(example, example.second, contexts)
         if example.form is AnswerForm.PLAIN:
             return answers[0]["answer"]
         return answers[0] if len(answers) == 1 else answers
+
+    def _score_contexts(self, scored: Sequence[Scored]) -> list[ScoredContext]:
+        classifier_id = self.tokenizer.cls_token_id
+        return [score_context_of(each, classifier_id) for each in scored]
 
     def _spell(self, window: Window, span: Span) -> str:
         """Return the answer in a window that was encoded elsewhere, from its tokens alone."""
@@ -118,27 +129,25 @@ class QuestionAnswering(UnderstandingTask):
 
     def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
         """Return the start and the end of the answer, or of the characters asked for."""
-        best, span, start, end = self._choose(example, scored)
-        explained, context = own_tokens(best.window), score_window(best)
+        (window, context), span, start, end = self._choose(example, self._score_contexts(scored))
+        explained = own_tokens(window)
         about = {"start": start, "end": end}
-        name = (
-            self._spell(best.window, span) if example.second is None else example.second[start:end]
-        )
+        name = self._spell(window, span) if example.second is None else example.second[start:end]
         sides = (("start", span.first, context.starts), ("end", span.last, context.ends))
         return [
             Target(
-                best.window,
+                window,
                 head,
                 position,
                 name,
                 explained,
-                probability_of(best.window, position, chances),
+                probability_of(window, position, chances),
                 about={**about, "side": side},
             )
             for head, (side, position, chances) in enumerate(sides)
         ]
 
-    def _choose(self, example: Example, scored: Sequence[Scored]) -> Candidate:
+    def _choose(self, example: Example, scored: Sequence[ScoredContext]) -> Candidate:
         if example.target is not None:
             return find_characters(example, scored)
         if example.second is None:
@@ -168,46 +177,45 @@ class QuestionAnswering(UnderstandingTask):
 
 
 def rank_spans(
-    example: Example, context: str, scored: Sequence[Scored]
+    example: Example, context: str, scored: Sequence[ScoredContext]
 ) -> tuple[list[dict[str, Any]], list[Candidate]]:
     """Return the answers to an example, the best first, and the spans that they were made of."""
     wanted = example.parameters
-    scores = [score_window(each) for each in scored]
     # Spans of the same words become one answer.
     count = wanted.top_k * 2 + 10 if wanted.align_to_words else wanted.top_k
     candidates = [
         Candidate(each, span, *locate(each.window, span, wanted.align_to_words))
-        for each, own in zip(scored, scores, strict=True)
-        for span in find_spans(own, wanted.max_answer_len, count)
+        for each in scored
+        for span in find_spans(each.chances, wanted.max_answer_len, count)
     ]
     spans = [(each.span.score, each.start, each.end) for each in candidates]
-    none = min(each.none for each in scores) if wanted.handle_impossible_answer else None
+    none = min(each.chances.none for each in scored) if wanted.handle_impossible_answer else None
     return rank_answers(spans, context, none, wanted.top_k), candidates
 
 
-def find_answer(example: Example, context: str, scored: Sequence[Scored]) -> Candidate:
+def find_answer(example: Example, context: str, scored: Sequence[ScoredContext]) -> Candidate:
     """Return the most probable span of the answer that an example gets.
 
-    To have no answer is the first token's, in the window that says so least.
+    To have no answer is the classifier token's, in the window that says so least.
     """
     (answer, *_), candidates = rank_spans(example, context, scored)
     place = answer["start"], answer["end"]
     same = [each for each in candidates if (each.start, each.end) == place]
     if same:
         return max(same, key=lambda each: each.span.score)
-    least = min(scored, key=lambda each: score_window(each).none)
-    return Candidate(least, Span(answer["score"], 0, 0), *place)
+    least = min(scored, key=lambda each: each.chances.none)
+    # A row without such a token gets here only where all its spans are too improbable for a number.
+    position = least.chances.classifier or 0
+    return Candidate(least, Span(answer["score"], position, position), *place)
 
 
-def find_best(scored: Sequence[Scored], most_tokens: int) -> Candidate:
+def find_best(scored: Sequence[ScoredContext], most_tokens: int) -> Candidate:
     """Return the most probable span of windows that were encoded elsewhere."""
-    found = (
-        Candidate(each, find_spans(score_window(each), most_tokens, 1)[0], 0, 0) for each in scored
-    )
+    found = (Candidate(each, find_spans(each.chances, most_tokens, 1)[0], 0, 0) for each in scored)
     return max(found, key=lambda each: each.span.score)
 
 
-def find_characters(example: Example, scored: Sequence[Scored]) -> Candidate:
+def find_characters(example: Example, scored: Sequence[ScoredContext]) -> Candidate:
     """Return the tokens of the characters that a target names, in the window with most of them.
 
     Raises `ImpossibleRequestError` where the context has no such words.
@@ -237,14 +245,17 @@ def find_inside(window: Window, start: int, end: int) -> list[int]:
 
 
 def probability_of(window: Window, position: int, chances: torch.Tensor) -> float:
-    """Return the probability of a token of the context, or of the first, which has the rest."""
+    """Return the probability of a token of the context, or of another, which has the rest."""
     return float(chances[position] if window.content(1)[position] else 1 - chances.sum())
 
 
-def score_window(scored: Scored) -> ContextScores:
-    """Return the probabilities of a window's tokens to begin and to end the answer."""
+def score_context_of(scored: Scored, classifier_id: int | None) -> ScoredContext:
+    """Return the probabilities of a window's tokens; its classifier tokens have that id."""
     starts, ends = scored.heads[:2]
-    return score_context(starts, ends, torch.tensor(scored.window.content(1)))
+    window = scored.window
+    classifiers = [each == classifier_id for each in window.pick(window.tokens.ids)]
+    allowed = torch.tensor(window.content(1))
+    return ScoredContext(window, score_context(starts, ends, allowed, torch.tensor(classifiers)))
 
 
 def locate(window: Window, span: Span, align_to_words: bool) -> tuple[int, int]:

@@ -27,11 +27,8 @@ from speechtext.ranges import (
     TopTokens,
 )
 from speechtext.settings import STRICT
+from speechtext.text.added_text import AddedText, is_complete
 
-# A tokenizer writes a token as the ones before it ask for; those further away do not matter.
-PROMPT_TAIL = 16
-# What a tokenizer writes for bytes that do not make up a character yet.
-UNFINISHED = "\ufffd"
 # Why a continuation ended of which nobody is told.
 FAILED, CANCELLED = "failed", "cancelled"
 
@@ -97,7 +94,7 @@ class TokenEvent:
     """A token as it is made; with the last one all the text, and how it ended.
 
     `index` counts the tokens from 1; `top_tokens` are the most probable ones in its place, where
-    a request wants them.
+    a request wants them; `dropped_tokens` of the prompt were too many for the model.
     """
 
     index: int
@@ -105,10 +102,14 @@ class TokenEvent:
     top_tokens: Sequence[GeneratedToken]
     generated_text: str | None
     ending: Ending | None
+    dropped_tokens: int = 0
 
 
 class Continuation:
-    """What is added to one prompt, with its own parameters and its own chance."""
+    """What is added to one prompt, with its own parameters and its own chance.
+
+    `processors` change the logits of each next token: those of the parameters, or others.
+    """
 
     def __init__(
         self,
@@ -117,6 +118,7 @@ class Continuation:
         tokenizer: Any,
         end_ids: Sequence[int],
         on_token: Callable[[TokenEvent], None] | None = None,
+        processors: Sequence[LogitsProcessor] | None = None,
     ) -> None:
         self.ids: list[int] = []
         self.tokens: list[GeneratedToken] = []
@@ -126,15 +128,14 @@ class Continuation:
         self._prompt = list(prompt)
         self._text = ""
         self._parameters = parameters
-        self._prompt_tail = self._prompt[-PROMPT_TAIL:]
         self._tokenizer = tokenizer
         self._end_ids = end_ids
         self._on_token = on_token
-        self._processors = parameters.processors()
+        self._processors = parameters.processors() if processors is None else processors
         self._generator = torch.Generator()
         if parameters.seed is not None:
             self._generator.manual_seed(parameters.seed)
-        self._before = len(self._decode(self._prompt_tail))
+        self._added = AddedText(tokenizer, prompt)
         self._log_probability = 0.0
         self._top: list[tuple[int, float]] = []
 
@@ -190,13 +191,30 @@ class Continuation:
         if self.finish_reason:
             return
         self.ids.append(token_id)
-        stops, watched = self._parameters.stop or (), self._parameters.watched
-        text = self.read() if stops or watched else ""
-        self.finish_reason = self._find_end(token_id, text)
-        if watched:
-            self._note(token_id, text)
+        if self._is_read:
+            self._read_on(token_id)
+        else:
+            self.finish_reason = self._find_end(token_id, "")
         if self._parameters.stream and self._on_token:
             self._on_token(self._event())
+
+    @property
+    def _is_read(self) -> bool:
+        """Tell whether the text is read with each token, and not at the end alone."""
+        return bool(self._parameters.stop) or self._parameters.watched
+
+    def _read_on(self, token_id: int) -> None:
+        """Read the text of a token that was added, and of those that may stand in its place."""
+        others = [(each, self._added.read(each), value) for each, value in self._top]
+        text = self._text + self._added.add(token_id)
+        self.finish_reason = self._find_end(token_id, text)
+        new = ""
+        if self._is_told(text):
+            new = self._cut(text)[len(self._text) :]
+            self._text += new
+            self._added.keep()
+        if self._parameters.watched:
+            self._note(token_id, new, others)
 
     def fail(self, error: RequestError) -> None:
         """End without an answer."""
@@ -216,31 +234,33 @@ class Continuation:
 
     def read(self) -> str:
         """Return the text that was added, up to what stops it."""
-        text = self._decode([*self._prompt_tail, *self.ids])[self._before :]
+        return (
+            self._text
+            if self._is_read
+            else AddedText(self._tokenizer, self._prompt).write(self.ids)
+        )
+
+    def _cut(self, text: str) -> str:
+        """Return a text up to what stops it, that included."""
         ends = [text.find(stop) + len(stop) for stop in self._parameters.stop or () if stop in text]
         return text[: min(ends, default=len(text))]
 
-    def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return text
+    def _is_told(self, text: str) -> bool:
+        """Tell whether a text is told now: not where a further token may complete a character."""
+        return is_complete(text) or self.finish_reason is not None
 
-    def _note(self, token_id: int, text: str) -> None:
-        unfinished = text.endswith(UNFINISHED) and not self.finish_reason
-        new = "" if unfinished else text[len(self._text) :]
-        self._text += new
-        self.tokens.append(self._describe(token_id, new, self._log_probability))
+    def _note(self, token_id: int, text: str, others: Sequence[tuple[int, str, float]]) -> None:
+        """Keep a token with the text that it completes, and those that may stand in its place."""
+        self.tokens.append(self._describe(token_id, text, self._log_probability))
+        texts = {each: other if self._is_told(other) else "" for each, other, _ in others}
+        texts[token_id] = text
         self.top_tokens.append(
-            [self._describe(each, self._write(each), value) for each, value in self._top]
+            [self._describe(each, texts[each], value) for each, _, value in others]
         )
 
     def _describe(self, token_id: int, text: str, log_probability: float) -> GeneratedToken:
         special = token_id in self._tokenizer.all_special_ids
         return GeneratedToken(token_id, text, round(log_probability, 6), special)
-
-    def _write(self, token_id: int) -> str:
-        """Return the text of a token that might stand in the place of the last one."""
-        before = [*self._prompt_tail, *self.ids[:-1]][-PROMPT_TAIL:]
-        return self._decode([*before, token_id])[len(self._decode(before)) :]
 
     def _event(self) -> TokenEvent:
         told = (len(self.ids), self.tokens[-1], self.top_tokens[-1])

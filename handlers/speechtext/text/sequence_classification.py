@@ -7,7 +7,14 @@ import torch
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForSequenceClassification
 
-from speechtext.labels import MULTI_LABEL, REGRESSION, find_label, rank_labels, to_scores
+from speechtext.labels import (
+    MULTI_LABEL,
+    REGRESSION,
+    choose_function,
+    find_label,
+    rank_labels,
+    to_scores,
+)
 from speechtext.ranges import PositiveCount
 from speechtext.settings import STRICT
 from speechtext.text.base import UnderstandingTask, own_tokens
@@ -35,7 +42,7 @@ class ClassificationParameters:
 
 
 class SequenceClassification(UnderstandingTask):
-    """The label of a text; several where each may hold, a number where the model is a regression.
+    """The label of a text; several where each may hold, a number of a regression or a single label.
 
     A pair of texts comes in the fields `text` and `text_pair`.
     """
@@ -53,26 +60,24 @@ class SequenceClassification(UnderstandingTask):
         logits = scored[0].heads[0]
         if example.form is AnswerForm.PLAIN:
             return self._plain(logits)
-        function = example.parameters.function_to_apply or self._function(len(logits))
-        scores = to_scores(logits, function)
+        scores = self._score(logits, example.parameters.function_to_apply)
         found = rank_labels(scores, self.model.labels, example.parameters.top_k)
         return [found] if example.form is AnswerForm.HUB_CLIENT else found
 
     def _plain(self, logits: torch.Tensor) -> str | float | list[str]:
         problem, labels = self.model.config.problem_type, self.model.labels
-        if problem == REGRESSION:
-            return logits.tolist() if len(logits) > 1 else float(logits)
+        scores = self._score(logits)
         if problem == MULTI_LABEL:
-            holds = (logits.sigmoid() >= LEAST_PROBABILITY).nonzero()[:, 0]
+            holds = (scores >= LEAST_PROBABILITY).nonzero()[:, 0]
             return [labels[index] for index in holds.tolist()]
-        return labels[int(logits.argmax())]
+        # The name of a single label would tell nothing.
+        if len(scores) == 1:
+            return float(scores)
+        return scores.tolist() if problem == REGRESSION else labels[int(scores.argmax())]
 
-    def _function(self, labels: int) -> str:
-        """Return which function makes scores of logits, as the pipeline chooses it."""
-        problem = self.model.config.problem_type
-        if problem == REGRESSION:
-            return "none"
-        return "sigmoid" if problem == MULTI_LABEL or labels == 1 else "softmax"
+    def _score(self, logits: torch.Tensor, function: str | None = None) -> torch.Tensor:
+        chosen = choose_function(self.model.config.problem_type, single=len(logits) == 1)
+        return to_scores(logits, function or chosen)
 
     def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
         """Return the label asked for, by index or name, else the predicted one."""
@@ -83,8 +88,8 @@ class SequenceClassification(UnderstandingTask):
             index = find_label(labels, asked)
         if index not in range(len(logits)):
             raise unknown_target(f"one of {dict(labels)}, by index or name")
-        scores = to_scores(logits, self._function(len(logits)))
-        probability = None if self.model.config.problem_type == REGRESSION else float(scores[index])
+        regression = self.model.config.problem_type == REGRESSION
+        probability = None if regression else float(self._score(logits)[index])
         about = {"prediction": labels[predicted]} if asked is not None else {}
         return [
             Target(window, 0, index, labels[index], own_tokens(window), probability, about=about)

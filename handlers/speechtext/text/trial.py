@@ -1,5 +1,7 @@
 """A text model tried when it is loaded: what loads answers, and what that takes is known."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 
 from speechtext.allowance import run_timed
@@ -8,6 +10,7 @@ from speechtext.devices import choose_dtype
 from speechtext.errors import RequestError
 from speechtext.text.base import Answer, TextCosts, TextTask, write_words
 from speechtext.text.explanation.explainer import Explainer, count_tokens
+from speechtext.text.payloads import Example
 from speechtext.text.tokens import tokenize
 
 # Words of a short text and of a long one, whose difference shows what a token takes.
@@ -35,7 +38,7 @@ def try_task(task: TextTask) -> TextCosts:
     short_s, short = _time(task, SHORT_WORDS)
     long_s, long = _time(task, min(LONG_WORDS, count_words(task.max_tokens)))
     tokens = long.tokens_in - short.tokens_in
-    # Of a small model, most of the time is none of its tokens'.
+    # With a small model, most of the time is overhead, not tokens.
     differs = tokens > 0 and long_s - short_s > LEAST_DIFFERENCE * long_s
     token_s = (long_s - short_s) / tokens if differs else long_s / long.tokens_in
     return TextCosts(
@@ -51,13 +54,26 @@ def tolerates_padding(task: TextTask) -> bool:
 
     Models without a mask, or with one that convolutions and pooling do not heed, answer otherwise.
     """
+    return _tolerates(task, task.compute_together)
+
+
+def tolerates_turns(task: TextTask) -> bool:
+    """Tell whether texts get the same where others are continued meanwhile, as they get alone.
+
+    Models that keep on themselves, and in no cache, what they have read answer otherwise.
+    """
+    return task.single_call or _tolerates(task, task.compute_by_turns)
+
+
+def _tolerates(task: TextTask, compute: Callable[[Sequence[Example]], list[torch.Tensor]]) -> bool:
+    """Tell whether texts of unlike length get the same beside each other as they get alone."""
     longest = count_words(task.max_tokens)
     texts = [task.read(task.sample(min(each, longest))) for each in PADDED_WORDS]
     try:
         alone = [task.compute_together([each])[0] for each in texts]
-        together = task.compute_together(texts)
+        together = compute(texts)
     except Exception as error:
-        # It answers, but some of them not, or not with padding; the log gets where.
+        # It answers, but some of them not, or not beside others; the log gets where.
         as_request_error(error)
         return is_out_of_memory(error)
     tolerance = _find_tolerance(task)

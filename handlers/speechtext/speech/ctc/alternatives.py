@@ -28,8 +28,8 @@ def search_prefixes(
     Each one's probability is the sum over its alignments. Hannun et al. 2014, "First-Pass Large
     Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", algorithm 1.
     """
-    # Of each prefix: the probability that it ends in a blank, and in its last label, both divided
-    # by `scale`, which is given as a logarithm: after thousands of frames they would be no floats.
+    # For each prefix: the probability that it ends in a blank, and in its last label, both divided
+    # by `scale`, which is given as a logarithm: after thousands of frames they would underflow.
     beam: dict[tuple[int, ...], tuple[float, float]] = {(): (1.0, 0.0)}
     scale = 0.0
     for frame in probabilities.tolist():

@@ -8,7 +8,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchaudio
@@ -20,38 +20,77 @@ from speechtext.speech.ctc.lexicon import (
     LanguageModel,
     LexiconWords,
     NoLanguageModel,
+    check_lexicon,
     load_lexicon,
 )
+from speechtext.speech.ctc.loading import find_delimiter
 from speechtext.speech.ctc.settings import Wav2Vec2Settings
 from speechtext.speech.hotword_scores import HotwordScores
 from speechtext.speech.hotwords import Biasing
 from speechtext.speech.transcripts import Token
 
-# What a checkpoint with a language model says of it, written when an archive is built.
+# A checkpoint's language model and how it is weighed, written when an archive is built.
 LANGUAGE_MODEL_FILE = "language_model.json"
 # What is further behind the best hypothesis does not come back: of 3,600 searches in noise down to
 # -6 dB, with weights of the language model from 0 to 3.5, none found other words than with 50.
 LEAST_THRESHOLD, LM_THRESHOLD = 25.0, 10.0
 # Tokens that are aligned at once: time and memory grow with tokens times frames.
 ALIGNED_TOKENS = 200
+# What a lexicon calls a label between words that is a space.
+SPACE = "|"
+
+
+class LabelNames(NamedTuple):
+    """What a lexicon calls a model's labels, in their order, and which of them is between words."""
+
+    names: Sequence[str]
+    delimiter: int
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Return the label of each name."""
+        return {name: label for label, name in enumerate(self.names)}
+
+    @property
+    def between(self) -> str:
+        """Return the name of the label between words."""
+        return self.names[self.delimiter]
+
+
+def read_label_names(tokenizer: Any) -> LabelNames | None:
+    """Return the names of a tokenizer's labels, None where none of them is between words."""
+    delimiter = find_delimiter(tokenizer)
+    if delimiter is None:
+        return None
+    names = list(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+    if names[delimiter].isspace():
+        # The tokenizer may have added one that is none of the model's labels.
+        names = [names[delimiter] if name == SPACE else name for name in names]
+        names[delimiter] = SPACE
+    return LabelNames(names, delimiter)
 
 
 class BeamDecoder:
     """Finds the tokens of an emission by a search; hotwords have a search of their own."""
 
     def __init__(
-        self, decoder: Any, words: AnyWords | LexiconWords, beam_width: int, tokenizer: Any
+        self,
+        decoder: Any,
+        words: AnyWords | LexiconWords,
+        beam_width: int,
+        blank: int,
+        delimiter: int,
     ) -> None:
         self._decoder = decoder
         self._words = words
         self._beam_width = beam_width
-        self._blank = tokenizer.pad_token_id
-        self._delimiter = tokenizer.word_delimiter_token_id
+        self._blank = blank
+        self._delimiter = delimiter
 
     def __call__(
         self, probabilities: torch.Tensor, hotwords: HotwordScores | None = None
     ) -> list[Token]:
-        """Return the tokens that fit probabilities, shape (frames, labels), best.
+        """Return the most probable tokens for probabilities of shape (frames, labels).
 
         Raises `DeadlineError`.
         """
@@ -69,14 +108,23 @@ class BeamDecoder:
 def load_beam_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) -> BeamDecoder:
     """Return the search that the settings ask for.
 
-    Raises `ValueError` where the extra `lm` or a file is missing, or a file is damaged.
+    Raises `ValueError` where the extra `lm` or a file is missing, a file is damaged, or no label is
+    between words.
     """
+    names = read_label_names(tokenizer)
+    if names is None:
+        raise ValueError(
+            "handler.decoder: expected greedy for a checkpoint whose labels do not tell where a "
+            "word ends, got beam."
+        )
     options = _read_options(settings, folder)
     with tempfile.TemporaryDirectory() as workspace:
-        lexicon = _find_lexicon(options, folder, tokenizer, Path(workspace))
+        lexicon = _find_lexicon(options, folder, names, Path(workspace))
+        if lexicon:
+            check_lexicon(lexicon, names.labels)
         decoder = _build(
             lexicon=str(lexicon) if lexicon else None,
-            tokens=tokenizer.convert_ids_to_tokens(range(len(tokenizer))),
+            tokens=names.names,
             lm=str(folder / options["lm"]) if options["lm"] else None,
             nbest=1,
             beam_size=settings.beam_width,
@@ -84,11 +132,12 @@ def load_beam_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) 
             lm_weight=options["lm_weight"],
             word_score=options["word_score"],
             blank_token=tokenizer.pad_token,
-            sil_token=tokenizer.word_delimiter_token,
+            sil_token=names.between,
             unk_word=tokenizer.unk_token,
         )
-        words = _load_words(lexicon, options, folder, tokenizer)
-    return BeamDecoder(decoder, words, settings.beam_width, tokenizer)
+        words = _load_words(lexicon, options, folder, names)
+    silent = tokenizer.pad_token_id, names.delimiter
+    return BeamDecoder(decoder, words, settings.beam_width, *silent)
 
 
 def choose_threshold(lm_weight: float) -> float:
@@ -101,17 +150,17 @@ def choose_threshold(lm_weight: float) -> float:
 
 
 def _load_words(
-    lexicon: Path | None, options: Mapping[str, Any], folder: Path, tokenizer: Any
+    lexicon: Path | None, options: Mapping[str, Any], folder: Path, names: LabelNames
 ) -> AnyWords | LexiconWords:
     """Return the words that a search for hotwords may find."""
     if lexicon is None:
         return AnyWords()
     model = LanguageModel(folder / options["lm"]) if options["lm"] else NoLanguageModel()
     return LexiconWords(
-        load_lexicon(lexicon, tokenizer.get_vocab(), model),
+        load_lexicon(lexicon, names.labels, model),
         model,
-        tokenizer.convert_ids_to_tokens(range(len(tokenizer))),
-        tokenizer.word_delimiter_token_id,
+        names.names,
+        names.delimiter,
         options["lm_weight"],
         options["word_score"],
     )
@@ -122,14 +171,17 @@ def load_biasing(settings: Wav2Vec2Settings, tokenizer: Any) -> Biasing:
 
     Raises `ValueError` for hotwords of the YAML that they cannot spell.
     """
-    silent = {*tokenizer.all_special_tokens, tokenizer.word_delimiter_token}
-    letters = {name: label for name, label in tokenizer.get_vocab().items() if name not in silent}
+    delimiter, silent = find_delimiter(tokenizer), set(tokenizer.all_special_tokens)
+    letters = {
+        name: label
+        for name, label in tokenizer.get_vocab().items()
+        if name not in silent and label != delimiter
+    }
 
     def spell_word(word: str) -> list[int] | None:
         return [letters[each] for each in word] if set(word) <= letters.keys() else None
 
-    boundary = tokenizer.word_delimiter_token_id
-    return Biasing(spell_word, boundary, settings.hotwords, settings.hotword_boost)
+    return Biasing(spell_word, delimiter, settings.hotwords, settings.hotword_boost)
 
 
 def _build(**options: Any) -> Any:
@@ -170,9 +222,12 @@ def _read_options(settings: Wav2Vec2Settings, folder: Path) -> dict[str, Any]:
 
 
 def _find_lexicon(
-    options: Mapping[str, Any], folder: Path, tokenizer: Any, workspace: Path
+    options: Mapping[str, Any], folder: Path, names: LabelNames, workspace: Path
 ) -> Path | None:
-    """Return the lexicon: the archive's own, else the words of an ARPA file, spelled."""
+    """Return the lexicon: the archive's own, else the words of an ARPA file, spelled.
+
+    Raises `ValueError` where the labels can spell none of them.
+    """
     if options["lexicon"]:
         return folder / str(options["lexicon"])
     if not options["lm"]:
@@ -180,7 +235,12 @@ def _find_lexicon(
     if not options["lm"].endswith(".arpa"):
         raise ValueError("handler.lexicon: a binary language model needs one.")
     words = read_arpa_words(folder / options["lm"])
-    lines = spell(words, tokenizer.get_vocab(), tokenizer.word_delimiter_token)
+    lines = spell(words, names.labels, names.between)
+    if not lines:
+        raise ValueError(
+            "handler.lm: expected words that the labels of vocab.json can spell, got none of "
+            f"{len(words)}."
+        )
     lexicon = workspace / "lexicon.txt"
     lexicon.write_text("".join(lines), encoding="utf-8")
     return lexicon

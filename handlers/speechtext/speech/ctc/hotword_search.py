@@ -33,8 +33,8 @@ class Spoken(NamedTuple):
     before: "Spoken | None"
 
 
-class Key(NamedTuple):
-    """All that what follows depends on: hypotheses that have it in common are one.
+class SearchState(NamedTuple):
+    """What the rest of a search depends on; hypotheses that share it are merged.
 
     `last` is the label at the last frame, or `BLANK`.
     """
@@ -64,7 +64,7 @@ def search_hotwords(
 
     `scores` are log-probabilities, shape (frames, labels). Raises `DeadlineError`.
     """
-    beam = {Key(BLANK, hotwords.start, words.start): Candidate(0.0, BLANK, None)}
+    beam = {SearchState(BLANK, hotwords.start, words.start): Candidate(0.0, BLANK, None)}
     frames = enumerate(itertools.chain.from_iterable(map(_rows, scores.split(FRAMES_AT_ONCE))))
     for frame, row in frames:
         least = max(row) - LABEL_RANGE
@@ -84,54 +84,61 @@ def _rows(scores: torch.Tensor) -> list[list[float]]:
 
 
 def _extend(
-    beam: dict[Key, Candidate],
+    beam: dict[SearchState, Candidate],
     row: Sequence[float],
     likely: Sequence[tuple[int, float]],
     hotwords: HotwordScores,
     words: AnyWords | LexiconWords,
     blank: int,
-) -> dict[Key, Candidate]:
-    found: dict[Key, Candidate] = {}
-    for key, (total, _, spoken) in beam.items():
-        last, said, word = key
-        _add(found, Key(BLANK, said, word), total + row[blank], BLANK, spoken)
+) -> dict[SearchState, Candidate]:
+    found: dict[SearchState, Candidate] = {}
+    for state, (total, _, spoken) in beam.items():
+        last, hotword, word = state
+        _add(found, SearchState(BLANK, hotword, word), total + row[blank], BLANK, spoken)
         if last != BLANK:
-            _add(found, key, total + row[last], BLANK, spoken)
+            _add(found, state, total + row[last], BLANK, spoken)
         for label, score in likely:
             following = words.step(word, label) if label != last else ()
             for then, language in following:
-                now_said, gain = hotwords.step(said, label)
+                next_hotword, gain = hotwords.step(hotword, label)
                 value = total + score + gain + language
-                _add(found, Key(label, now_said, then), value, label, spoken)
+                _add(found, SearchState(label, next_hotword, then), value, label, spoken)
     return found
 
 
 def _add(
-    found: dict[Key, Candidate], key: Key, score: float, label: int, before: Spoken | None
+    found: dict[SearchState, Candidate],
+    state: SearchState,
+    score: float,
+    label: int,
+    before: Spoken | None,
 ) -> None:
-    known = found.get(key)
+    known = found.get(state)
     if known is None or score > known.score:
-        found[key] = Candidate(score, label, before)
+        found[state] = Candidate(score, label, before)
 
 
-def _prune(found: dict[Key, Candidate], beam_width: int, frame: int) -> dict[Key, Candidate]:
+def _prune(
+    found: dict[SearchState, Candidate], beam_width: int, frame: int
+) -> dict[SearchState, Candidate]:
     best = heapq.nlargest(beam_width, found.items(), key=lambda item: item[1].score)
     return {
-        key: Candidate(score, BLANK, before if label == BLANK else Spoken(label, frame, before))
-        for key, (score, label, before) in best
+        state: Candidate(score, BLANK, before if label == BLANK else Spoken(label, frame, before))
+        for state, (score, label, before) in best
     }
 
 
 def _choose(
-    beam: dict[Key, Candidate], hotwords: HotwordScores, words: AnyWords | LexiconWords
+    beam: dict[SearchState, Candidate], hotwords: HotwordScores, words: AnyWords | LexiconWords
 ) -> Spoken | None:
     """Return the best hypothesis at the end, of those that end with a word if there are any."""
-    whole = {key: each for key, each in beam.items() if words.may_end(key.words)} or beam
-    key = max(
-        whole,
-        key=lambda key: whole[key].score + hotwords.finish(key.hotwords) + words.finish(key.words),
-    )
-    return whole[key].before
+    whole = {state: each for state, each in beam.items() if words.may_end(state.words)} or beam
+
+    def value(state: SearchState) -> float:
+        ends = hotwords.finish(state.hotwords) + words.finish(state.words)
+        return whole[state].score + ends
+
+    return whole[max(whole, key=value)].before
 
 
 def _unwind(spoken: Spoken | None) -> list[tuple[int, int]]:

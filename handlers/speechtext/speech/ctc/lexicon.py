@@ -1,14 +1,14 @@
-"""The words that a CTC search may find, and what a language model says of them."""
+"""The words that a CTC search may find, and how a language model scores them."""
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 Labels = Sequence[Any]
 
 
-class Place(NamedTuple):
+class LexiconState(NamedTuple):
     """Where in a word a hypothesis is, as a node of the lexicon, and the words before it."""
 
     node: int
@@ -16,7 +16,7 @@ class Place(NamedTuple):
 
 
 class NoLanguageModel:
-    """Says nothing of words."""
+    """Scores no word."""
 
     def begin(self) -> Any:
         """Return what comes before the first word."""
@@ -50,19 +50,19 @@ class LanguageModel:
 
 
 class AnyWords:
-    """No lexicon: any label may follow, and nothing is said of it."""
+    """No lexicon: any label may follow, and adds nothing."""
 
     start = None
 
-    def step(self, place: None, label: int) -> Sequence[tuple[None, float]]:
+    def step(self, state: None, label: int) -> Sequence[tuple[None, float]]:
         """Return where a label leads, and the scores."""
         return ((None, 0.0),)
 
-    def may_end(self, place: None) -> bool:
+    def may_end(self, state: None) -> bool:
         """Tell whether the text may end here."""
         return True
 
-    def finish(self, place: None) -> float:
+    def finish(self, state: None) -> float:
         """Return the score of an end here."""
         return 0.0
 
@@ -142,14 +142,14 @@ class LexiconWords:
         self._delimiter = delimiter
         self._lm_weight = lm_weight
         self._word_score = word_score
-        self.start = Place(lexicon.root, model.begin())
+        self.start = LexiconState(lexicon.root, model.begin())
 
-    def step(self, place: Place, label: int) -> list[tuple[Place, float]]:
+    def step(self, state: LexiconState, label: int) -> list[tuple[LexiconState, float]]:
         """Return where a label leads, and the scores: on in a word, to its end, or both."""
-        node, context = place
+        node, context = state
         lexicon = self._lexicon
         if node == lexicon.root and label == self._delimiter:
-            return [(place, 0.0)]
+            return [(state, 0.0)]
         following = lexicon.child(node, label)
         if following is None:
             return []
@@ -157,20 +157,20 @@ class LexiconWords:
         found = []
         if lexicon.goes_on(following):
             gain = lexicon.best(following) - expected
-            found.append((Place(following, context), self._lm_weight * gain))
+            found.append((LexiconState(following, context), self._lm_weight * gain))
         for word in lexicon.words(following):
             score, then = self._model.score(context, word)
             gain = self._lm_weight * (score - expected) + self._word_score
-            found.append((Place(lexicon.root, then), gain))
+            found.append((LexiconState(lexicon.root, then), gain))
         return found
 
-    def may_end(self, place: Place) -> bool:
+    def may_end(self, state: LexiconState) -> bool:
         """Tell whether the text may end here: behind a word."""
-        return place.node == self._lexicon.root
+        return state.node == self._lexicon.root
 
-    def finish(self, place: Place) -> float:
+    def finish(self, state: LexiconState) -> float:
         """Return the score of an end here."""
-        return self._lm_weight * self._model.score(place.context, "</s>")[0]
+        return self._lm_weight * self._model.score(state.context, "</s>")[0]
 
     def extended(self, words: Iterable[Labels]) -> "LexiconWords":
         """Return what allows these words, too, as words that the language model does not know."""
@@ -194,10 +194,46 @@ def _has(lexicon: Lexicon, labels: Sequence[int]) -> bool:
 def load_lexicon(
     path: Path, labels: Mapping[str, int], model: LanguageModel | NoLanguageModel
 ) -> Lexicon:
-    """Return the words of a file of lines such as `THE T H E |`."""
+    """Return the words of a file of lines such as `THE T H E |`; raises as `read_lexicon`."""
     lexicon, context = Lexicon(), model.begin()
-    with path.open(encoding="utf-8") as lines:
-        for word, *spelled in filter(None, map(str.split, lines)):
-            score, _ = model.score(context, word)
-            lexicon.add(word, [labels[each] for each in spelled], score)
+    for word, spelled in read_lexicon(path, labels):
+        score, _ = model.score(context, word)
+        lexicon.add(word, spelled, score)
     return lexicon
+
+
+def check_lexicon(path: Path, labels: Mapping[str, int]) -> None:
+    """Raise `ValueError` as `read_lexicon` does: flashlight tells mistakes as others."""
+    for _ in read_lexicon(path, labels):
+        pass
+
+
+def read_lexicon(path: Path, labels: Mapping[str, int]) -> Iterator[tuple[str, list[int]]]:
+    """Yield the words of such a file, and the labels that spell them.
+
+    Raises `ValueError` with one sentence for a line that is none, and for a file without words.
+    """
+    line = 0
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line, text in enumerate(lines, 1):
+                yield _read_line(line, text.split(), labels)
+    except UnicodeDecodeError as error:
+        raise ValueError("handler.lexicon: expected UTF-8, got a damaged file.") from error
+    if not line:
+        raise ValueError("handler.lexicon: expected words, such as THE T H E |, got an empty file.")
+
+
+def _read_line(line: int, parts: Sequence[str], labels: Mapping[str, int]) -> tuple[str, list[int]]:
+    if len(parts) < 2:
+        raise ValueError(
+            f"handler.lexicon: line {line}: expected a word and its labels, such as THE T H E |, "
+            f"got {'a word alone' if parts else 'an empty line'}."
+        )
+    word, *spelled = parts
+    strange = next((each for each in spelled if each not in labels), None)
+    if strange is not None:
+        raise ValueError(
+            f"handler.lexicon: line {line}: expected labels of vocab.json, got {strange!r}."
+        )
+    return word, [labels[each] for each in spelled]

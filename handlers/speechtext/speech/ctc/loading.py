@@ -17,7 +17,7 @@ from speechtext.speech.openvino_encoder import OpenVinoEncoder, load_openvino_ne
 def load_model(
     folder: Path, settings: Wav2Vec2Settings, device: torch.device
 ) -> tuple[Any, Any, FrameModel]:
-    """Return the model of a folder on its device, its processor, and what it says of frames.
+    """Return the model of a folder on its device, its processor, and what makes logits of frames.
 
     Raises `ValueError` or `OSError` where the folder has no such model.
     """
@@ -63,8 +63,16 @@ def count_labels(model: Any) -> int:
 
 
 def find_delimiter(tokenizer: Any) -> int | None:
-    """Return the label between words, None where labels are pieces of words or there is none."""
-    return getattr(tokenizer, "word_delimiter_token_id", None)
+    """Return the label between words, None where labels are pieces of words or there is none.
+
+    That is transformers' `word_delimiter_token`, of vocab.json itself: the id of one that it lacks
+    is that of the unknown token, or of none of the model's labels. A delimiter that is a space is
+    what transformers would write for it.
+    """
+    labels = getattr(tokenizer, "encoder", {})
+    names = ("word_delimiter_token", "replace_word_delimiter_char")
+    ids = (labels.get(getattr(tokenizer, name, None)) for name in names)
+    return next((label for label in ids if label is not None), None)
 
 
 def choose_language(model: Any, processor: Any, language: str) -> None:
@@ -88,7 +96,7 @@ def choose_language(model: Any, processor: Any, language: str) -> None:
 def check_vocabulary(tokenizer: Any, labels: int) -> None:
     """Raise `ValueError` where the tokens of `vocab.json` are not the `labels` of the model's head.
 
-    The tokenizer adds special tokens behind them, which the model never says, where it lacks any.
+    The tokenizer adds special tokens behind them, which the model never emits, where it lacks any.
     """
     vocabulary = tokenizer.get_vocab()
     if not set(range(labels)) <= set(vocabulary.values()):
@@ -96,10 +104,9 @@ def check_vocabulary(tokenizer: Any, labels: int) -> None:
             f"vocab.json: expected a token for each of the model's {labels} labels, got "
             f"{len(vocabulary)} tokens."
         )
-    silent = set(tokenizer.all_special_tokens)
-    silent -= {tokenizer.pad_token, getattr(tokenizer, "word_delimiter_token", None)}
-    spoken = vocabulary.keys() - silent
-    highest = max((vocabulary[token] for token in spoken), default=0)
+    silent = set(tokenizer.all_special_tokens) - {tokenizer.pad_token}
+    spoken = [vocabulary[token] for token in vocabulary.keys() - silent]
+    highest = max([*spoken, find_delimiter(tokenizer) or 0])
     if highest >= labels:
         raise ValueError(
             f"vocab.json: expected ids below {labels}, as many as the model has labels, got ids up "

@@ -111,7 +111,7 @@ class Wav2Vec2Recognizer:
         return self._biasing.choose(asked)
 
     def transcribe(self, waveforms: Sequence[torch.Tensor]) -> list[Transcript]:
-        """Return what is said in waveforms of shape (samples,) at 16 kHz, mono, in order."""
+        """Return the transcripts of waveforms of shape (samples,) at 16 kHz, mono, in order."""
         return [each.transcript for each in self.recognize(waveforms)]
 
     def align(self, waveforms: Sequence[torch.Tensor]) -> list[Alignment]:
@@ -147,7 +147,7 @@ class Wav2Vec2Recognizer:
     def explain_word(
         self, waveform: torch.Tensor, asked: AudioExplanationParameters
     ) -> WordExplanation:
-        """Return which stretches of a waveform of shape (samples,) at 16 kHz a word hangs on.
+        """Return which stretches of a waveform of shape (samples,) at 16 kHz a word depends on.
 
         Raises `ImpossibleRequestError` for a target that is no word of the transcript, and
         `DeadlineError`.
@@ -253,11 +253,6 @@ class Wav2Vec2Recognizer:
 def choose_decoder(settings: Wav2Vec2Settings, tokenizer: Any, folder: Path) -> Decode:
     """Return the decoder that the settings ask for: the best path's, or a beam search."""
     if settings.decoder == "beam":
-        if find_delimiter(tokenizer) is None:
-            raise ValueError(
-                "handler.decoder: expected greedy for a checkpoint whose labels do not tell where "
-                "a word ends, got beam."
-            )
         load = functools.partial(load_beam_decoder, settings, tokenizer, folder)
         return choose_searches(load, settings.beam_processes)
     # It takes no hotwords: `choose_hotwords` refuses them.

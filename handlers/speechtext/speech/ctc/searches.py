@@ -96,7 +96,7 @@ def _find_seconds_left() -> float | None:
     return None if math.isinf(left_s) else left_s
 
 
-# Of a process that searches.
+# The search of a worker process.
 _searches: list[Search] = []
 
 

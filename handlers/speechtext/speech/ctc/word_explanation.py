@@ -1,4 +1,4 @@
-"""Which stretches of a recording a word of its transcript hangs on."""
+"""Which stretches of a recording a word of its transcript depends on."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

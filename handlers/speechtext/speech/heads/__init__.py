@@ -1,1 +1,1 @@
-"""What a model of waveforms says of a recording beside its transcript."""
+"""Answers of models of waveforms other than transcripts: labels, speakers, voices, features."""

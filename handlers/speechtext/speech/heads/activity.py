@@ -21,14 +21,16 @@ class Activity(NamedTuple):
     score: float
 
 
-def keep_speakers(chunks: Sequence[Chunk], said: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return what windows say, each with its speakers in the order of the one before.
+def keep_speakers(
+    chunks: Sequence[Chunk], probabilities: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Return the probabilities of windows, each with its speakers in the order of the one before.
 
-    `said` has shape (frames, speakers) for each. Who is silent in all that two windows share keeps
+    They have shape (frames, speakers) for each. Who is silent in all that two windows share keeps
     no name.
     """
     ordered: list[torch.Tensor] = []
-    for number, (chunk, each) in enumerate(zip(chunks, said, strict=True)):
+    for number, (chunk, each) in enumerate(zip(chunks, probabilities, strict=True)):
         if not number:
             ordered.append(each)
             continue

@@ -7,7 +7,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForAudioClassification
 
-from speechtext.labels import MULTI_LABEL, REGRESSION, rank_labels, to_scores
+from speechtext.labels import choose_function, rank_labels, to_scores
 from speechtext.ranges import PositiveCount
 from speechtext.settings import STRICT
 from speechtext.speech.attribution import AudioExplanationParameters
@@ -66,7 +66,7 @@ class AudioClassification(AudioTask):
         """Return what the pipeline "audio-classification" gives, of each window where asked for."""
         if not parameters.by_window:
             return self._rank(found.whole, parameters)
-        frame_s, end_s = self.encoder.grid.frame_s, len(waveform) / SAMPLE_RATE_HZ
+        frame_s, end_s = self.grid.frame_s, len(waveform) / SAMPLE_RATE_HZ
         starts = [0, *(behind for behind, _ in found.windows[:-1])]
         ends = [start * frame_s for start in starts[1:]] + [end_s]
         return [
@@ -81,7 +81,7 @@ class AudioClassification(AudioTask):
     def explain(
         self, waveform: torch.Tensor, asked: AudioExplanationParameters
     ) -> AudioExplanation:
-        """Return which stretches of a waveform of shape (samples,) a label hangs on.
+        """Return which stretches of a waveform of shape (samples,) a label depends on.
 
         Raises `ImpossibleRequestError` for a target that is no label, and `DeadlineError`.
         """
@@ -91,12 +91,6 @@ class AudioClassification(AudioTask):
     def _rank(
         self, logits: torch.Tensor, parameters: AudioClassificationParameters
     ) -> list[dict[str, Any]]:
-        function = parameters.function_to_apply or self._function()
+        asked = parameters.function_to_apply
+        function = asked or choose_function(self.network.config.problem_type)
         return rank_labels(to_scores(logits, function), self.labels, parameters.top_k)
-
-    def _function(self) -> str:
-        """Return which function makes scores of logits, as the pipeline chooses it."""
-        problem = self.network.config.problem_type
-        if problem == REGRESSION:
-            return "none"
-        return "sigmoid" if problem == MULTI_LABEL else "softmax"

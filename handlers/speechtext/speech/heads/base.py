@@ -13,7 +13,7 @@ from speechtext.labels import load_labels
 from speechtext.measurements import stage
 from speechtext.parameters import read_parameters
 from speechtext.speech.audio_checkpoints import AudioSettings, load_encoder, load_network
-from speechtext.speech.chunks import SAMPLE_RATE_HZ
+from speechtext.speech.chunks import SAMPLE_RATE_HZ, FrameGrid
 from speechtext.speech.costs import SpeechCost, try_recognizer
 from speechtext.speech.encoders import Encoder
 from speechtext.speech.frame_models import FrameListener, FrameModel, stream_frames
@@ -27,7 +27,7 @@ class AudioTask(ABC):
     # A dataclass of pydantic.
     parameters_class: ClassVar[type[Any]]
     has_labels: ClassVar[bool] = False
-    # Of a request for the whole work, whose answer has no limits.
+    # A request for the whole recording, whose answer has no limits.
     probe: ClassVar[Mapping[str, Any]] = {}
     labels: dict[int, str]
     cost: SpeechCost
@@ -75,18 +75,28 @@ class AudioTask(ABC):
 
     @abstractmethod
     def compute(self, waveforms: Sequence[torch.Tensor], parameters: Sequence[Any]) -> list[Any]:
-        """Return what the network says of each waveform, or why that request gets no answer."""
+        """Return the network's outputs for each waveform, or why that request gets no answer."""
 
     @abstractmethod
     def decode(self, waveform: torch.Tensor, found: Any, parameters: Any) -> Any:
         """Return the answer that a request with these parameters asks for."""
 
-    def frame_model(self, head: Callable[[torch.Tensor], torch.Tensor]) -> FrameModel:
-        """Return what a head says of frames: of the last layer, or of the sum that it was given.
+    @property
+    def grid(self) -> FrameGrid:
+        """Return where the frames of `frame_model` lie."""
+        return self.encoder.choose_grid(self._layer_weights is not None)
 
-        The sum of all layers, weighted, is that of Yang et al. 2021, "SUPERB".
+    @property
+    def _layer_weights(self) -> torch.Tensor | None:
+        weights: torch.Tensor | None = getattr(self.network, "layer_weights", None)
+        return weights
+
+    def frame_model(self, head: Callable[[torch.Tensor], torch.Tensor]) -> FrameModel:
+        """Return a head on the encoder's output, or on the weighted sum of all its layers.
+
+        Which of them is the checkpoint's choice; the sum is that of Yang et al. 2021, "SUPERB".
         """
-        weights = getattr(self.network, "layer_weights", None)
+        weights = self._layer_weights
         if weights is None:
             return FrameModel(self.encoder, head)
 
@@ -99,7 +109,7 @@ class AudioTask(ABC):
     def stream(
         self, model: FrameModel, waveforms: Sequence[torch.Tensor], on_frames: FrameListener
     ) -> None:
-        """Tell a listener what a model says of the frames of each waveform, in order."""
+        """Tell a listener the outputs of a model for the frames of each waveform, in order."""
         stream_frames(model, waveforms, self.settings.windows, on_frames)
 
 

@@ -1,4 +1,4 @@
-"""Which stretches of a recording a label hangs on."""
+"""Which stretches of a recording a label depends on."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -43,14 +43,14 @@ def explain_label(
 ) -> AudioExplanation:
     """Return what the stretches of a waveform of shape (samples,) at 16 kHz add to a label.
 
-    `model` says what `classify` takes the mean over frames of. Raises `ImpossibleRequestError` for
-    a target that is no label, and `DeadlineError`.
+    `classify` makes logits of the mean over frames of the outputs of `model`. Raises
+    `ImpossibleRequestError` for a target that is no label, and `DeadlineError`.
     """
-    frames = model.encoder.grid.count_frames(len(waveform))
+    frames = model.grid.count_frames(len(waveform))
     target = None if asked.target is None else _choose_label(labels, asked.target)
     found = attribute(
         model,
-        lambda said: classify(said.mean(dim=0)),
+        lambda outputs: classify(outputs.mean(dim=0)),
         lambda logits: int(logits.argmax()) if target is None else target,
         waveform,
         Chunk(0, frames, 0, frames),

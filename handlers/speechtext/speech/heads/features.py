@@ -12,7 +12,7 @@ from speechtext.errors import RequestError, RequestTooLargeError
 from speechtext.parameters import impossible
 from speechtext.settings import STRICT
 from speechtext.speech.audio_checkpoints import AudioSettings
-from speechtext.speech.chunks import SAMPLE_RATE_HZ
+from speechtext.speech.chunks import SAMPLE_RATE_HZ, FrameGrid
 from speechtext.speech.frame_models import FrameModel
 from speechtext.speech.heads.base import AudioTask, RunningMean
 
@@ -62,17 +62,25 @@ class HiddenStates(AudioTask):
         layers = self.encoder.layer_count
         if asked.layer is not None and asked.layer not in range(layers):
             return impossible("layer", f"from 0 to {layers - 1}", str(asked.layer))
-        frames = self.encoder.grid.count_frames(len(waveform))
-        hidden = self.network.config.hidden_size
+        grid, hidden = self._choose_grid(asked), self._count_values(asked)
         most = self.settings.max_values // hidden
-        if asked.pooling == "mean" or frames <= most:
+        if asked.pooling == "mean" or grid.count_frames(len(waveform)) <= most:
             return None
-        most_s = most * self.encoder.grid.frame_s
+        most_s = most * grid.frame_s
         return RequestTooLargeError(
             "TooManyValues",
             f"Expected at most {most_s:.2f} s of audio, {most} frames of {hidden} values, in body, "
             f"got {len(waveform) / SAMPLE_RATE_HZ:.2f} s; pooling: mean takes longer ones.",
         )
+
+    def _choose_grid(self, asked: FeatureParameters) -> FrameGrid:
+        return self.encoder.choose_grid(asked.layer is not None)
+
+    def _count_values(self, asked: FeatureParameters) -> int:
+        """Return how many values a frame has; an adapter's output may have others than layers."""
+        config = self.network.config
+        adapted = asked.layer is None and getattr(config, "add_adapter", False)
+        return int(config.output_hidden_size if adapted else config.hidden_size)
 
     def _compute(self, waveform: torch.Tensor, asked: FeatureParameters) -> torch.Tensor:
         layer, mean = asked.layer, RunningMean()
@@ -96,4 +104,4 @@ class HiddenStates(AudioTask):
         self, waveform: torch.Tensor, found: torch.Tensor, parameters: FeatureParameters
     ) -> Features:
         """Return the hidden states with the seconds from one frame to the next."""
-        return Features(found, self.encoder.grid.frame_s)
+        return Features(found, self._choose_grid(parameters).frame_s)

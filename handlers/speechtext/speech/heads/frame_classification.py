@@ -49,11 +49,12 @@ class FrameClassification(AudioTask):
         model, windows = self.frame_model(self.network.classifier), self.settings.windows
         found = []
         for waveform in waveforms:
-            chunks = plan_chunks(self.encoder.grid, len(waveform), windows)
-            said = [each.sigmoid() for each in compute_chunks(model, waveform, chunks)]
+            chunks = plan_chunks(model.grid, len(waveform), windows)
+            logits = compute_chunks(model, waveform, chunks)
+            probabilities = [each.sigmoid() for each in logits]
             if self.settings.speakers:
-                said = keep_speakers(chunks, said)
-            found.append(join_chunks(chunks, said))
+                probabilities = keep_speakers(chunks, probabilities)
+            found.append(join_chunks(chunks, probabilities))
         return found
 
     def decode(
@@ -64,6 +65,4 @@ class FrameClassification(AudioTask):
     ) -> list[Activity]:
         """Return the segments in which labels hold, in order."""
         limits = parameters.threshold, parameters.min_duration_s, parameters.min_gap_s
-        return find_activities(
-            found, list(self.labels.values()), self.encoder.grid.frame_s, *limits
-        )
+        return find_activities(found, list(self.labels.values()), self.grid.frame_s, *limits)

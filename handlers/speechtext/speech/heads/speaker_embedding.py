@@ -40,7 +40,7 @@ class SpeakerEmbedding(AudioTask):
     def __init__(self, network: Any, encoder: Encoder, settings: Any) -> None:
         super().__init__(network, encoder, settings)
         kernels = zip(network.config.tdnn_kernel, network.config.tdnn_dilation, strict=True)
-        # Frames that its convolutions see beside the one that they tell of.
+        # Frames that its convolutions see beside the one that their output is for.
         self._context = sum((kernel - 1) * dilation for kernel, dilation in kernels)
 
     def compute(
@@ -62,7 +62,7 @@ class SpeakerEmbedding(AudioTask):
 
         self.stream(self.frame_model(self.network.projector), waveforms, pool)
         return [
-            # Of one frame there is no deviation.
+            # A single frame has no deviation.
             self._embed(each) if count > 1 else self._too_short()
             for each, count in zip(statistics, counts, strict=True)
         ]
@@ -83,7 +83,7 @@ class SpeakerEmbedding(AudioTask):
         return torch.nn.functional.normalize(embedding.float().cpu(), dim=-1)
 
     def _too_short(self) -> RequestError:
-        least_s = (self._context + 2) * self.encoder.grid.frame_s
+        least_s = (self._context + 2) * self.grid.frame_s
         return ImpossibleRequestError(
             "TooShort", f"Expected a recording of at least {least_s:.2f} s in body."
         )

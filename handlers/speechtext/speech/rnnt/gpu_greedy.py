@@ -93,7 +93,7 @@ class _Batch:
         self._states = zeros(layers, both, rows, width, dtype=torch.float32)
         self._rows, self._ahead = torch.arange(rows, device=device), zeros(1, FRAMES_AHEAD)
         self._ahead.copy_(torch.arange(FRAMES_AHEAD))
-        # Of each row: its frame, its end, the tokens it has at its frame, and how many in all.
+        # For each row: its frame, its end, its tokens at that frame, and how many in all.
         self._at, self._ends, self._here, self._count = zeros(4, rows)
         self._scores = zeros(rows, dtype=torch.float64)
         # With one place more: a row that emits nothing writes there.

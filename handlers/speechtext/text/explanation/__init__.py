@@ -1,1 +1,1 @@
-"""Explanations of text answers: which words they hang on."""
+"""Explanations of text answers: which words they depend on."""

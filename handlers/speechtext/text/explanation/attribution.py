@@ -1,11 +1,10 @@
-"""What an answer hangs on: attributions of a model's number to the tokens of a text, as Captum's.
+"""What an answer depends on: attributions of a model's number to the tokens of a text, as Captum's.
 
 Pure functions of a model and tensors. Of a baseline only the word embeddings know: positions, token
 types and the place where a model pools are those of the text, so that only the words are explained.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 
 from speechtext.allowance import check_time
+from speechtext.text.explanation.embeddings import Embeddings, see_embedded, see_tokens
 from speechtext.text.windows import heads_of
 
 Value = Callable[..., torch.Tensor]
@@ -107,27 +107,25 @@ def value_of_tokens(model: Any, names: Sequence[str], vocabulary: int) -> Value:
     return value
 
 
-def value_of_masked(value: Value, embeddings: torch.nn.Module) -> Value:
+def value_of_masked(value: Value, embeddings: Embeddings) -> Value:
     """Return a value that takes what the word embeddings see, and behind it the text itself.
 
     The rest of the model sees the text. From its ids RoBERTa and its kind compute positions, and
     decoders that classify find the last token: with padding for words, both would change as well.
+    It raises `ValueError` for a model that looks up the text in another way than is known.
     """
 
     def masked(
         seen_ids: torch.Tensor, input_ids: torch.Tensor, *arguments: torch.Tensor
     ) -> torch.Tensor:
-        hook = embeddings.register_forward_pre_hook(lambda _, given: (seen_ids, *given[1:]))
-        try:
+        with see_tokens(embeddings, (input_ids, *arguments), seen_ids):
             return value(input_ids, *arguments)
-        finally:
-            hook.remove()
 
     return masked
 
 
 def integrate_gradients(
-    value: Value, embeddings: torch.nn.Module, question: Question, n_steps: int, most_rows: int
+    value: Value, embeddings: Embeddings, question: Question, n_steps: int, most_rows: int
 ) -> Attribution:
     """Attribute by Layer Integrated Gradients, `most_rows` in the model at once.
 
@@ -136,20 +134,38 @@ def integrate_gradients(
     the text for each of them.
     """
     texts, owners, places = _share_texts(question)
-    upper, at_text = _embed(value, embeddings, texts, texts.input_ids)
-    lower, at_baseline = _embed(value, embeddings, texts, texts.baseline)
-    quadrature = np.stack(leggauss(n_steps)).astype(np.float32)
-    points, weights = torch.from_numpy(quadrature).to(upper.device)
-    way = upper - lower
-    summed = torch.zeros(at_text.shape[1], *texts.input_ids.shape, device=upper.device)
-    for steps in torch.arange(n_steps).split(max(1, most_rows // len(upper))):
-        shares = (points[steps] + 1) / 2
-        path = lower + shares.to(way.dtype)[:, None, None, None] * way
+    points, weights = torch.from_numpy(np.stack(leggauss(n_steps)).astype(np.float32))
+    with torch.no_grad():
+        upper, lower = (embeddings[0](ids) for ids in (texts.input_ids, texts.baseline))
+    way = Way(lower, upper - lower, (points + 1) / 2, weights / 2)
+    summed = _integrate(value, embeddings, texts, way, most_rows)
+    return _complete(value, embeddings, question, summed[places, owners], n_steps)
+
+
+class Way(NamedTuple):
+    """A way of embeddings: where it begins, what it adds, and the shares of that which are tried.
+
+    The first two have the shape (texts, tokens, dimensions), the shares and their weights (steps,).
+    """
+
+    begin: torch.Tensor
+    added: torch.Tensor
+    shares: torch.Tensor
+    weights: torch.Tensor
+
+
+def _integrate(
+    value: Value, embeddings: Embeddings, texts: Question, way: Way, most_rows: int
+) -> torch.Tensor:
+    """Return what each token adds to each number on a way, shape (numbers, texts, tokens)."""
+    begin, added, shares, weights = (each.to(texts.input_ids.device) for each in way)
+    summed = torch.zeros(texts.heads.shape[1], *texts.input_ids.shape, device=added.device)
+    for steps in torch.arange(len(shares)).split(max(1, most_rows // len(added))):
+        path = begin + shares[steps].to(added.dtype)[:, None, None, None] * added
         for number, gradient in enumerate(_go_back(value, embeddings, texts, path)):
-            weighted = torch.einsum("s,srtd->rtd", weights[steps] / 2, gradient.float())
-            summed[number] += (weighted * way).sum(dim=-1)
-    importances, changes = summed[places, owners], (at_text - at_baseline)[owners, places]
-    return Attribution(importances, importances.sum(dim=1) - changes, changes, n_steps)
+            weighted = torch.einsum("s,srtd->rtd", weights[steps], gradient.float())
+            summed[number] += (weighted * added).sum(dim=-1)
+    return summed
 
 
 def _share_texts(question: Question) -> tuple[Question, torch.Tensor, torch.Tensor]:
@@ -171,7 +187,7 @@ def _share_texts(question: Question) -> tuple[Question, torch.Tensor, torch.Tens
 
 
 def _go_back(
-    value: Value, embeddings: torch.nn.Module, texts: Question, path: torch.Tensor
+    value: Value, embeddings: Embeddings, texts: Question, path: torch.Tensor
 ) -> Iterator[torch.Tensor]:
     """Yield the gradient of each number, summed over texts, at the points of a path.
 
@@ -180,7 +196,7 @@ def _go_back(
     path.requires_grad_()
     given = [texts.input_ids, *texts.arguments()]
     repeated = [each.repeat(len(path), *[1] * (each.dim() - 1)) for each in given]
-    with torch.enable_grad(), _replaced(embeddings, lambda _: path.flatten(0, 1)):
+    with torch.enable_grad(), see_embedded(embeddings, repeated, path.flatten(0, 1)):
         numbers = value(*repeated)
     for number in range(numbers.shape[1]):
         check_time()
@@ -189,55 +205,29 @@ def _go_back(
         yield gradient
 
 
-def _embed(
-    value: Value, embeddings: torch.nn.Module, texts: Question, seen_ids: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the embeddings make of tokens, and the numbers that follow from that."""
-    made: list[torch.Tensor] = []
-    with torch.no_grad(), _replaced(embeddings, made.append):
-        masked = value_of_masked(value, embeddings)
-        numbers = masked(seen_ids, texts.input_ids, *texts.arguments())
-    return made[-1], numbers
-
-
-@contextmanager
-def _replaced(
-    embeddings: torch.nn.Module, replace: Callable[[torch.Tensor], torch.Tensor | None]
-) -> Iterator[None]:
-    """Let the model go on with what `replace` makes of its embeddings, which see all as before."""
-    hook = embeddings.register_forward_hook(lambda *seen: replace(seen[-1]))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def multiply_gradients(
-    value: Value, embeddings: torch.nn.Module, question: Question, _n_steps: int, most_rows: int
+    value: Value, embeddings: Embeddings, question: Question, _n_steps: int, most_rows: int
 ) -> Attribution:
     """Attribute by the gradient at the text times its embedding, in one step.
 
-    Shrikumar et al. 2016, "Not Just a Black Box".
+    Shrikumar et al. 2016, "Not Just a Black Box". It is the end of a way that begins at nothing.
     """
-    # Here, because importing Captum takes half a second that no other request needs.
-    from captum.attr import LayerGradientXActivation
-
-    method = LayerGradientXActivation(value, embeddings)
-    importances = []
-    for rows in torch.arange(len(question.input_ids)).split(most_rows):
-        some = question.pick(rows.tolist())
-        found = method.attribute(some.input_ids, additional_forward_args=some.arguments())
-        importances.append(found.detach().float().sum(dim=-1))
-    return _complete(value, embeddings, question, torch.cat(importances))
+    texts, owners, places = _share_texts(question)
+    with torch.no_grad():
+        upper = embeddings[0](texts.input_ids)
+    way = Way(torch.zeros_like(upper), upper, torch.ones(1), torch.ones(1))
+    summed = _integrate(value, embeddings, texts, way, most_rows)
+    return _complete(value, embeddings, question, summed[places, owners])
 
 
 def occlude_words(
-    value: Value, embeddings: torch.nn.Module, question: Question, _n_steps: int, most_rows: int
+    value: Value, embeddings: Embeddings, question: Question, _n_steps: int, most_rows: int
 ) -> Attribution:
     """Attribute to each word what the number loses without it, its tokens a like part each.
 
     Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks".
     """
+    # Here, because importing Captum takes half a second that no other request needs.
     from captum.attr import FeatureAblation
 
     method = FeatureAblation(value_of_masked(value, embeddings))
@@ -257,15 +247,24 @@ def occlude_words(
 
 
 def _complete(
-    value: Value, embeddings: torch.nn.Module, question: Question, importances: torch.Tensor
+    value: Value,
+    embeddings: Embeddings,
+    question: Question,
+    importances: torch.Tensor,
+    n_steps: int = 1,
 ) -> Attribution:
-    _, at_text = _embed(value, embeddings, question, question.input_ids)
-    _, at_baseline = _embed(value, embeddings, question, question.baseline)
-    changes = at_text - at_baseline
-    return Attribution(importances, importances.sum(dim=1) - changes, changes, 1)
+    texts, owners, places = _share_texts(question)
+    masked = value_of_masked(value, embeddings)
+    with torch.no_grad():
+        at_text, at_baseline = (
+            masked(ids, texts.input_ids, *texts.arguments())
+            for ids in (texts.input_ids, texts.baseline)
+        )
+    changes = (at_text - at_baseline)[owners, places]
+    return Attribution(importances, importances.sum(dim=1) - changes, changes, n_steps)
 
 
-Method = Callable[[Value, torch.nn.Module, Question, int, int], Attribution]
+Method = Callable[[Value, Embeddings, Question, int, int], Attribution]
 METHODS: dict[str, Method] = {
     "layer_integrated_gradients": integrate_gradients,
     "layer_gradient_x_activation": multiply_gradients,
@@ -277,22 +276,6 @@ METHODS: dict[str, Method] = {
 # back from so many numbers: either way is half a run.
 RUNS: dict[str, Callable[[int, int, int], float]] = {
     "layer_integrated_gradients": lambda n_steps, _, numbers: n_steps * (1 + numbers) / 2,
-    "layer_gradient_x_activation": lambda _, __, numbers: numbers,
+    "layer_gradient_x_activation": lambda _, __, numbers: (1 + numbers) / 2,
     "occlusion": lambda _, tokens, numbers: tokens * numbers,
 }
-
-
-def find_embeddings(model: Any, embedding_name: str | None) -> torch.nn.Module:
-    """Return the word embeddings to attribute to: those of the submodule named, else the model's.
-
-    Raises `ValueError` where the model has no such submodule.
-    """
-    owner = getattr(model, embedding_name, None) if embedding_name else model
-    if not isinstance(owner, torch.nn.Module):
-        children = ", ".join(name for name, _ in model.named_children())
-        raise ValueError(
-            f"handler.embedding_name: expected one of {children}, got {embedding_name!r}."
-        )
-    word_embeddings = getattr(owner, "get_input_embeddings", lambda: owner)
-    layer: torch.nn.Module = word_embeddings()
-    return layer

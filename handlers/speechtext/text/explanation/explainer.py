@@ -22,9 +22,9 @@ from speechtext.text.explanation.attribution import (
     RUNS,
     Attribution,
     Question,
-    find_embeddings,
     value_of_masked,
 )
+from speechtext.text.explanation.embeddings import find_embeddings
 from speechtext.text.explanation.explanation import Explanation
 from speechtext.text.explanation.targets import (
     Explained,
@@ -144,21 +144,19 @@ class Explainer:
 
         Or until the batch has no time left for more.
         """
-        question = self._ask(targets)
+        question, most = self._ask(targets), self._settings.max_explanation_steps
         found: dict[int, Explained] = {}
         pending, n_steps = list(range(len(targets))), parameters.n_steps
         while pending:
             given = self._run(parameters.method, question.pick(pending), n_steps)
             for row, index in enumerate(pending):
                 found[index] = _explained(targets[index], given, row)
-            at_limit = n_steps >= self._settings.max_explanation_steps
             # A method without steps is as exact as it gets.
-            final = parameters.tolerance is None or at_limit or given.n_steps != n_steps
-            kept = [] if final else _within(given, parameters.tolerance or 0)
-            pending = (
-                [] if final else [i for i, sure in zip(pending, kept, strict=True) if not sure]
-            )
-            n_steps = min(self._settings.max_explanation_steps, n_steps * 2)
+            if parameters.tolerance is None or n_steps >= most or given.n_steps != n_steps:
+                break
+            kept = _within(given, parameters.tolerance)
+            pending = [index for index, sure in zip(pending, kept, strict=True) if not sure]
+            n_steps = min(most, n_steps * 2)
             tokens = sum(len(targets[index].window) for index in pending)
             if not spend(n_steps * tokens * self.step_s):
                 break
@@ -310,8 +308,7 @@ def choose_network(
     if next(network.parameters()).dtype == torch.float32:
         return network
     exact = load_float32()
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(len(task.tokenizer), (1, PROBE_TOKENS), generator=generator)
+    ids = _draw_tokens(task)
     fast, right = (_probe(task, settings, each, ids) for each in (network, exact))
     cosine = float(torch.cosine_similarity(fast, right, dim=0))
     if cosine >= LEAST_COSINE:
@@ -320,9 +317,19 @@ def choose_network(
     return exact
 
 
-def _probe(task: TextTask, settings: TextSettings, network: Any, ids: torch.Tensor) -> torch.Tensor:
+def _draw_tokens(task: TextTask) -> list[int]:
+    """Return random tokens, and at the end the one that ends texts, at which BART and T5 pool."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(len(task.tokenizer), (PROBE_TOKENS,), generator=generator).tolist()
+    end = task.tokenizer.eos_token_id
+    return ids if end is None else [*ids[:-1], end]
+
+
+def _probe(
+    task: TextTask, settings: TextSettings, network: Any, ids: Sequence[int]
+) -> torch.Tensor:
     explainer = Explainer(task, network, settings)
-    tokens = adopt_tokens(ids[0].tolist(), (), None)
+    tokens = adopt_tokens(ids, (), None)
     window = Window(tokens, range(PROBE_TOKENS), 0)
     target = Target(window, 0, 0, "", [True] * PROBE_TOKENS)
     (found,) = explainer._attribute(ExplanationParameters(n_steps=PROBE_STEPS), [target])

@@ -29,7 +29,7 @@ class View:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which words an answer hangs on, for each of its targets.
+    """Which words an answer depends on, for each of its targets.
 
     `tokens` and `words` are those of the texts, `explained` has an importance for each token;
     `describe` is how the task tells of its targets. `dropped_tokens` of the text were too many for

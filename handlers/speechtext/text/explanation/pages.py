@@ -11,7 +11,7 @@ from speechtext.pictures import text_style
 from speechtext.text.explanation.explanation import View
 from speechtext.text.explanation.targets import Explained, WordSpan
 
-# Of the palette of Okabe and Ito, which people of any colour vision tell apart.
+# From the palette of Okabe and Ito, whose colours people of any colour vision tell apart.
 FOR, AGAINST = (230, 159, 0), (0, 114, 178)
 # The strongest shade, under which black text is still easy to read.
 STRONGEST = 0.75
