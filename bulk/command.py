@@ -24,9 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(options, KINDS[options.command])
         return 0
     except (ArchiveError, JobError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("\nInterrupted; run the same command again to resume.", file=sys.stderr)  # noqa: T201
+        print("\nInterrupted; run the same command again to resume.", file=sys.stderr)
     return 1
 
 

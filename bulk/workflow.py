@@ -68,7 +68,7 @@ def run(options: argparse.Namespace, kind: Kind) -> None:
             run_and_report(job, kind, inputs, options.workers, resources)
     if left_out:
         reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.most_common(5))
-        print(f"Left out: {reasons}")  # noqa: T201
+        print(f"Left out: {reasons}")
 
 
 def open_job(options: argparse.Namespace) -> tuple[Job, dict[str, Any]]:
@@ -107,12 +107,12 @@ def print_estimate(
     from bulk.estimate import estimate
 
     found = estimate(job, kind.step, inputs, kind.inputs)
-    print(f"{found.inputs:,} inputs, {found.size / 1e6:,.1f} MB")  # noqa: T201
+    print(f"{found.inputs:,} inputs, {found.size / 1e6:,.1f} MB")
     if found.audio_s:
-        print(f"about {found.audio_s / 3600:,.2f} hours of audio")  # noqa: T201
+        print(f"about {found.audio_s / 3600:,.2f} hours of audio")
     for count in sorted({1, *(workers or (2, 16))}):
         took = write_time(found.takes_s(count))
-        print(f"about {took} with {count} workers like this machine's, {found.tried.rows} tried")  # noqa: T201
+        print(f"about {took} with {count} workers like this machine's, {found.tried.rows} tried")
 
 
 def run_and_report(
@@ -126,7 +126,7 @@ def run_and_report(
     job.begin()
     found = plan(job, inputs, kind.inputs, kind.rows)
     again = f", {found.again:,} that failed" if found.again else ""
-    print(f"{found.inputs:,} inputs: {found.new:,} new, {found.changed:,} changed{again}")  # noqa: T201
+    print(f"{found.inputs:,} inputs: {found.new:,} new, {found.changed:,} changed{again}")
     with ray_session(resources) as stream:
         # Imports Ray, too.
         from bulk.ray_tasks import Workers, fit_workers, run_job
@@ -139,4 +139,4 @@ def run_and_report(
             run_job(job, kind.step, pending, Workers(least, most, resources), progress.hear)
         summary = progress.finish()
     (job.work / "summary.json").write(json.dumps(summary, indent=1).encode())
-    print(json.dumps(summary, indent=1))  # noqa: T201
+    print(json.dumps(summary, indent=1))

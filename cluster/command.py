@@ -32,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return serve_process(options)
         config = make_config(options)
         if options.command == "config":
-            print(yaml.safe_dump(config, sort_keys=False), end="")  # noqa: T201
+            print(yaml.safe_dump(config, sort_keys=False), end="")
             return 0
         settings = read_gateway(options, {"host": HOST, "port": PORT})
         return serve_here(find_each(config, Path(options.model_store)), settings)
     except (ArchiveError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return 1
 
 

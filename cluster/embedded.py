@@ -53,7 +53,7 @@ def serve_gateway(settings: Settings) -> None:
     """Serve the gateway before Ray's models, in this process, until a signal ends it."""
     app = put_before(OwnModels(settings.models_refresh_s), settings)
     scheme = "https" if settings.certificate_file else "http"
-    print(f"Open {scheme}://{settings.host}:{settings.port}", flush=True)  # noqa: T201
+    print(f"Open {scheme}://{settings.host}:{settings.port}", flush=True)
     serve_app(app, settings)
 
 
@@ -79,7 +79,7 @@ def _deploy(config: Mapping[str, Any], folder: Path) -> None:
     # Ray has no types for it.
     list_nodes: Any = ray.nodes
     (node,) = list_nodes()
-    print(f"Metrics at http://127.0.0.1:{node['MetricsExportPort']}/metrics", flush=True)  # noqa: T201
+    print(f"Metrics at http://127.0.0.1:{node['MetricsExportPort']}/metrics", flush=True)
 
 
 def _cpus(application: Mapping[str, Any]) -> float:
@@ -99,7 +99,7 @@ def _wait(names: set[str]) -> None:
         for name in sorted(waiting & set(states)):
             state = states[name]
             if state.status == ApplicationStatus.RUNNING:
-                print(f"{name} is ready", flush=True)  # noqa: T201
+                print(f"{name} is ready", flush=True)
                 waiting.remove(name)
             elif state.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
                 raise ArchiveError(f"{name}: {state.message}")

@@ -55,7 +55,7 @@ def _leave(loading: "Loading", models: LocalModels) -> int:
     """Say what was wrong, and return the exit status."""
     status = 1 if loading.said else 0
     if loading.said:
-        print(f"error: {loading.said}", file=sys.stderr)  # noqa: T201
+        print(f"error: {loading.said}", file=sys.stderr)
     if loading.is_alive() or models.busy:
         # Neither a load nor a batch that hangs can be ended, and Python would wait for them.
         sys.stdout.flush()
@@ -105,14 +105,14 @@ class Loading(threading.Thread):
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             self._models.loaded = True
-            print("All models are ready", flush=True)  # noqa: T201
+            print("All models are ready", flush=True)
 
     def _load(self, path: Path, number: int) -> None:
         archive = open_archive(path, self._workspace)
         with in_a_sentence(archive.name):
             worker = load_worker(archive, choose_gpu(number))
         self._models.add(archive, worker)
-        print(f"{archive.name} is ready", flush=True)  # noqa: T201
+        print(f"{archive.name} is ready", flush=True)
 
 
 @contextmanager

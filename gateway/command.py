@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_options(arguments)
         app = build_app(settings, TorchServeEngine(settings))
     except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return 1
     serve(app, settings)
     return 0

@@ -1,4 +1,4 @@
-"""The words that an answer hangs on most, whose loss the metrics of an explanation measure."""
+"""The words that an answer depends on most, whose loss the metrics of an explanation measure."""
 
 from speechtext.text.explanation.explainer import TOP_WORDS, _find_top_positions
 from speechtext.text.explanation.targets import Explained, Target

@@ -179,7 +179,8 @@ def own_names(content: Mapping[str, Any]) -> Damage:
         (
             LIVE,
             settings({"max_session": 3}),
-            "emformer_asr_live.yaml: handler.max_session: expected one of the keys .*max_sessions.*",
+            "emformer_asr_live.yaml: handler.max_session: expected one of the keys "
+            ".*, max_sessions.",
         ),
         (
             EMFORMER,
