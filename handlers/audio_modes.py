@@ -36,8 +36,8 @@ from speech_requests import (
     write_recognitions,
 )
 from speechtext.allowance import Work, run_admitted
-from speechtext.batching import as_request_error
 from speechtext.errors import RequestError, explanation_unsupported
+from speechtext.failures import as_request_error
 from speechtext.parameters import read_parameters
 from speechtext.speech.attribution import AudioExplanationParameters
 from speechtext.speech.audio_checkpoints import AudioSettings

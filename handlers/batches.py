@@ -19,7 +19,6 @@ from device_io import Row, came_by_prediction, response_timeout_s, wants_descrip
 from request_envelopes import open_envelopes
 from shutdown_gate import pass_gate
 from speechtext.allowance import allow
-from speechtext.batching import as_request_error, run_isolated
 from speechtext.errors import (
     DeadlineError,
     DeviceLostError,
@@ -35,6 +34,7 @@ from speechtext.errors import (
     UnavailableError,
     UnsupportedMediaError,
 )
+from speechtext.failures import as_request_error, run_isolated
 from speechtext.host_memory import HostMemory
 from speechtext.measurements import measure_batch, stage
 from worker_metrics import report

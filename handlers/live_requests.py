@@ -3,8 +3,8 @@
 from typing import Any
 
 from batches import JSON, Answer
-from speechtext.batching import as_request_error
 from speechtext.errors import RequestError
+from speechtext.failures import as_request_error
 from speechtext.speech.live_sessions import LiveSettings, LiveTranscript
 from speechtext.speech.open_sessions import AudioChunk
 from speechtext.speech.rnnt.features import SAMPLE_RATE_HZ

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
-from speechtext.batching import is_out_of_memory
+from speechtext.failures import is_out_of_memory
 
 Initialize = Callable[[Any, Any], None]
 # A library's message may be a report of many lines.

@@ -15,8 +15,8 @@ from device_io import (
     request_header,
     wants_explanation,
 )
-from speechtext.batching import run_isolated
 from speechtext.errors import RequestError
+from speechtext.failures import run_isolated
 from speechtext.measurements import note_gauge, note_size
 from speechtext.payloads import as_fields
 from speechtext.text.base import Answer as TextAnswer

@@ -25,7 +25,6 @@ from speechtext.allowance import (
     spend,
     took_too_long,
 )
-from speechtext.batching import run_isolated
 from speechtext.errors import (
     DeadlineError,
     ImpossibleRequestError,
@@ -34,6 +33,7 @@ from speechtext.errors import (
     RequestTooLargeError,
     UnavailableError,
 )
+from speechtext.failures import run_isolated
 
 COSTS = st.lists(st.floats(0, 200), max_size=12)
 

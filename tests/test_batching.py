@@ -8,16 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from speechtext.batching import (
-    GPU_BATCH_SAMPLES,
-    REPLACED_S,
-    as_request_error,
-    is_out_of_memory,
-    plan_batches,
-    plan_groups,
-    run_isolated,
-    run_smaller,
-)
+from speechtext.batching import GPU_BATCH_SAMPLES, plan_batches, plan_groups
 from speechtext.errors import (
     DeadlineError,
     DeviceLostError,
@@ -25,6 +16,13 @@ from speechtext.errors import (
     InternalError,
     NonFiniteOutputError,
     OutOfMemoryError,
+)
+from speechtext.failures import (
+    REPLACED_S,
+    as_request_error,
+    is_out_of_memory,
+    run_isolated,
+    run_smaller,
 )
 
 PAYLOAD = "the payload of a request"

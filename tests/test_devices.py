@@ -17,7 +17,6 @@ from batches import LOST_STATUS
 from repository import ROOT
 from speechtext import checkpoints
 from speechtext.allowance import run_timed
-from speechtext.batching import run_smaller
 from speechtext.checkpoints import (
     PRODUCTS,
     load_checkpoint,
@@ -34,6 +33,7 @@ from speechtext.devices import (
     limit_threads,
     prepare_device,
 )
+from speechtext.failures import run_smaller
 from speechtext.text.loading import CompileSettings, speed_up
 
 CPU, META, GPU = torch.device("cpu"), torch.device("meta"), torch.device("cuda", 1)
@@ -42,7 +42,7 @@ CPU, META, GPU = torch.device("cpu"), torch.device("meta"), torch.device("cuda",
 LOST = """
 import time, torch
 from batches import write_outcome
-from speechtext.batching import run_isolated
+from speechtext.failures import run_isolated
 
 def fail(requests):
     raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")

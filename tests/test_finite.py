@@ -13,8 +13,8 @@ import torch
 from archives.emformer import load_emformer
 from batches import status_of
 from repository import ROOT
-from speechtext.batching import run_isolated
 from speechtext.errors import NonFiniteOutputError, RequestError
+from speechtext.failures import run_isolated
 from speechtext.finite import check_finite
 from speechtext.ranges import LEAST_PENALTY, LEAST_TEMPERATURE
 from speechtext.speech.audio import decode_audio

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from speechtext.batching import is_out_of_memory
+from speechtext.failures import is_out_of_memory
 
 # Only pre-training uses it, so fine-tuned checkpoints such as wav2vec2-base-960h lack it.
 NEVER_NEEDED = "masked_spec_embed"

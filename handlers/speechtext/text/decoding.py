@@ -14,9 +14,10 @@ from torch.nn.functional import pad
 from transformers.generation.utils import ALL_CACHE_NAMES
 
 from speechtext.allowance import check_time
-from speechtext.batching import as_request_error, plan_groups
+from speechtext.batching import plan_groups
 from speechtext.devices import free_memory
 from speechtext.errors import DeadlineError
+from speechtext.failures import as_request_error
 from speechtext.finite import find_finite, not_finite
 from speechtext.measurements import note_padding, stage
 from speechtext.text.key_value_cache import has_rows, make_cache

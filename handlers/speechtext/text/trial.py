@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from speechtext.allowance import run_timed
-from speechtext.batching import as_request_error, is_out_of_memory
 from speechtext.devices import choose_dtype
 from speechtext.errors import RequestError
+from speechtext.failures import as_request_error, is_out_of_memory
 from speechtext.text.base import Answer, TextCosts, TextTask, write_words
 from speechtext.text.explanation.explainer import Explainer, count_tokens
 from speechtext.text.payloads import Example

@@ -12,8 +12,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from speechtext.allowance import Work, admit, spend
-from speechtext.batching import plan_groups, run_smaller
+from speechtext.batching import plan_groups
 from speechtext.errors import RequestError
+from speechtext.failures import run_smaller
 from speechtext.finite import check_finite
 from speechtext.measurements import stage
 from speechtext.text.base import TextTask
