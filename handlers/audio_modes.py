@@ -27,6 +27,7 @@ from speech_requests import (
     RTTM,
     TRANSCRIPT_WRITERS,
     SpeechCosts,
+    SpeechOffer,
     SpeechRequest,
     affordable_seconds,
     describe_recognizer,
@@ -92,6 +93,14 @@ class Transcription(AudioMode):
         self._diarizer = load_diarizer(folder, settings, settings.dtype, device)
         most_s = settings.max_audio_seconds
         self.max_audio_s = affordable_seconds(self.recognizer.cost, most_s, context)
+        self._offer = SpeechOffer(
+            self.recognizer.sample_rate_hz,
+            self.max_audio_s,
+            self.media_types,
+            self.recognizer.choose_hotwords,
+            self._diarizer,
+            explains_words=True,
+        )
         self.description = describe_recognizer(
             self.recognizer.sample_rate_hz,
             self.max_audio_s,
@@ -104,12 +113,7 @@ class Transcription(AudioMode):
 
     def read(self, index: int, row: Row, context: Any) -> SpeechRequest:
         """Return what a row of a batch asks for; raises `RequestError`."""
-        rate_hz, choose = self.recognizer.sample_rate_hz, self.recognizer.choose_hotwords
-        limit_s, media_types = self.max_audio_s, self.media_types
-        diarizer = self._diarizer
-        return read_request(
-            row, context, index, rate_hz, limit_s, choose, media_types, diarizer, True
-        )
+        return read_request(row, context, index, self._offer)
 
     def answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
         """Return one transcript or alignment for each request, in order."""

@@ -13,6 +13,7 @@ from speech_requests import (
     NDJSON,
     TRANSCRIPT_WRITERS,
     SpeechCosts,
+    SpeechOffer,
     SpeechRequest,
     affordable_seconds,
     describe_recognizer,
@@ -49,12 +50,16 @@ class ModelHandler:
         file = context.manifest["model"]["serializedFile"]
         self.recognizer = load_recognizer(folder, self._settings, self.device, file)
         diarizer = load_diarizer(folder, self._settings, self._settings.dtype, self.device)
-        self._diarizer = diarizer if self.recognizer.has_words else None
-        self._formats = (*TRANSCRIPT_WRITERS, NDJSON) if self.recognizer.has_words else (PLAIN,)
         self.model = self.recognizer.model
         most_s = self._settings.max_audio_seconds
         affordable_s = affordable_seconds(self.recognizer.cost, most_s, context)
-        self._max_audio_s = min(affordable_s, self.recognizer.most_audio_s)
+        self._offer = SpeechOffer(
+            SAMPLE_RATE_HZ,
+            min(affordable_s, self.recognizer.most_audio_s),
+            (*TRANSCRIPT_WRITERS, NDJSON) if self.recognizer.has_words else (PLAIN,),
+            self.recognizer.choose_hotwords,
+            diarizer if self.recognizer.has_words else None,
+        )
         self._description = self._describe()
         keep_loaded()
         self.initialized = True
@@ -73,25 +78,23 @@ class ModelHandler:
         has_words, searches = self.recognizer.has_words, self._settings.beam_width is not None
         return describe_recognizer(
             SAMPLE_RATE_HZ,
-            self._max_audio_s,
+            self._offer.max_audio_s,
             "beam" if searches or not has_words else "greedy",
-            self._formats,
+            self._offer.media_types,
             explainable=has_words,
             hotwords=searches and has_words,
             language=self._settings.language,
-            speakers=self._diarizer is not None,
+            speakers=self._offer.diarizer is not None,
         )
 
     def _parse(self, index: int, row: Row, context: Any) -> SpeechRequest:
         if not self.recognizer.has_words:
             refuse_explanation(context, index)
-        limits = SAMPLE_RATE_HZ, self._max_audio_s
-        choose = self.recognizer.choose_hotwords
-        return read_request(row, context, index, *limits, choose, self._formats, self._diarizer)
+        return read_request(row, context, index, self._offer)
 
     def _answer(self, requests: Sequence[SpeechRequest]) -> list[Any]:
         recognizer = self.recognizer
-        costs = SpeechCosts(recognizer.cost, recognizer.hotword_cost, self._diarizer)
+        costs = SpeechCosts(recognizer.cost, recognizer.hotword_cost, self._offer.diarizer)
         return run_speech(self._recognize, requests, SAMPLE_RATE_HZ, costs)
 
     def _recognize(self, requests: Sequence[SpeechRequest]) -> list[Any]:
@@ -103,4 +106,4 @@ class ModelHandler:
         hotwords = [request.hotwords for request in requests]
         send = send_segments(requests)
         found = self.recognizer.recognize(waveforms, aligned, send, hotwords)
-        return write_recognitions(requests, found, self._diarizer)
+        return write_recognitions(requests, found, self._offer.diarizer)

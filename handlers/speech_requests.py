@@ -131,47 +131,51 @@ def describe_recognizer(
     }
 
 
-def read_request(
-    row: Row,
-    context: Any,
-    index: int,
-    sample_rate_hz: int,
-    max_duration_s: float,
-    choose_hotwords: Callable[[HotwordParameters], HotwordScores | None],
-    transcripts: Sequence[str] = tuple(TRANSCRIPT_WRITERS),
-    diarizer: Diarizer | None = None,
-    explains_words: bool = False,
-) -> SpeechRequest:
-    """Return what a row of a batch asks for; raises `RequestError`.
+class SpeechOffer(NamedTuple):
+    """What a recogniser offers to requests; made once, when it is loaded.
 
-    `choose_hotwords` is the recogniser's, and `transcripts` are the media types in which the model
-    can answer a prediction. `diarizer` tells speakers apart, and a model that `explains_words`
-    takes a `target`.
+    `media_types` are those of transcripts, and `choose_hotwords` is the recogniser's. `diarizer`
+    tells speakers apart, and a model that `explains_words` takes a `target`.
     """
+
+    sample_rate_hz: int
+    max_audio_s: float
+    media_types: Sequence[str]
+    choose_hotwords: Callable[[HotwordParameters], HotwordScores | None]
+    diarizer: Diarizer | None = None
+    explains_words: bool = False
+
+
+def read_request(row: Row, context: Any, index: int, offer: SpeechOffer) -> SpeechRequest:
+    """Return what a row of a batch asks for; raises `RequestError`."""
     explain = wants_explanation(context, index)
-    media_types = list(EXPLANATION_WRITERS) if explain else transcripts
-    accept = request_header(context, index, "Accept") or ANYTHING
-    if accept == ANYTHING and is_hub_client(context, index):
-        # It does not say so, and reads nothing else.
-        accept = JSON
-    fields = fields_of(row)
-    if not explain:
-        fields = merge_parameters(fields, PARAMETERS)
+    fields = fields_of(row) if explain else merge_parameters(fields_of(row), PARAMETERS)
+    media_types = list(EXPLANATION_WRITERS) if explain else offer.media_types
     timed = read_return_timestamps(fields)
-    # That has chunks; `response_format` may still ask for what has none.
-    accept = JSON if timed else accept
+    media_type = _choose_form(fields, timed, media_types, context, index)
+    hotwords = offer.choose_hotwords(hotwords_of(fields))
+    speakers = read_speakers(fields, offer.diarizer, not explain and media_type != NDJSON)
+    limit_s = min(offer.max_audio_s, MAX_EXPLAINED_S) if explain else offer.max_audio_s
+    pcm = parse_pcm_format(request_header(context, index, "Content-Type") or "")
+    waveform = decode_audio(request_audio(row), offer.sample_rate_hz, limit_s, pcm)
+    note_size(index, "audio_s", len(waveform) / offer.sample_rate_hz)
+    parts = Parts(context, index, NDJSON) if media_type == NDJSON else None
+    target = read_target(fields, offer.explains_words) if explain else None
+    return SpeechRequest(waveform, media_type, explain, parts, hotwords, speakers, target, timed)
+
+
+def _choose_form(
+    fields: Mapping[str, Any], timed: bool, media_types: Sequence[str], context: Any, index: int
+) -> str:
+    """Return the media type of an answer; one with the times of Hugging Face's clients is JSON."""
+    accept = request_header(context, index, "Accept") or ANYTHING
+    # That client does not say what it accepts, and reads nothing else.
+    if timed or (accept == ANYTHING and is_hub_client(context, index)):
+        accept = JSON
     media_type = choose_media_type(accept, fields.get("response_format"), media_types)
     if timed and media_type != JSON:
         raise impossible("return_timestamps", "absent with a response_format other than json", "it")
-    hotwords = choose_hotwords(hotwords_of(fields))
-    speakers = read_speakers(fields, diarizer, not explain and media_type != NDJSON)
-    limit_s = min(max_duration_s, MAX_EXPLAINED_S) if explain else max_duration_s
-    pcm = parse_pcm_format(request_header(context, index, "Content-Type") or "")
-    waveform = decode_audio(request_audio(row), sample_rate_hz, limit_s, pcm)
-    note_size(index, "audio_s", len(waveform) / sample_rate_hz)
-    parts = Parts(context, index, NDJSON) if media_type == NDJSON else None
-    target = read_target(fields, explains_words) if explain else None
-    return SpeechRequest(waveform, media_type, explain, parts, hotwords, speakers, target, timed)
+    return media_type
 
 
 def read_return_timestamps(fields: Mapping[str, Any]) -> bool:
@@ -209,7 +213,9 @@ def affordable_seconds(cost: SpeechCost, most_s: float, context: Any) -> float:
         logger.warning(
             "Recordings of at most %.0f s are taken, not of max_audio_seconds (%g): longer ones "
             "take this worker too long for a responseTimeout of %g s.",
-            *(longest_s, most_s, timeout_s),
+            longest_s,
+            most_s,
+            timeout_s,
         )
     return min(most_s, longest_s)
 
