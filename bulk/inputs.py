@@ -4,8 +4,11 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from decimal import Decimal
 from math import ceil
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 from pyarrow import ArrowInvalid, csv, parquet
@@ -19,8 +22,10 @@ SUFFIXES |= {"m4b", "mka", "opus", "snd", "w64", "wav", "weba"}
 SUFFIXES |= {"3g2", "3gp", "mkv", "mov", "mp4", "webm"}
 # Rows of a table that are read at a time.
 ROWS = 1024
-# The longest row of a CSV, which has to lie within two blocks.
-MOST_ROW_BYTES = 64 << 20
+# The longest row of a CSV, which has to lie within two blocks; Arrow reads some 35 blocks ahead.
+MOST_ROW_BYTES = 4 << 20
+# What an id may be besides a text, as tables of databases have them.
+ID_TYPES = (int, float, Decimal, UUID, date)
 # What speech datasets call the column with the paths of recordings.
 PATH_COLUMNS = ("path", "audio", "audio_filepath", "file")
 
@@ -108,7 +113,7 @@ def _in_table(source: Location) -> Iterator[Input]:
         is_whole = "://" in named or named.startswith("/")
         location = folder.resolve(named) if is_whole else folder / named
         path = named if "://" in named else location.path
-        name = _read_text(source.name, row, "id", int, float) if "id" in row else named
+        name = _read_text(source.name, row, "id", *ID_TYPES) if "id" in row else named
         yield _recording(name, path, _look_up(location))
 
 
@@ -117,7 +122,8 @@ def _read_text(table: str, row: Mapping[str, Any], column: str, *others: type) -
     cell = row[column]
     if not isinstance(cell, (str, *others)):
         found = "nothing" if cell is None else type(cell).__name__
-        raise JobError(f"{table}: expected a text in column {column}, got {found}.")
+        expected = "a text, a number or a date" if others else "a text"
+        raise JobError(f"{table}: expected {expected} in column {column}, got {found}.")
     text = str(cell)
     if not _is_unicode(text):
         raise JobError(f"{table}: expected Unicode in column {column}, got half a surrogate pair.")
@@ -214,7 +220,7 @@ def find_texts(
     for name, table in _tables(source, skip, output):
         for number, row in enumerate(read_table(table)):
             chosen = _choose_columns(name, row, columns)
-            row_id = _read_text(name, row, "id", int, float) if "id" in row else f"{name}:{number}"
+            row_id = _read_text(name, row, "id", *ID_TYPES) if "id" in row else f"{name}:{number}"
             fields = _write_fields(name, row, chosen)
             known = {"size": len(fields), "mark": _mark(fields), "stretches": 1}
             yield {"id": row_id, "fields": fields, **known}

@@ -95,7 +95,8 @@ class Job:
             file.write(json.dumps(own, indent=1).encode())
             return
         other = json.loads(file.read())
-        changed = [name for name in own if own[name] != other.get(name)]
+        # Jobs of earlier versions did not write down all of it.
+        changed = [name for name in own if own[name] != other.get(name, own[name])]
         if changed:
             name = changed[0]
             raise JobError(

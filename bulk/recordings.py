@@ -6,6 +6,7 @@ from typing import Any
 
 from bulk.archive_runner import ArchiveRunner
 from bulk.files import read_recording
+from bulk.inputs import COMPRESSED_BYTES_PER_S
 from bulk.job import Job
 from bulk.long_recordings import StretchRecognizer, StretchStep
 from bulk.outputs import TRANSCRIPTS, Row
@@ -43,8 +44,8 @@ class RecordingStep(GroupStep):
         return WorkerRequest(HEADERS, read_recording(self.job, given))
 
     def work(self, request: WorkerRequest) -> float:
-        """Return its seconds of audio, as its container says."""
-        return measure_audio(request)
+        """Return its seconds of audio, as its container says, or else as its bytes allow."""
+        return measure_audio(request) or len(request.body) / COMPRESSED_BYTES_PER_S
 
     def write(self, given: Input, content: bytes) -> Row:
         """Return the transcript, once its subtitles are written where they are asked for."""

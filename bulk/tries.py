@@ -26,8 +26,8 @@ def loading(folder: Location, run: str, workers: int) -> Iterator[None]:
     # All others may be loading it now.
     if len(begun) >= workers - 1 + MOST_LOAD_DEATHS:
         raise JobError(
-            f"Expected workers to load the archive, {MOST_LOAD_DEATHS} in a row died in it: "
-            "a fault in its libraries, or memory for fewer workers only."
+            f"Expected workers to load the archive; {MOST_LOAD_DEATHS} in a row died while they "
+            "loaded it. A library may be faulty, or there is memory for fewer workers only."
         )
     own = f"{run}-loading-{uuid.uuid4().hex}"
     (folder / own).write(b"", durable=False)

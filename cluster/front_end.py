@@ -12,7 +12,7 @@ from gateway.contract.errors import read_error
 from gateway.engine import AnswerStream, Headers, ModelNotFoundError
 from gateway.request_context import ID_HEADER, request_id, trace_headers
 
-DOORS = {"predictions": "False", "explanations": "True"}
+APIS = {"predictions": "False", "explanations": "True"}
 STREAMED = ("text/event-stream", "application/x-ndjson")
 # When to try again where every worker is busy.
 BUSY_S = 1
@@ -61,7 +61,7 @@ def full_queue() -> RefusalError:
 class Address:
     """What a path of the contract asks: a model, perhaps a version, and further steps."""
 
-    door: str
+    api: str
     model: str
     version: str | None
     rest: str
@@ -110,7 +110,8 @@ class FrontEnd:
                 404, "ModelNotFoundException", f"Model not found: {address.model}"
             ) from error
         versions = [each.version for each in model.versions]
-        if address.version is not None and address.version not in versions:
+        # A busy model says its version later: until then, any may be its own.
+        if address.version is not None and not {address.version, ""} & set(versions):
             raise RefusalError(
                 404,
                 "ModelVersionNotFoundException",
@@ -121,14 +122,14 @@ class FrontEnd:
 def read_address(target: bytes) -> Address:
     """Return what a path asks; raises `RefusalError` for one of no model."""
     path = target.partition(b"?")[0].decode("latin-1")
-    door, model, version, rest = (*path.lstrip("/").split("/", 3), "", "", "", "")[:4]
-    if door not in DOORS or not model:
+    api, model, version, rest = (*path.lstrip("/").split("/", 3), "", "", "", "")[:4]
+    if api not in APIS or not model:
         raise RefusalError(
             404,
             "ResourceNotFoundException",
             "Requested resource is not found, please refer to API document.",
         )
-    return Address(door, unquote(model), unquote(version) or None, rest)
+    return Address(api, unquote(model), unquote(version) or None, rest)
 
 
 def _worker_headers(headers: Headers, address: Address) -> list[tuple[str, str]]:
@@ -136,7 +137,7 @@ def _worker_headers(headers: Headers, address: Address) -> list[tuple[str, str]]
     given = {name: value for name, value in headers if name != ID_HEADER}
     traced = dict(trace_headers.get())
     named = {ID_HEADER: request_id.get()} if request_id.get() else {}
-    own = {"explain": DOORS[address.door]} | ({"url_path": address.rest} if address.rest else {})
+    own = {"explain": APIS[address.api]} | ({"url_path": address.rest} if address.rest else {})
     return list((given | traced | named | own).items())
 
 

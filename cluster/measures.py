@@ -1,6 +1,7 @@
 """How much work a request is, before it is begun: seconds of audio, or tokens."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ def measure_audio(request: WorkerRequest) -> float:
         from speechtext.speech.containers import find_duration_s
     except ImportError:
         return 0.0
-    return max((find_duration_s(bytes(each)) for each in _binaries(request)), default=0.0)
+    # No process that opens recordings may have begun, for want of memory.
+    with suppress(OSError):
+        return max((find_duration_s(bytes(each)) for each in _binaries(request)), default=0.0)
+    return 0.0
 
 
 def measure_tokens(file: Path) -> Measure:

@@ -98,15 +98,21 @@ class RayModels(KeptCatalogue):
     async def _read_cluster(self) -> list[Model]:
         with as_engine_errors():
             status = await asyncio.to_thread(serve.status)
-        states = {
-            name: state
-            for name, state in status.applications.items()
-            # While an application is rebuilt, Ray lists no deployments; its old replicas answer.
-            if DEPLOYMENT in state.deployments or (name in self._models and not state.deployments)
-        }
+        applications = status.applications.items()
+        states = {name: state for name, state in applications if self._is_model(name, state)}
         self._forget(states)
         await self._ask_all(states)
         return [self._make_model(name, state) for name, state in states.items()]
+
+    def _is_model(self, name: str, state: ApplicationStatusOverview) -> bool:
+        """Tell whether an application is a model.
+
+        While one that was there is rebuilt, or deleted, Ray lists no deployments. Until it is
+        rebuilt, its old replicas answer.
+        """
+        if state.deployments:
+            return DEPLOYMENT in state.deployments
+        return name in self._models and state.status != ApplicationStatus.DELETING
 
     def _forget(self, states: States) -> None:
         """Forget models that have gone."""
@@ -180,7 +186,7 @@ def as_engine_errors() -> Iterator[None]:
         yield
     except (RayServeException, RayError) as error:
         raise UnavailableError(
-            "EngineUnreachable", "Expected Ray to tell its models, got an error.", BUSY_S
+            "EngineUnreachable", "Expected Ray to list its models, got an error.", BUSY_S
         ) from error
 
 

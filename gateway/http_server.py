@@ -1,4 +1,4 @@
-"""uvicorn's server of HTTP, which waits neither long nor for much until a request is there.
+"""uvicorn's HTTP server, with limits on the size of headers and on how long they may take.
 
 Its own options bound neither: h11_max_incomplete_event_size is for h11 alone, and
 timeout_keep_alive counts from the first answer.
@@ -71,6 +71,8 @@ class HttpServer(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take some of a body, which the application counts."""
+        # Clients that still send a body that was answered early are to read that answer.
+        self._stop_waiting()
         self._room = MOST_HEADER_BYTES
         super().on_body(body)
 
@@ -97,7 +99,7 @@ class HttpServer(HttpToolsProtocol):
             self._deadline = None
 
     def _refuse(self) -> None:
-        """End a connection that sends too much; an answer that has begun stays as it is."""
+        """End a connection that sends too much; an answer that has begun is cut off."""
         if self._is_open and not self._is_answering:
             self.transport.write(_TOO_LARGE)
         self.transport.close()

@@ -1,5 +1,6 @@
 """JSON bodies in their shape, of which it is known before they are parsed how much is in them."""
 
+import codecs
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,7 +18,7 @@ def read_json(shape: TypeAdapter[Shape], content: bytes) -> Shape:
     """Return a body in its shape; raises `EngineError`, which repeats nothing of it."""
     check_values(content)
     try:
-        return shape.validate_json(content)
+        return shape.validate_json(content.removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         problems = error.errors(include_input=False, include_context=False, include_url=False)
         raise MalformedRequestError(

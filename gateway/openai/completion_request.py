@@ -90,7 +90,7 @@ def read_request(body: bytes) -> CompletionRequest:
         raise MalformedRequestError("UnexpectedJson", "Expected a JSON object as body.")
     given = {name: value for name, value in content.items() if value is not None}
     request = read_fields(CompletionRequest, given)
-    if not all(map(str.strip, request.prompt)):
+    if not all(request.prompt):
         # The engine would name a field of its own.
         message = "Expected text in prompt, got none."
         raise MalformedRequestError("MissingField", message, field="prompt")

@@ -24,7 +24,8 @@ def find_speakers(request: TranscriptionRequest, about: Description) -> dict[str
     """
     if not request.tells_speakers:
         return {}
-    if not about.speakers:
+    # A model that does not say what it is refuses by itself.
+    if about.kind and not about.speakers:
         raise ImpossibleRequestError(
             "SpeakersUnsupported",
             f"Expected {request.speakers_field} to ask for no speakers: this model does not tell "

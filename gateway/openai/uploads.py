@@ -22,7 +22,7 @@ MAX_FIELDS, MAX_FIELD_BYTES = 300, 4 * 1024 * 1024
 FORM = b"multipart/form-data"
 # How its fields may be written. The parser would take any codec that Python has, and one of those
 # needs the square of a text's length in time. RFC 7578, section 5.1.2, has UTF-8 alone.
-CHARSETS = {b"utf-8", b"us-ascii", b"iso-8859-1"}
+CHARSETS = {b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"latin-1"}
 
 
 @asynccontextmanager

@@ -95,7 +95,11 @@ def test_texts_with_which_workers_die_are_rows_with_an_error(tmp_path: Path) -> 
     ("load", "gpus", "expected"),
     [
         ("raise OSError('No such file: words.txt')", 0, "No such file: words.txt"),
-        ("os._exit(1)", 0, "Expected workers to load the archive, 3 in a row died in it: a fault"),
+        (
+            "os._exit(1)",
+            0,
+            "Expected workers to load the archive; 3 in a row died while they loaded",
+        ),
         # Of machines that this one is not.
         ("pass", 99, "Expected a machine with 1 CPU, 99 GPU for a worker, not this one."),
     ],

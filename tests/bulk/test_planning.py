@@ -5,8 +5,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -253,8 +255,14 @@ def test_path_that_no_file_can_have_is_an_input_that_cannot_be_read(
         ({"audio": {"bytes": "secret", "path": "a.wav"}}, "in column audio, got dict"),
         ({"path": ["secret"]}, "in column path, got list"),
         ({"path": "secret \ud83d"}, "expected Unicode in column path, got half a surrogate pair"),
-        ({"path": "a.wav", "id": None}, "expected a text in column id, got nothing"),
-        ({"text": "a", "id": {"secret": 1}}, "expected a text in column id, got dict"),
+        (
+            {"path": "a.wav", "id": None},
+            "expected a text, a number or a date in column id, got nothing",
+        ),
+        (
+            {"text": "a", "id": {"secret": 1}},
+            "expected a text, a number or a date in column id, got dict",
+        ),
         ({"text": "a", "id": "secret \ud83d"}, "expected Unicode in column id"),
     ],
 )
@@ -272,6 +280,18 @@ def test_cells_that_are_no_text_are_named_by_their_columns(
     with pytest.raises(JobError, match=said) as raised:
         list(found)
     assert "secret" not in str(raised.value)
+
+
+def test_ids_of_databases_are_taken(tmp_path: Path) -> None:
+    ids = [Decimal(7), date(2026, 11, 30), UUID(int=1)]
+    for number, each in enumerate(ids):
+        if isinstance(each, UUID):
+            column = pa.array([each.bytes], pa.uuid())
+        else:
+            column = pa.array([each])
+        parquet.write_table(pa.table({"id": column, "text": ["a"]}), tmp_path / f"{number}.parquet")
+    found = [each["id"] for each in find_texts(open_location(str(tmp_path)), {}, print)]
+    assert found == list(map(str, ids))
 
 
 def test_tables_in_folders_of_their_own(tmp_path: Path) -> None:

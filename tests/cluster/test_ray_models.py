@@ -17,7 +17,7 @@ from ray.serve.schema import (
     ServeStatus,
 )
 
-from cluster.front_end import RefusalError
+from cluster.front_end import FrontEnd, RefusalError
 from cluster.ray_models import DEPLOYMENT, RayModels
 from cluster.requests import WorkerAnswer, WorkerRequest
 from gateway.engine import Kind, ModelNotFoundError, UnavailableError
@@ -167,7 +167,7 @@ def test_model_that_is_deployed_anew_stays_what_it_was_while_its_old_replicas_an
         ray.applications["a"] = deployed(2, RUNNING=2)
         assert await known(models) == await known(models) == {"a": B}
         assert ray.asked == ["a", "a"]
-        del ray.applications["a"]
+        ray.applications["a"] = deployed(2, ApplicationStatus.DELETING, deployment=None)
         assert await known(models) == {}
         with pytest.raises(ModelNotFoundError):
             await models.model("a")
@@ -218,6 +218,19 @@ def test_model_that_cannot_say_what_it_is_keeps_none_of_the_others_from_it(
             {"a": A, "b": B},
         ]
     assert caplog.records == []
+
+
+def test_busy_model_that_has_not_said_its_version_has_any(ray: Ray) -> None:
+    async def ask(models: RayModels) -> tuple[int, int]:
+        ray.applications = {"a": deployed(1, RUNNING=1)}
+        ray.fail("a", RayServeException("full"))
+        busy = await FrontEnd(models).request("POST", b"/predictions/a/7", [], b"")
+        ray.tell("a", "1.0")
+        await models.models()
+        told = await FrontEnd(models).request("POST", b"/predictions/a/7", [], b"")
+        return busy.status, told.status
+
+    assert act(ask) == (200, 404)
 
 
 def test_busy_model_is_asked_once_and_waited_for_once(ray: Ray) -> None:
@@ -318,5 +331,5 @@ def test_model_that_makes_replicas_when_it_is_asked_is_asked(
 @pytest.mark.parametrize("error", [RayServeException("gone"), RayActorError()])
 def test_ray_that_does_not_tell_its_models_is_unavailable(ray: Ray, error: Exception) -> None:
     ray.error = error
-    with pytest.raises(UnavailableError, match="Expected Ray to tell its models"):
+    with pytest.raises(UnavailableError, match="Expected Ray to list its models"):
         act(known)

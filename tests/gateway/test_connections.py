@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from typing import Any
@@ -98,6 +99,22 @@ def test_headers_and_bodies_that_fit(served: ServedGateway) -> None:
     chunks = b"".join(b"1\r\n%c\r\n" % each for each in body) + b"0\r\n\r\n"
     assert say(served.port, POST + b"Connection: close\r\n" + CHUNKED + chunks).status_code == 404
     assert served.client.post("/v1/completions", content=body * 40).status_code == 400
+
+
+def test_body_that_was_refused_early_may_still_come_slowly() -> None:
+    """Clients that send the whole body first are to read the answer, and not a reset."""
+    head = b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\n"
+    with (
+        serve_gateway(settings_of(), timeout_keep_alive=1) as served,
+        closing(socket.create_connection(("127.0.0.1", served.port), TIMEOUT_S)) as connection,
+    ):
+        connection.sendall(head)
+        assert b" 404 " in connection.recv(65_536)
+        for _ in range(40):
+            connection.sendall(b"a")
+            time.sleep(0.05)
+        connection.sendall(GET + b"\r\n")
+        assert connection.recv(65_536)
 
 
 # What a connection begins with, and what it sends again and again, which is no way to stay.

@@ -238,7 +238,9 @@ def test_long_strings_are_no_values() -> None:
     content = (
         f'{{"inputs": [{{"name": "a", "shape": [1], "datatype": "BYTES", "data": [{text}]}}]}}'
     )
-    assert read_json(INFER_REQUEST, content.encode()).inputs[0].data == [json.loads(text)]
+    for encoding in ("utf-8", "utf-8-sig"):
+        request = read_json(INFER_REQUEST, content.encode(encoding))
+        assert request.inputs[0].data == [json.loads(text)]
 
 
 def requests_of(content: Content, kind: Kind | None, binary: bytes = b"") -> list[Request]:

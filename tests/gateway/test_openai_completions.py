@@ -322,7 +322,7 @@ def test_what_changes_nothing_is_taken(openai_client: OpenAI) -> None:
         (b"[]", None),
         (b"{}", "model"),
         (json.dumps({"model": MODEL}).encode(), "prompt"),
-        (json.dumps({"model": MODEL, "prompt": " "}).encode(), "prompt"),
+        (json.dumps({"model": MODEL, "prompt": ""}).encode(), "prompt"),
         (json.dumps({"model": MODEL, "prompt": "a", "\ud800": 1}).encode(), None),
         (json.dumps({"model": MODEL, "prompt": "\ud800"}).encode(), "prompt"),
     ],
@@ -352,7 +352,7 @@ def test_values_are_not_hidden_by_an_encoding(encoding: str) -> None:
 
 
 def test_errors_name_fields_of_the_protocol_and_no_long_numbers() -> None:
-    for prompt in ("", " ", ["a", "\n"]):
+    for prompt in ("", ["a", ""]):
         with pytest.raises(MalformedRequestError, match=r"Expected text in prompt, got none\."):
             read_request(json.dumps({"model": "m", "prompt": prompt}).encode())
     asked = read_request(b'{"model": "m", "prompt": "x", "max_tokens": 1%s}' % (b"0" * 4000))
