@@ -285,10 +285,7 @@ def test_cells_that_are_no_text_are_named_by_their_columns(
 def test_ids_of_databases_are_taken(tmp_path: Path) -> None:
     ids = [Decimal(7), date(2026, 11, 30), UUID(int=1)]
     for number, each in enumerate(ids):
-        if isinstance(each, UUID):
-            column = pa.array([each.bytes], pa.uuid())
-        else:
-            column = pa.array([each])
+        column = pa.array([each.bytes], pa.uuid()) if isinstance(each, UUID) else pa.array([each])
         parquet.write_table(pa.table({"id": column, "text": ["a"]}), tmp_path / f"{number}.parquet")
     found = [each["id"] for each in find_texts(open_location(str(tmp_path)), {}, print)]
     assert found == list(map(str, ids))
