@@ -104,16 +104,36 @@ def test_process_that_was_ended_is_followed_by_another(opener: TrialOpener) -> N
     assert opener.process_id not in {before, None}
 
 
-def test_recording_that_ends_ffmpeg_is_refused(opener: TrialOpener) -> None:
+@pytest.mark.parametrize(
+    ("signal_sent", "status", "kind"),
+    [(signal.SIGSEGV, 415, "UnsupportedAudio"), (signal.SIGKILL, 503, "OpeningEnded")],
+)
+def test_end_of_the_process_is_blamed_on_a_recording_only_for_a_crash(
+    signal_sent: int, status: int, kind: str, opener: TrialOpener
+) -> None:
     decode_audio(flac_of_tags(1_000), RATE_HZ, 60)
     process = opener.process_id
     assert process
     # Stopped, it has read nothing when it is ended.
     os.kill(process, signal.SIGSTOP)
-    threading.Timer(0.2, os.kill, (process, signal.SIGKILL)).start()
-    with pytest.raises(RequestError, match="no audio decoder") as refusal:
+    threading.Timer(1, _end_stopped, (process, signal_sent)).start()
+    with pytest.raises(RequestError) as refusal:
         decode_audio(flac_of_tags(1_000), RATE_HZ, 60)
-    assert status_of(refusal.value) == 415
+    assert (status_of(refusal.value), refusal.value.kind) == (status, kind)
+
+
+def _end_stopped(process: int, signal_sent: int) -> None:
+    os.kill(process, signal_sent)
+    os.kill(process, signal.SIGCONT)
+
+
+def test_interrupt_from_the_terminal_is_the_worker_s(opener: TrialOpener) -> None:
+    decode_audio(flac_of_tags(1_000), RATE_HZ, 60)
+    process = opener.process_id
+    assert process
+    os.kill(process, signal.SIGINT)
+    decode_audio(flac_of_tags(1_000), RATE_HZ, 60)
+    assert opener.process_id == process
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])

@@ -189,7 +189,7 @@ class AskedTwice(torch.nn.Module):
 
 REFUSED = (
     r"^handler\.captum_explanation: expected a model that looks up the tokens of its text in its "
-    r"word embeddings and no others, got one that does otherwise\.$"
+    r"word embeddings and no others, got one that looks up others or none\.$"
 )
 
 

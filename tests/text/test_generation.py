@@ -236,7 +236,7 @@ def test_prompt_without_tokens_is_refused_and_nothing_is_made_up(model: LoadedMo
     assert isinstance(refused, MalformedRequestError)
     assert (refused.kind, refused.message) == (
         "EmptyText",
-        "Expected a prompt of at least one token, got one of none.",
+        "Expected a prompt of at least one token, got one without tokens.",
     )
     assert isinstance(good, Answer)
 

@@ -164,10 +164,43 @@ def test_only_what_would_change_an_answer_is_said(keys: dict[str, Any], ignored:
     assert find_ignored(GenerationConfig(**keys), TextSettings(mode="text_generation")) == ignored
 
 
-@pytest.mark.parametrize("rules", [{"bad_words_ids": [[999_999]]}, {"bad_words_ids": []}])
-def test_rules_for_another_vocabulary_stop_the_load(rules: dict[str, Any], tmp_path: Path) -> None:
+def test_explained_tokens_are_the_first_of_the_answer(tmp_path: Path) -> None:
+    """A rule for the end of a text does not hold where the explanation ends."""
     source = write_random_model(tmp_path / "model", "gpt2", "text_generation")
+    plain = TextPredictor.load(source, TextSettings(**MODE))
+    (before,) = answers(plain, PROMPTS[:1], join=False)
+    write_rules(source, forced_eos_token_id=before[0])
+    predictor = TextPredictor.load(source, TextSettings(**MODE, max_explanation_targets=4))
+    (ids,) = answers(predictor, PROMPTS[:1], join=False)
+    assert (ids[-1], len(ids)) == (before[0], NEW_TOKENS)
+    asked = {"inputs": PROMPTS[0], "parameters": {"max_new_tokens": NEW_TOKENS}}
+    task = predictor.task
+    assert isinstance(task, TextGeneration)
+    (targets,) = task.find_targets(task.encode([task.read(asked)]))
+    assert not isinstance(targets, RequestError)
+    assert [each.name for each in targets] == task.tokenizer.convert_ids_to_tokens(ids[:4])
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"bad_words_ids": []},
+        {"sequence_bias": {}},
+        {"exponential_decay_length_penalty": [3, 1.5], "eos_token_id": None},
+    ],
+)
+def test_rules_that_ask_for_nothing_change_nothing(rules: dict[str, Any], tmp_path: Path) -> None:
+    source = write_random_model(tmp_path / "model", "gpt2", "text_generation")
+    write_rules(source, eos_token_id=None)
+    plain = TextPredictor.load(source, TextSettings(**MODE))
     write_rules(source, **rules)
+    ruled = TextPredictor.load(source, TextSettings(**MODE))
+    assert answers(ruled, PROMPTS, join=False) == answers(plain, PROMPTS, join=False)
+
+
+def test_rules_for_another_vocabulary_stop_the_load(tmp_path: Path) -> None:
+    source = write_random_model(tmp_path / "model", "gpt2", "text_generation")
+    write_rules(source, bad_words_ids=[[999_999]])
     assert len(AutoTokenizer.from_pretrained(source)) < 999_999
     with pytest.raises(ValueError, match=r"^generation_config\.json: expected rules that fit"):
         TextPredictor.load(source, TextSettings(**MODE))

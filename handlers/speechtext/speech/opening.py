@@ -10,6 +10,7 @@ import ctypes
 import functools
 import io
 import math
+import signal
 import sys
 import time
 from typing import Any, NoReturn
@@ -42,7 +43,7 @@ LOSSY_CODECS = (
     *("amrnb", "amrwb"),
 )
 CODECS = (*PCM_CODECS, *LOSSLESS_CODECS, *LOSSY_CODECS)
-# Videos of phones have the most of what people record; each may have an index.
+# Of all that people record, phone videos have the most streams; each may have an index.
 MOST_STREAMS = 16
 # What FFmpeg may ask for at once. An index has 24 bytes for each packet, of which AAC at 48 kHz has
 # 1.4 million in eight hours; a few hundred bytes can ask for gigabytes.
@@ -110,6 +111,8 @@ def main() -> None:
 
     The seconds of work that one may take are the argument; the system ends this process then.
     """
+    # Whoever began this process ends it, by closing its input at the latest.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     most_s = int(sys.argv[1])
     while size := sys.stdin.buffer.read(SIZE_BYTES):
         recording = io.BytesIO(sys.stdin.buffer.read(int.from_bytes(size, "big")))
@@ -117,6 +120,8 @@ def main() -> None:
         # Whoever asked opens it next, and finds what is wrong with it.
         with contextlib.suppress(Exception), open_container(recording):
             pass
+        # The next one may be long in coming.
+        del recording
         sys.stdout.buffer.write(OPENED)
         sys.stdout.buffer.flush()
 
@@ -126,7 +131,9 @@ def _limit_work(most_s: int) -> None:
         # What the system writes of a process that it ends would have the recording in it.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + most_s, hard))
+        soft = math.ceil(time.process_time()) + most_s
+        soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,15 @@ from multiprocessing.connection import wait
 from typing import IO, cast
 
 from speechtext.allowance import check_time, find_deadline_s
-from speechtext.errors import RequestError, RequestTooLargeError
+from speechtext.errors import RequestError, RequestTooLargeError, UnavailableError
 from speechtext.speech.opening import OPENED, SIZE_BYTES, unsupported
 
 # Processor time, so that a busy machine does not matter. Ordinary tags take milliseconds.
 MOST_OPENING_S = 5
 # Where a batch has no end, and as systems wait no longer than some days.
 LONGEST_WAIT_S = 3_600.0
+# How a process ends by a fault of its own.
+CRASHES = {-signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL, -signal.SIGSEGV}
 
 
 class TrialOpener:
@@ -43,8 +45,11 @@ class TrialOpener:
         """Return once FFmpeg has opened a recording, or has found that it cannot.
 
         Raises `RequestError`: 413 where that takes more than `most_s` of a processor's time, 415
-        where FFmpeg crashes; and `DeadlineError` where the batch has less time left.
+        where FFmpeg crashes, 503 where something else ends the process; and `DeadlineError` where
+        the batch has less time left. Does nothing on Windows, which limits no process's time.
         """
+        if not hasattr(signal, "SIGXCPU"):
+            return
         with self._lock:
             opened = False
             process = self._find_process()
@@ -55,9 +60,7 @@ class TrialOpener:
                     self.end()
         if not opened:
             check_time()
-            if process.returncode == -signal.SIGXCPU:
-                raise _too_slow(len(audio), self._most_s)
-            raise unsupported(len(audio))
+            raise _explain_end(process.returncode, len(audio), self._most_s)
 
     def _find_process(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
@@ -80,7 +83,7 @@ opener = TrialOpener()
 
 def _start(most_s: int) -> "subprocess.Popen[bytes]":
     # What this process finds, inside of an archive, too, that one has to find.
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, sys.path)), "PYTHONSAFEPATH": "1"}
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "speechtext.speech.opening", str(most_s)],
         bufsize=0,
@@ -93,18 +96,28 @@ def _start(most_s: int) -> "subprocess.Popen[bytes]":
 def _is_opened(process: "subprocess.Popen[bytes]", audio: bytes) -> bool:
     """Send a recording; tell whether it was opened before the process, or the time, ended."""
     stdin, stdout = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-    left = memoryview(len(audio).to_bytes(SIZE_BYTES, "big") + audio)
     with contextlib.suppress(BrokenPipeError):
-        while left:
-            left = left[stdin.write(left) :]
+        for part in (len(audio).to_bytes(SIZE_BYTES, "big"), audio):
+            left = memoryview(part)
+            while left:
+                left = left[stdin.write(left) :]
     left_s = find_deadline_s() - time.monotonic()
     in_time = wait([stdout.fileno()], min(left_s, LONGEST_WAIT_S))
     return bool(in_time) and stdout.read(1) == OPENED
 
 
-def _too_slow(size: int, most_s: int) -> RequestError:
-    return RequestTooLargeError(
-        "TooMuchWork",
-        f"Expected a recording whose header, tags and index are read within {most_s} s in body, "
-        f"got {size} bytes that take longer.",
+def _explain_end(code: int | None, size: int, most_s: int) -> RequestError:
+    """Return the error of a recording amid which the process ended: only crashes are its fault."""
+    if code == -signal.SIGXCPU:
+        return RequestTooLargeError(
+            "TooMuchWork",
+            f"Expected a recording in body whose header, tags and index are read within {most_s} "
+            f"s, got {size} bytes that take longer.",
+        )
+    if code in CRASHES:
+        return unsupported(size)
+    return UnavailableError(
+        "OpeningEnded",
+        "Expected a process that opens recordings; something ended it. Try again.",
+        retry_after_s=1,
     )

@@ -329,7 +329,10 @@ def _check_cache(network: Any) -> None:
     """Raise `ValueError` for a network that would read a whole text again for each new token."""
     if _find_inputs(network).isdisjoint(ALL_CACHE_NAMES):
         kind = getattr(getattr(network, "config", None), "model_type", "another")
-        raise ValueError(f"config.json: expected a model that keeps what it has read, got {kind}.")
+        raise ValueError(
+            "config.json: expected a model with a cache of what it has read (past_key_values), "
+            f"got {kind}."
+        )
 
 
 def _begin(network: Any, attention_mask: torch.Tensor) -> dict[str, Any]:

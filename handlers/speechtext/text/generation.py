@@ -118,7 +118,7 @@ class TextGeneration(TextTask):
         """
         if not tokens.ids:
             raise MalformedRequestError(
-                "EmptyText", "Expected a prompt of at least one token, got one of none."
+                "EmptyText", "Expected a prompt of at least one token, got one without tokens."
             )
         wanted = example.parameters.max_new_tokens
         most = min(self.settings.max_new_tokens_limit, self.model.positions - 1)
@@ -185,8 +185,14 @@ class TextGeneration(TextTask):
         ]
 
     def _begin(
-        self, prompt: Window, example: Example, on_token: Callable[[TokenEvent], None] | None
+        self,
+        prompt: Window,
+        example: Example,
+        on_token: Callable[[TokenEvent], None] | None = None,
+        ruled: GenerationParameters | None = None,
     ) -> Continuation:
+        """Return a continuation by the checkpoint's rules for `ruled`, else the example's own."""
+
         def tell(event: TokenEvent) -> None:
             if on_token is not None:
                 on_token(replace(event, dropped_tokens=prompt.dropped_tokens))
@@ -198,7 +204,7 @@ class TextGeneration(TextTask):
             self.tokenizer,
             find_ends(self.model.network.generation_config),
             tell,
-            self._rules.choose(example.parameters, len(ids)),
+            self._rules.choose(ruled or example.parameters, len(ids)),
         )
 
     @cached_property
@@ -236,15 +242,15 @@ class TextGeneration(TextTask):
             )
             for each in batch.examples
         ]
-        found = zip(
-            batch.windows,
-            examples,
-            self._continue_all(replace(batch, examples=examples)),
-            strict=True,
-        )
+        # By the rules of the whole answer, of which only the beginning is explained.
+        rows = [
+            self._begin(prompt, example, ruled=whole.parameters)
+            for prompt, example, whole in zip(batch.windows, examples, batch.examples, strict=True)
+        ]
+        _run_to_ends(self.make_decoder(), rows)
         return [
             self.try_targets(partial(self._choose_targets, prompt, example, each.ids))
-            for prompt, example, each in found
+            for prompt, example, each in zip(batch.windows, examples, rows, strict=True)
         ]
 
     def value_of(self, network: Any, names: Sequence[str]) -> Value:

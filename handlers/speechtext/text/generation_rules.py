@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 # What requests and the YAML say, whatever a checkpoint does; the last ones only where it samples.
 ASKED = ("do_sample", "repetition_penalty", "temperature", "top_k", "top_p")
 SAMPLED = ASKED[2:]
-# What takes more than the logits of a row, with the values that change nothing.
+# Keys that need more than the logits of one row, with the values that change nothing.
 NOT_FOLLOWED: dict[str, Any] = {
     "dola_layers": None,
     "encoder_no_repeat_ngram_size": 0,
@@ -60,10 +60,15 @@ class GenerationRules:
         config = copy.copy(network.generation_config)
         for name in NOT_FOLLOWED:
             setattr(config, name, None)
+        for name in ("bad_words_ids", "sequence_bias"):
+            # Empty, they ask for nothing, but transformers refuses them.
+            setattr(config, name, getattr(config, name) or None)
         for name in ASKED:
             setattr(config, name, getattr(parameters, name))
         config.max_length = prompt_tokens + parameters.max_new_tokens
         ends = find_ends(config)
+        if not ends:
+            config.exponential_decay_length_penalty = None
         config._eos_token_tensor = torch.tensor(ends, device=network.device) if ends else None
         return list(network._get_logits_processor(config, prompt_tokens, device=network.device))
 

@@ -26,7 +26,7 @@ from speechtext.text.payloads import Example
 from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
 from speechtext.text.tasks import find_task
-from speechtext.text.trial import tolerates_padding, tolerates_turns, try_explainer, try_task
+from speechtext.text.trial import find_tolerances, try_explainer, try_task
 from speechtext.text.windows import EncodedBatch
 
 logger = logging.getLogger(__name__)
@@ -62,15 +62,17 @@ class TextPredictor:
         network = speed_up(loaded.network, compiling, device)
         task = find_task(settings.mode)(replace(loaded, network=network), settings)
         task.costs = try_task(task)
-        task.pads = tolerates_padding(task)
+        task.pads, task.takes_turns = find_tolerances(task)
         if not task.pads:
             logger.warning(
                 "Padding changes this model's answers: only texts of equal length are batched "
                 "together."
             )
-        task.takes_turns = tolerates_turns(task)
         if not task.takes_turns:
-            logger.warning("Texts are continued one after the other: the model keeps the last one.")
+            logger.warning(
+                "Texts are continued one after another: this model keeps what it has read in "
+                "itself, not in a cache of each text."
+            )
         if not settings.captum_explanation:
             return cls(task, None)
         exact = partial(load_exact, folder, loaded.tokenizer, settings, device)

@@ -1,6 +1,7 @@
 """A text model tried when it is loaded: what loads answers, and what that takes is known."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -49,31 +50,41 @@ def try_task(task: TextTask) -> TextCosts:
     )
 
 
-def tolerates_padding(task: TextTask) -> bool:
-    """Tell whether short texts get the same beside a longer one, with padding, as they get alone.
+class Tolerances(NamedTuple):
+    """Whether texts get the same with padding, and where others are continued meanwhile."""
 
-    Models without a mask, or with one that convolutions and pooling do not heed, answer otherwise.
+    padding: bool
+    turns: bool
+
+
+def find_tolerances(task: TextTask) -> Tolerances:
+    """Compare short texts beside a longer one with the same texts alone.
+
+    Models without a mask, or with one that convolutions and pooling do not heed, do not bear
+    padding. Models that keep on themselves, and in no cache, what they have read do not bear turns.
     """
-    return _tolerates(task, task.compute_together)
-
-
-def tolerates_turns(task: TextTask) -> bool:
-    """Tell whether texts get the same where others are continued meanwhile, as they get alone.
-
-    Models that keep on themselves, and in no cache, what they have read answer otherwise.
-    """
-    return task.single_call or _tolerates(task, task.compute_by_turns)
-
-
-def _tolerates(task: TextTask, compute: Callable[[Sequence[Example]], list[torch.Tensor]]) -> bool:
-    """Tell whether texts of unlike length get the same beside each other as they get alone."""
     longest = count_words(task.max_tokens)
     texts = [task.read(task.sample(min(each, longest))) for each in PADDED_WORDS]
     try:
         alone = [task.compute_together([each])[0] for each in texts]
+    except Exception as error:
+        # It answers, but not all of them; the log gets where.
+        as_request_error(error)
+        borne = is_out_of_memory(error)
+        return Tolerances(borne, borne or task.single_call)
+    turns = task.single_call or _is_same(task, task.compute_by_turns, texts, alone)
+    return Tolerances(_is_same(task, task.compute_together, texts, alone), turns)
+
+
+def _is_same(
+    task: TextTask,
+    compute: Callable[[Sequence[Example]], list[torch.Tensor]],
+    texts: Sequence[Example],
+    alone: Sequence[torch.Tensor],
+) -> bool:
+    try:
         together = compute(texts)
     except Exception as error:
-        # It answers, but some of them not, or not beside others; the log gets where.
         as_request_error(error)
         return is_out_of_memory(error)
     tolerance = _find_tolerance(task)

@@ -203,7 +203,7 @@ def load_lexicon(
 
 
 def check_lexicon(path: Path, labels: Mapping[str, int]) -> None:
-    """Raise `ValueError` as `read_lexicon` does: flashlight tells mistakes as others."""
+    """Raise `ValueError` as `read_lexicon` does: flashlight's messages do not say what is wrong."""
     for _ in read_lexicon(path, labels):
         pass
 

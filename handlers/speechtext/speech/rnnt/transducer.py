@@ -127,7 +127,7 @@ class Transducer:
         stride: int = encoder.stride
         frames = count_frames(recording.received(), recording.ended) // stride
         if recording.ended:
-            # Silent right context follows the last frame, and the features of less than one.
+            # Silent right context follows the last frame; less than one frame is filled with it.
             return max(1, frames) - recording.frames
         segment: int = encoder.segment
         right: int = encoder.right

@@ -98,7 +98,7 @@ class _Lookups:
         if not self._found:
             raise ValueError(
                 "handler.captum_explanation: expected a model that looks up the tokens of its "
-                "text in its word embeddings and no others, got one that does otherwise."
+                "text in its word embeddings and no others, got one that looks up others or none."
             )
 
 
