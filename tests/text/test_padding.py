@@ -115,7 +115,7 @@ def test_prompt_is_continued_as_it_is_alone(family: str, tmp_path: Path) -> None
 
 
 def test_model_that_reads_its_text_again_for_each_token_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^config\.json: expected a model that keeps what it has"):
+    with pytest.raises(ValueError, match=r"^config\.json: expected a model with a cache of what"):
         load(tmp_path, "openai-gpt", WRITING)
 
 
