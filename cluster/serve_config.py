@@ -18,6 +18,7 @@ from cluster.archives import (
     read_response_timeout_s,
     read_section,
 )
+from gateway.sentences import lower_first
 
 # As TorchServe's job_queue_size in config.properties.
 QUEUE = 100
@@ -91,9 +92,9 @@ def read_keys(name: str, keys: Mapping[str, Any]) -> ClusterKeys:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        said = str(first["msg"])
+        said = lower_first(first["msg"])
         raise ArchiveError(
-            f"{name}.yaml: cluster.{key}: {said[0].lower()}{said[1:]}, got {first['input']!r}."
+            f"{name}.yaml: cluster.{key}: {said}, got {first['input']!r}."
         ) from error
 
 

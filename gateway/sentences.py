@@ -1,4 +1,4 @@
-"""Sentences of others within those of the gateway."""
+"""Sentences of others within those of the gateway and the cluster."""
 
 
 def lower_first(sentence: str) -> str:

@@ -29,6 +29,7 @@ from speechtext.text.explanation.targets import Explained, WordSpan
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
 from support.llama import make_spaced_tokenizer
+from support.text_models import BART_SIZES
 
 DEMO = ROOT / "demo_models" / "bert_seq_classification"
 MOST_STEPS = 64
@@ -152,23 +153,13 @@ def test_words_of_a_pair_are_those_of_either_text() -> None:
 
 MODE = "sequence_classification"
 T5_SIZES = {"d_model": 32, "d_kv": 8, "num_heads": 4, "num_layers": 2, "d_ff": 64}
-BART_SIZES = {
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64,
-    "scale_embedding": True,
-}
 LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}
 WINDOWS = {"attention_window": [16, 16], "max_position_embeddings": 130}
 # Models that look up a text twice, padded or in columns, or token types as if they were tokens;
 # and whose tokenizer they have here. That of BERT has types.
 LOOKING_UP: dict[str, tuple[str, dict[str, Any]]] = {
-    "bart": ("roberta", BART_SIZES),
-    "mbart": ("roberta", BART_SIZES),
+    "bart": ("roberta", {**BART_SIZES, "scale_embedding": True}),
+    "mbart": ("roberta", {**BART_SIZES, "scale_embedding": True}),
     "t5": ("roberta", T5_SIZES),
     "umt5": ("roberta", T5_SIZES),
     "longformer": ("roberta", {**LAYERS, **WINDOWS}),

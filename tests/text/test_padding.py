@@ -15,20 +15,12 @@ from speechtext.text.open_texts import OpenText, OpenTexts
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
 from support.common import assert_alike, counted_calls
+from support.text_models import BART_SIZES
 
 # What the sizes of a tiny model are called where no other family calls them so.
 FAMILIES: dict[str, dict[str, Any]] = {
     # Its heads are those of the text, and a hidden state of each position.
-    "bart": {
-        "d_model": 32,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_attention_heads": 4,
-        "decoder_attention_heads": 4,
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "eos_token_id": 3,
-    },
+    "bart": {**BART_SIZES, "eos_token_id": 3},
     "bert": {},
     "convbert": {},
     "fnet": {},
