@@ -24,8 +24,7 @@ def find_speakers(request: TranscriptionRequest, about: Description) -> dict[str
     """
     if not request.tells_speakers:
         return {}
-    # A model that does not say what it is refuses by itself.
-    if about.kind and not about.speakers:
+    if not about.speakers:
         raise ImpossibleRequestError(
             "SpeakersUnsupported",
             f"Expected {request.speakers_field} to ask for no speakers: this model does not tell "

@@ -70,10 +70,9 @@ class SequenceClassification(UnderstandingTask):
         if problem == MULTI_LABEL:
             holds = (scores >= LEAST_PROBABILITY).nonzero()[:, 0]
             return [labels[index] for index in holds.tolist()]
-        # The name of a single label would tell nothing.
-        if len(scores) == 1:
-            return float(scores)
-        return scores.tolist() if problem == REGRESSION else labels[int(scores.argmax())]
+        if problem == REGRESSION:
+            return scores.tolist() if len(scores) > 1 else float(scores)
+        return labels[int(scores.argmax())]
 
     def _score(self, logits: torch.Tensor, function: str | None = None) -> torch.Tensor:
         chosen = choose_function(self.model.config.problem_type, single=len(logits) == 1)
