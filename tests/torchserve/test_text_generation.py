@@ -1,6 +1,7 @@
 """Continuations: the same in any batch, each with its own parameters, whole or as a stream."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,19 @@ def test_rows_of_pipeline_and_plain_form_mix(decided: tuple[LocalModel, Path]) -
     plain = {"body": {"text": "kalo", "parameters": {"max_new_tokens": 4}}}
     found = answers(model, [plain, *pipeline_rows(["kalo"], max_new_tokens=4)])
     assert found[1] == [{"generated_text": found[0]}]
+
+
+def test_a_checkpoints_own_sampling_does_not_choose_tokens(
+    decided: tuple[LocalModel, Path], tmp_path: Path
+) -> None:
+    model, folder = decided
+    other = shutil.copytree(folder, tmp_path / "model")
+    path = other / "generation_config.json"
+    defaults = {"repetition_penalty": 9.0, "do_sample": True, "temperature": 3.0, "top_k": 3}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **defaults}))
+    changed = load_text_model(other, tmp_path, mode="text_generation", do_sample=False)
+    rows = [ask(line, max_new_tokens=15) for line in lines(10)]
+    assert texts(changed, rows) == texts(model, rows)
 
 
 def test_details_tell_the_tokens_of_one_row_alone(decided: tuple[LocalModel, Path]) -> None:
