@@ -88,8 +88,8 @@ def _compare(
 ) -> None:
     """Print a table: each body has a connection, over which it is sent `each` times a turn."""
     archive = build_with_settings(config, source, workspace, **settings)
-    with _all_doors(archive, config.name) as doors:
-        urls = {name: f"{url}/predictions/{config.name}" for name, url in doors.items()}
+    with _all_servers(archive, config.name) as addresses:
+        urls = {name: f"{url}/predictions/{config.name}" for name, url in addresses.items()}
         turns = _take_turns(urls, bodies, each)
     base = median(turn.per_s for turn in turns[TORCHSERVE])
     rows = [
@@ -106,7 +106,7 @@ def _compare(
 
 
 @contextmanager
-def _all_doors(archive: Path, name: str) -> Iterator[Mapping[str, str]]:
+def _all_servers(archive: Path, name: str) -> Iterator[Mapping[str, str]]:
     """Serve an unpacked archive with both engines; yield their addresses."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

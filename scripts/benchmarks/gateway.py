@@ -67,16 +67,16 @@ def benchmark_gateway(threads: int, _long: bool) -> None:
 
 
 @contextmanager
-def both_doors(archive: Path) -> Iterator[tuple[Mapping[str, str], RunningGateway]]:
+def both_servers(archive: Path) -> Iterator[tuple[Mapping[str, str], RunningGateway]]:
     """Serve an archive with a gateway before it; yield both addresses, and the gateway."""
     with ExitStack() as stack:
         server = stack.enter_context(run_server(report, [archive], archive.parent))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         gateway = stack.enter_context(run_gateway(folder, server.properties))
-        yield doors_of(server.properties["inference_address"], gateway), gateway
+        yield addresses_of(server.properties["inference_address"], gateway), gateway
 
 
-def doors_of(inference_address: str, gateway: RunningGateway) -> Mapping[str, str]:
+def addresses_of(inference_address: str, gateway: RunningGateway) -> Mapping[str, str]:
     """Return the two addresses by name."""
     return {"TorchServe": inference_address, "gateway": gateway.url}
 
@@ -88,8 +88,8 @@ def _time_texts(threads: int) -> None:
         own: dict[str, Any] = {"captum_explanation": False, "num_labels": None, "threads": threads}
         config = read_configs()["bert_seq_classification"]
         archive = build_with_settings(config, folder, folder.parent, **own)
-        with both_doors(archive) as (doors, _):
-            urls = {name: f"{url}/predictions/{config.name}" for name, url in doors.items()}
+        with both_servers(archive) as (addresses, _):
+            urls = {name: f"{url}/predictions/{config.name}" for name, url in addresses.items()}
             seconds = _ask_in_turns(urls, text.encode())
     rows = [(name, *map(_in_ms, _quantiles(each))) for name, each in seconds.items()]
     pairs = zip(seconds["gateway"], seconds["TorchServe"], strict=True)
@@ -122,8 +122,8 @@ def _time_recordings(threads: int) -> None:
         folder.mkdir()
         write_base_960h(folder)
         archive = build_with_settings(config, folder, folder.parent, dtype="auto", threads=threads)
-        with both_doors(archive) as (doors, _):
-            urls = {name: f"{url}/predictions/{config.name}" for name, url in doors.items()}
+        with both_servers(archive) as (addresses, _):
+            urls = {name: f"{url}/predictions/{config.name}" for name, url in addresses.items()}
             rates = _rates(urls, [noise(CLIP_S, seed) for seed in range(CLIENTS)])
     ratio = statistics.median(rates["gateway"]) / statistics.median(rates["TorchServe"])
     rows = [(name, *(f"{each:.3f}" for each in rate)) for name, rate in rates.items()]

@@ -58,11 +58,11 @@ def examine() -> Iterator[Finding]:
     yield from examine_java()
     yield from examine_disk()
     properties = read_properties()
-    yield from examine_doors(properties)
+    yield from examine_addresses(properties)
     yield from examine_server(SERVER_FOLDER, properties)
 
 
-def examine_doors(properties: Mapping[str, str]) -> Iterator[Finding]:
+def examine_addresses(properties: Mapping[str, str]) -> Iterator[Finding]:
     """Tell whether others than this machine reach the management API."""
     try:
         check_management(properties)

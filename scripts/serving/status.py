@@ -76,8 +76,8 @@ def read_workers(folder: Path, record: ServerRecord, model: str) -> list[Worker]
     return [Worker(int(each["pid"]), each["status"] == "READY") for each in workers]
 
 
-def authorization(folder: Path, door: str) -> dict[str, str]:
-    """Return the header that opens a door of the server of `folder`, `inference` or `management`.
+def authorization(folder: Path, api: str) -> dict[str, str]:
+    """Return the header that opens an API of the server of `folder`, `inference` or `management`.
 
     There is none where config.properties turns tokens off. Raises `ServerError` while TorchServe,
     which makes the file first and fills it afterwards, has not written them.
@@ -88,7 +88,7 @@ def authorization(folder: Path, door: str) -> dict[str, str]:
         return {}
     except ValueError as error:
         raise ServerError(f"The server has not written its tokens to {KEY_FILE} yet.") from error
-    return {"Authorization": f"Bearer {keys[door]['key']}"}
+    return {"Authorization": f"Bearer {keys[api]['key']}"}
 
 
 def _check_alive(folder: Path, record: ServerRecord | None) -> None:

@@ -30,7 +30,7 @@ from trials.servers import TrialServer, run_server
 # Broken requests before times are measured. Memory is after half of what follows, and at the end:
 # until then caches fill, of networks for each length, and of codecs for each container.
 WARM_UP, WARM_UP_SEED = 1100, 99
-# One in so many of the requests goes to the gRPC door.
+# One in so many of the requests goes to the gRPC API.
 GRPC_SHARE = 20
 MOST_GROWTH = 0.02
 # What a request may take for a while, as a multiple of what a worker has at rest.

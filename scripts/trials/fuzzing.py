@@ -185,7 +185,7 @@ def measure_usual(server: TrialServer, learned: Script, sent: int) -> dict[str, 
 
 
 def fuzz_grpc(server: TrialServer, sent: int, seed: int, results: FuzzReport) -> None:
-    """Send broken requests to the gRPC door, each with a good one after it.
+    """Send broken requests to the gRPC API, each with a good one after it.
 
     Live sessions are not asked: there TorchServe 0.12 answers no single gRPC request.
     """

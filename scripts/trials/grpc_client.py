@@ -1,4 +1,4 @@
-"""Requests to TorchServe's gRPC door."""
+"""Requests to TorchServe's gRPC API."""
 
 from collections.abc import Mapping
 from typing import Any

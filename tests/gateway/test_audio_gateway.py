@@ -1,4 +1,4 @@
-"""Models that do something else with a recording than transcribe it, through every door."""
+"""Models that do something else with a recording than transcribe it, through every protocol."""
 
 import base64
 from collections.abc import Iterator

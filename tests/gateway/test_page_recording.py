@@ -21,11 +21,11 @@ TALK = EXAMPLES / "conversations" / "two_speakers.wav"
 
 
 def ask_speech(
-    url: str, form: str, model: str = "emformer_asr", door: str = "predictions"
+    url: str, form: str, model: str = "emformer_asr", path: str = "predictions"
 ) -> bytes:
     with RECORDING.open("rb") as file:
         got = httpx2.post(
-            f"{url}/{door}/{model}", files={"file": file}, data={"response_format": form}
+            f"{url}/{path}/{model}", files={"file": file}, data={"response_format": form}
         )
     return bytes(got.content)
 
@@ -125,7 +125,7 @@ def test_alignment_is_shown(page: Browser, gateway_url: str) -> None:
     picture = page.wait(lambda: page.find_all("#alignment:not([hidden]) img"))[0]
     page.wait(lambda: page.run("return arguments[0].complete", picture))
     shown = page.run("return [arguments[0].naturalWidth, arguments[0].naturalHeight]", picture)
-    png = ask_speech(gateway_url, "png", door="explanations")
+    png = ask_speech(gateway_url, "png", path="explanations")
     size = [int.from_bytes(png[at : at + 4], "big") for at in (16, 20)]
     assert shown == size
     assert SAID in (picture.get_attribute("alt") or "")

@@ -12,9 +12,9 @@ GENERATION, QUESTIONS = "gpt2_text_generation", "bert_question_answering"
 SEQUENCE, TOKENS = "bert_seq_classification", "bert_token_classification"
 
 
-def answer_of(url: str, model: str, content: Any, door: str = "predictions") -> Any:
+def answer_of(url: str, model: str, content: Any, path: str = "predictions") -> Any:
     """Return what the handler says itself."""
-    return httpx2.post(f"{url}/{door}/{model}", json=content, timeout=60).json()
+    return httpx2.post(f"{url}/{path}/{model}", json=content, timeout=60).json()
 
 
 def test_labels_have_their_scores(page: Browser, gateway_url: str) -> None:

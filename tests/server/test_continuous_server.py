@@ -41,8 +41,8 @@ def client(server: TrialServer) -> Iterator[httpx2.Client]:
         yield client
 
 
-def read(client: httpx2.Client, content: Any, door: str = "predictions") -> tuple[int, Any]:
-    response = client.post(f"/{door}/{ARCHIVE}", json=content)
+def read(client: httpx2.Client, content: Any, path: str = "predictions") -> tuple[int, Any]:
+    response = client.post(f"/{path}/{ARCHIVE}", json=content)
     return response.status_code, response.json()
 
 

@@ -14,7 +14,7 @@ from archives.own_configs import demo_configs
 from serving.configuration import free_properties, read_properties
 from serving.diagnosis import (
     PACKAGES,
-    examine_doors,
+    examine_addresses,
     examine_models,
     examine_openvino,
     examine_packages,
@@ -65,7 +65,7 @@ def test_port_that_is_none_is_told_and_the_rest_is_examined(tmp_path: Path) -> N
 
 
 def test_address_that_is_none_is_open_to_others() -> None:
-    (found,) = examine_doors({"management_address": "http://[::1"})
+    (found,) = examine_addresses({"management_address": "http://[::1"})
     assert "management_address: expected the host 127.0.0.1" in found.problem
 
 

@@ -45,9 +45,9 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> ArchiveWorker:
     return load_worker(open_archive(archive, workspace))
 
 
-def ask(content: Any, door: tuple[str, str] = PREDICT) -> WorkerRequest:
+def ask(content: Any, kind: tuple[str, str] = PREDICT) -> WorkerRequest:
     body = json.dumps(content).encode()
-    return WorkerRequest([("Content-Type", "application/json"), door], body)
+    return WorkerRequest([("Content-Type", "application/json"), kind], body)
 
 
 def prompts(count: int) -> list[WorkerRequest]:

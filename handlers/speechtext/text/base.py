@@ -5,16 +5,15 @@ A request's way: `read` makes an `Example` of a payload, `encode` cuts examples 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import torch
 
 from speechtext.allowance import Work
 from speechtext.errors import RequestError, RequestTooLargeError, explanation_unsupported
-from speechtext.measurements import stage
 from speechtext.parameters import impossible, read_parameters
 from speechtext.text.explanation.attribution import Value, value_of
 from speechtext.text.explanation.targets import (
@@ -29,11 +28,7 @@ from speechtext.text.settings import TextSettings
 from speechtext.text.tokens import Tokens, Window, adopt_tokens, cut_end, tokenize
 from speechtext.text.windows import (
     EncodedBatch,
-    Scored,
     pad_batch,
-    pick_row,
-    run_heads,
-    score_windows,
 )
 
 # Windows over a text move on by this part of their room, or more.
@@ -336,74 +331,6 @@ class TextTask(ABC):
         """Return what an answer tells about its only target."""
         (only,) = explained
         return {"importances": only.importances, "delta": only.delta, **only.facts()}
-
-
-class UnderstandingTask(TextTask):
-    """A task whose model reads each window once."""
-
-    single_call = True
-
-    # Whether the model says something about each token.
-    per_token: ClassVar[bool] = False
-
-    def answer(self, batch: EncodedBatch, on_token: TokenListener | None = None) -> list[Answer]:
-        """Return the answer to each example of a batch, whole."""
-        scored = list(self._score_examples(batch))
-        with stage("decode"):
-            return [
-                Answer(
-                    self.decode(example, windows),
-                    tokens_in=batch.count_tokens(owner),
-                    dropped_tokens=windows[0].window.dropped_tokens,
-                )
-                for owner, (example, windows) in enumerate(scored)
-            ]
-
-    def _score_examples(self, batch: EncodedBatch) -> Iterator[tuple[Example, list[Scored]]]:
-        """Return each example with what the model says about its windows."""
-        owned: list[list[Scored]] = [[] for _ in batch.examples]
-        for each in self.score(batch):
-            owned[each.window.owner].append(each)
-        return zip(batch.examples, owned, strict=True)
-
-    @torch.inference_mode()
-    def score(self, batch: EncodedBatch) -> list[Scored]:
-        """Return what the model says about each window."""
-        return score_windows(
-            self.model.network,
-            batch,
-            self.model.input_names,
-            self.model.device,
-            self.settings.max_batch_tokens,
-            self.per_token,
-            self.pads,
-        )
-
-    @torch.inference_mode()
-    def compute_together(self, examples: Sequence[Example]) -> list[torch.Tensor]:
-        """Return what the first head says of the first window of each example."""
-        batch = self.encode(examples)
-        heads = run_heads(
-            self.model.network, batch.inputs(self.model.input_names, self.model.device)
-        )
-        owners = [window.owner for window in batch.windows]
-        rows = [owners.index(owner) for owner in range(len(examples))]
-        return [pick_row(heads, row, len(batch.windows[row]), self.per_token)[0] for row in rows]
-
-    @abstractmethod
-    def decode(self, example: Example, scored: Sequence[Scored]) -> Any:
-        """Return the answer to an example, of which the model scored these windows."""
-
-    def find_targets(self, batch: EncodedBatch) -> list[list[Target] | RequestError]:
-        """Return what to explain of each example of a batch, or why that cannot be."""
-        return [
-            self.try_targets(partial(self.choose_targets, example, scored))
-            for example, scored in self._score_examples(batch)
-        ]
-
-    @abstractmethod
-    def choose_targets(self, example: Example, scored: Sequence[Scored]) -> list[Target]:
-        """Return what to explain of an example: what it asks for, else what the model answers."""
 
 
 def write_words(count: int) -> str:

@@ -18,10 +18,11 @@ from speechtext.text.answer_spans import (
     score_context,
     whole_words,
 )
-from speechtext.text.base import UnderstandingTask, own_tokens, too_long, write_words
+from speechtext.text.base import own_tokens, too_long, write_words
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Content, Example, text_of, unknown_target
 from speechtext.text.tokens import Tokens, Window, cut_windows
+from speechtext.text.understanding import UnderstandingTask
 from speechtext.text.windows import Scored
 
 LONGEST_STRIDE = 128

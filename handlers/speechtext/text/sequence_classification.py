@@ -17,7 +17,7 @@ from speechtext.labels import (
 )
 from speechtext.ranges import PositiveCount
 from speechtext.settings import STRICT
-from speechtext.text.base import UnderstandingTask, own_tokens
+from speechtext.text.base import own_tokens
 from speechtext.text.explanation.targets import Target
 from speechtext.text.payloads import (
     AnswerForm,
@@ -27,6 +27,7 @@ from speechtext.text.payloads import (
     text_of,
     unknown_target,
 )
+from speechtext.text.understanding import UnderstandingTask
 from speechtext.text.windows import Scored
 
 # A label among several holds from this probability on.

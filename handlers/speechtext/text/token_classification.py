@@ -12,7 +12,7 @@ from speechtext.allowance import check_time
 from speechtext.parameters import impossible
 from speechtext.ranges import Count
 from speechtext.settings import STRICT
-from speechtext.text.base import UnderstandingTask, own_tokens, too_long, write_words
+from speechtext.text.base import own_tokens, too_long, write_words
 from speechtext.text.entities import (
     Labelled,
     ScoredToken,
@@ -24,6 +24,7 @@ from speechtext.text.entities import (
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.payloads import AnswerForm, Example, unknown_target
 from speechtext.text.tokens import Tokens, Window, cut_windows, merge_windows
+from speechtext.text.understanding import UnderstandingTask
 from speechtext.text.windows import Scored
 
 # Neighbouring windows share this part of their room, unless the YAML or the request says more.

@@ -101,8 +101,8 @@ def test_tls_with_a_certificate_of_ones_own(
 def test_make_serve_works_with_tls_and_tokens(
     tls: Tls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    doors = {**tls.properties, "disable_token_authorization": "false"}
-    properties = write_free_config(tmp_path / "config.properties", **doors)
+    settings = {**tls.properties, "disable_token_authorization": "false"}
+    properties = write_free_config(tmp_path / "config.properties", **settings)
     folder = tmp_path / "server"
     gateway = write_free_gateway(tmp_path / "free.yaml")
     serve_archives([MODEL], folder, tmp_path / "config.properties", gateway_config=gateway)
@@ -194,7 +194,7 @@ OWN = ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST"]
 @pytest.mark.parametrize("host", OTHERS)
 @pytest.mark.parametrize("scheme", ["http", "https", "grpc"])
 def test_management_is_never_let_off_the_machine(scheme: str, host: str, tmp_path: Path) -> None:
-    changes = management_door(scheme, host)
+    changes = management_address(scheme, host)
     sentence = f"properties: {next(iter(changes))}: expected the host 127.0.0.1, ::1 or localhost"
     with pytest.raises(ServerError, match=sentence):
         start_server(tmp_path, tmp_path, [], free_properties() | changes)
@@ -203,10 +203,10 @@ def test_management_is_never_let_off_the_machine(scheme: str, host: str, tmp_pat
 @pytest.mark.parametrize("host", OWN)
 @pytest.mark.parametrize("scheme", ["http", "https", "grpc"])
 def test_management_is_for_this_machine(scheme: str, host: str) -> None:
-    check_management(management_door(scheme, host))
+    check_management(management_address(scheme, host))
 
 
-def test_doors_that_nobody_names_are_torchserves_own(tmp_path: Path) -> None:
+def test_addresses_that_nobody_names_are_torchserves_own(tmp_path: Path) -> None:
     (tmp_path / "config.properties").write_text("job_queue_size=100\n")
     properties = read_properties(tmp_path / "config.properties")
     check_management(properties)
@@ -219,7 +219,7 @@ def test_port_that_is_none_is_named(key: str) -> None:
         read_ports({key: "http://127.0.0.1:eighty"})
 
 
-def management_door(scheme: str, host: str) -> dict[str, str]:
+def management_address(scheme: str, host: str) -> dict[str, str]:
     """Return the key of config.properties that lets a host in by a scheme."""
     bracketed = f"[{host}]" if ":" in host else host
     if scheme == "grpc":
