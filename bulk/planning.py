@@ -17,12 +17,16 @@ Pending = Sequence[tuple[Group, list[int]]]
 
 @dataclass
 class Found:
-    """How many inputs there are; how many of them are new, changed, or failed and tried again."""
+    """How many inputs there are; how many of them are new, changed, or failed and tried again.
+
+    `gone` are inputs of earlier runs without an answer that are not there any more.
+    """
 
     inputs: int = 0
     new: int = 0
     changed: int = 0
     again: int = 0
+    gone: int = 0
 
 
 def plan(job: Job, inputs: Iterable[Input], schema: pa.Schema, rows: pa.Schema) -> Found:
@@ -54,6 +58,7 @@ def plan(job: Job, inputs: Iterable[Input], schema: pa.Schema, rows: pa.Schema) 
 
     manifests.add(new(), schema)
     gone = _find_pending(job, known.keys())
+    found.gone = len(gone)
     if redone or gone:
         forget(job, redone.keys() | gone, rows)
         manifests.add(redone.values(), schema)

@@ -15,7 +15,7 @@ from bulk.archive_runner import unpack_copy
 from bulk.inputs import RECORDING, TEXT, Input, find_recordings, find_texts
 from bulk.job import Answers, Job, digest_archive
 from bulk.outputs import ANNOTATIONS, TRANSCRIPTS
-from bulk.planning import pending_groups, plan
+from bulk.planning import Found, pending_groups, plan
 from bulk.progress import Progress, write_time
 from bulk.ray_session import ray_session
 from bulk.storage import Skip, open_location
@@ -115,6 +115,13 @@ def print_estimate(
         print(f"about {took} with {count} workers like this machine's, {found.tried.rows} tried")
 
 
+def tell_found(found: Found) -> str:
+    """Return the line about the inputs of a run."""
+    again = f", {found.again:,} that failed" if found.again else ""
+    gone = f"; {found.gone:,} without an answer are gone" if found.gone else ""
+    return f"{found.inputs:,} inputs: {found.new:,} new, {found.changed:,} changed{again}{gone}"
+
+
 def run_and_report(
     job: Job,
     kind: Kind,
@@ -125,8 +132,7 @@ def run_and_report(
     """Answer what has no answer, and write a summary."""
     job.begin()
     found = plan(job, inputs, kind.inputs, kind.rows)
-    again = f", {found.again:,} that failed" if found.again else ""
-    print(f"{found.inputs:,} inputs: {found.new:,} new, {found.changed:,} changed{again}")
+    print(tell_found(found))
     with ray_session(resources) as stream:
         # Imports Ray, too.
         from bulk.ray_tasks import Workers, fit_workers, run_job

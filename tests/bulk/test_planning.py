@@ -26,6 +26,7 @@ from bulk.planning import Found, pending_groups, plan
 from bulk.ray_tasks import cut
 from bulk.steps import Step, Tally
 from bulk.storage import open_location
+from bulk.workflow import tell_found
 
 
 @pytest.fixture
@@ -123,7 +124,9 @@ def test_what_is_gone_before_it_is_answered_is_forgotten(job: Job, tmp_path: Pat
     plan_recordings(job)
     (tmp_path / "in" / "a.wav").unlink()
     (tmp_path / "in" / "deep" / "b.mp3").rename(tmp_path / "in" / "b.mp3")
-    assert plan_recordings(job) == Found(2, 1, 0)
+    found = plan_recordings(job)
+    assert found == Found(2, 1, 0, gone=2)
+    assert tell_found(found) == "2 inputs: 1 new, 0 changed; 2 without an answer are gone"
     assert answer_pending(job) == ["b.mp3", "deep/er/c.FLAC"]
     (tmp_path / "in" / "a.wav").write_bytes(b"again")
     assert plan_recordings(job) == Found(3, 1, 0)
@@ -137,7 +140,8 @@ def test_ids_that_come_twice_leave_nothing_to_answer(job: Job) -> None:
     numbers = list(map(str, range(MANIFEST_ROWS + 1)))
     with pytest.raises(JobError, match="got '0' twice"):
         plan(job, texts([*numbers, "0"]), TEXT, TRANSCRIPTS)
-    assert plan(job, texts(["a", "b"]), TEXT, TRANSCRIPTS) == Found(2, 2, 0)
+    found = plan(job, texts(["a", "b"]), TEXT, TRANSCRIPTS)
+    assert found == Found(2, 2, 0, gone=MANIFEST_ROWS)
     assert answer_pending(job) == ["a", "b"]
 
 
