@@ -1,5 +1,9 @@
 """Linear layers in int8: exact but for rounding, and the same for a row whoever is beside it."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +11,7 @@ from torch import nn
 from repository import ROOT
 from speechtext.cpu.int8 import Int8Linear
 from speechtext.cpu.packed import can_multiply_int8
+from speechtext.errors import RequestError
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.settings import TextSettings
 
@@ -60,3 +65,41 @@ def test_text_is_continued_in_int8_as_it_is_alone() -> None:
     ]
     alone = [predictor.answer([each])[0] for each in asked]
     assert predictor.answer(asked) == alone
+
+
+def test_text_is_read_in_int8_as_it_is_alone() -> None:
+    """But for what float32 rounds; a scale for all would be a hundred times as far off."""
+    settings = TextSettings(quantization="int8_dynamic")
+    predictor = TextPredictor.load(ROOT / "demo_models" / "bert_seq_classification", settings)
+    asked = [predictor.read({"inputs": one, "parameters": {"top_k": None}}) for one in PROMPTS]
+    for together, one in zip(predictor.answer(asked), asked, strict=True):
+        (alone,) = predictor.answer([one])
+        assert not isinstance(together, RequestError)
+        assert not isinstance(alone, RequestError)
+        for found, expected in zip(together.content, alone.content, strict=True):
+            assert found == {**expected, "score": pytest.approx(expected["score"], abs=1e-6)}
+
+
+MULTIPLY = """
+import torch
+from speechtext.cpu.int8 import Int8Linear
+layer = Int8Linear(torch.nn.Linear(96, 40))
+with torch.inference_mode():
+    for rows in (1, 2, 7, 64, 700):
+        layer(torch.randn(rows, 96))
+"""
+
+
+def test_products_are_computed_by_code_for_this_processor() -> None:
+    """The reference of oneDNN says the same, some hundred times slower."""
+    run = subprocess.run(
+        [sys.executable, "-c", MULTIPLY],
+        env={**os.environ, "ONEDNN_VERBOSE": "1", "PYTHONPATH": str(ROOT / "handlers")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    executed = [line.split(",") for line in run.stdout.splitlines() if ",exec," in line]
+    products = [fields[6] for fields in executed if fields[5] == "matmul"]
+    assert len(products) == 5
+    assert not [name for name in products if name.startswith("ref")]

@@ -14,12 +14,12 @@ from archives.configs import read_configs
 from archives.emformer import load_emformer
 from repository import ROOT
 from serving.local import build_with_settings, load_archive
+from speechtext.cpu.int8 import Int8Product
 from speechtext.devices import CPU
 from speechtext.speech.live_sessions import LiveRecognizer, LiveSettings
 from speechtext.speech.pcm import PcmFormat
 from speechtext.speech.rnnt.features import load_features
 from speechtext.speech.rnnt.recognizer import EmformerSettings, load_recognizer
-from speechtext.speech.rnnt.torchscript.int8 import Int8Product
 from speechtext.speech.rnnt.torchscript.recognizer import ScriptedEmformer, save_recognizer
 from speechtext.speech.rnnt.transducer import Quantization, Transducer
 from support.common import EXAMPLES

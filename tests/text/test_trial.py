@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.ao.nn.quantized.dynamic import Linear as QuantizedLinear
 from transformers import AutoConfig, AutoTokenizer
 
 from repository import ROOT
 from speechtext.allowance import run_timed
+from speechtext.cpu.int8 import Int8Linear
 from speechtext.text import trial
 from speechtext.text.base import LoadedModel, TextTask
 from speechtext.text.explanation.explanation import Explanation
@@ -176,7 +178,11 @@ def test_settings_that_go_together_are_taken(keys: dict[str, Any]) -> None:
     check_settings(TextSettings(**keys), device)
 
 
-def test_quantized_model_multiplies_whole_numbers() -> None:
+@pytest.mark.parametrize("vnni", [False, torch.cpu._is_vnni_supported()])
+def test_quantized_model_multiplies_whole_numbers(
+    vnni: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
     text = "The food was wonderful."
     predictors = [
         TextPredictor.load(DEMO, TextSettings(quantization=each)) for each in (None, "int8_dynamic")
@@ -184,10 +190,10 @@ def test_quantized_model_multiplies_whole_numbers() -> None:
     answers = [each.answer([each.read(text)])[0] for each in predictors]
     assert answers[0] == answers[1]
     network: Any = predictors[1].task.model.network
-    layers = [each for each in network.modules() if hasattr(each, "scale")]
-    assert len(layers) > 0
-    assert {layer.weight().dtype for layer in layers if callable(layer.weight)} == {torch.qint8}
-    if "onednn" in torch.backends.quantized.supported_engines:
+    layers = [type(each) for each in network.modules()]
+    assert torch.nn.Linear not in layers
+    assert (Int8Linear if vnni else QuantizedLinear) in layers
+    if "onednn" in torch.backends.quantized.supported_engines and not vnni:
         assert torch.backends.quantized.engine == "onednn"
 
 

@@ -79,7 +79,7 @@ def load_text_model(
     else:
         network = load_network(folder, tokenizer, settings, device, settings.dtype)
         if settings.quantization:
-            network = quantize(network, apart=not find_task(settings.mode).single_call)
+            network = quantize(network)
         config = network.config
     check_vocabulary(tokenizer, config)
     _check_label_count(settings, config.num_labels)
@@ -310,15 +310,14 @@ def use_linear_layers(model: Any) -> None:
                 setattr(parent, name, linear)
 
 
-def quantize(model: Any, apart: bool) -> Any:
+def quantize(model: Any) -> Any:
     """Return a model whose linear layers multiply in int8: weights now, activations as they come.
 
-    With `apart` each row of those has a scale of its own, where the processor multiplies int8 well,
-    so that no text is continued otherwise than alone. Else all rows of a call share one, as
-    `torch.ao.quantization.quantize_dynamic` has it: texts that are read take 0.85 times as long so,
-    and a token that is added up to 1.2 times.
+    Where the processor multiplies int8 well, each row of those has a scale of its own, so that no
+    text depends on the others. Else all rows of a call share one, as
+    `torch.ao.quantization.quantize_dynamic` has it.
     """
-    if apart and can_multiply_int8():
+    if can_multiply_int8():
         quantize_linear_layers(model)
         return model
     if "onednn" in torch.backends.quantized.supported_engines:

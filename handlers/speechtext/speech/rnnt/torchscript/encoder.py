@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, gelu, linear, pad, scaled_dot_product_attention
 
-from speechtext.speech.rnnt.torchscript.int8 import Int8Product
+from speechtext.cpu.int8 import Int8Product
 
 # So many segments share one window of keys: fewer copies of keys, larger matrix products. Measured
 # on an Intel Xeon with AMX, full size, 10 s: 1.2 ms a layer instead of 3.7 in float32.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-from speechtext.speech.rnnt.torchscript.int8 import Int8Product
+from speechtext.cpu.int8 import Int8Product
 
 # Rows of a matrix, in which a CPU multiplies without a remainder.
 ALIGNED_ROWS = 16
