@@ -129,7 +129,8 @@ def test_large_blocks_are_kept_for_the_next_ones_and_given_back() -> None:
     free_faults, given_back = run_alone(LARGE, "free")
     assert given_back < 16 * 2**20
     faults, given_back = run_alone(LARGE, "kept")
-    assert faults < 0.1 * free_faults
+    # Small blocks between them may cost one of the five new pages.
+    assert faults < 0.3 * free_faults
     assert given_back > 48 * 2**20
     # What the environment says stays.
     faults, _ = run_alone(LARGE, "kept", MALLOC_MMAP_THRESHOLD_="65536")

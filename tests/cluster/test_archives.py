@@ -160,7 +160,12 @@ def test_folder_that_only_root_may_open_is_no_archive(store: Path) -> None:
     (store / "lost+found").mkdir(mode=0o000)
     store.chmod(0o755)
     listed = subprocess.run(
-        [sys.executable, "-c", LIST], cwd=store, capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIST],
+        cwd=store,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     found = ["as_folder", "tarred", "v1.0", "zipped"]
     assert (listed.stdout.strip(), listed.stderr) == (str(found), "")
