@@ -232,8 +232,12 @@ def test_heads_of_a_whole_window_are_given_back_whole() -> None:
     ],
 )
 def test_calls_are_as_large_as_suits_the_device(
-    device: torch.device, lengths: list[int], shapes: list[tuple[int, int]]
+    device: torch.device,
+    lengths: list[int],
+    shapes: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     model = Recorder()
     score_windows(
         model, make_batch([[1] * length for length in lengths]), INPUTS, device, None, True
@@ -247,6 +251,13 @@ def test_windows_of_one_length_alone_share_a_call_where_none_is_padded() -> None
     scored = score_windows(model, batch, INPUTS, CPU, None, True, pads=False)
     assert model.shapes() == [(2, 1), (2, 2)]
     assert [each.heads[0].tolist() for each in scored] == [[4, 5], [6], [7, 8], [9]]
+
+
+def test_calls_grow_with_the_threads_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    model = Recorder()
+    score_windows(model, make_batch([[1] * 320] * 5), INPUTS, CPU, None, True)
+    assert sorted(model.shapes()) == [(1, 320), (4, 320)]
 
 
 def test_settings_say_how_many_tokens_go_into_a_call() -> None:

@@ -16,10 +16,12 @@ from speechtext.measurements import note_padding, stage
 from speechtext.text.payloads import Example
 from speechtext.text.tokens import Window
 
-# Tokens in a call of the model, at most, and what a call costs beside them, counted in tokens: so
-# many may be padding before another call is cheaper. A processor is fastest while what it computes
-# fits in its caches: on an Intel Xeon with AMX, BERT-base takes 8 texts of 150 tokens in 404 ms in
-# one call and in 359 ms in two (int8; bfloat16 407 and 409). On a GPU a call is dear.
+# Tokens in a call of the model, at most, for each thread of a processor, and what a call costs
+# beside them, counted in tokens: so many may be padding before another call is cheaper. A processor
+# is fastest while what each core computes fits in its caches. BERT-base takes 8 texts of 150 tokens
+# on one thread of an Intel Xeon with AMX in 404 ms in one call and in 359 ms in two (int8; bfloat16
+# 407 and 409), on two threads of an AMD EPYC in 324 and 342 (bfloat16 519 and 552). On a GPU a call
+# is dear.
 CPU_TOKENS, CPU_CALL_TOKENS = 640, 32
 GPU_TOKENS, GPU_CALL_TOKENS = 16_384, 1024
 
@@ -107,7 +109,7 @@ def score_windows(
     """
     lengths = [len(window) for window in batch.windows]
     on_cpu = device.type == "cpu"
-    most_tokens = most_tokens or (CPU_TOKENS if on_cpu else GPU_TOKENS)
+    most_tokens = most_tokens or _default_tokens(on_cpu)
     call_tokens = CPU_CALL_TOKENS if on_cpu else GPU_CALL_TOKENS
     inputs = batch.inputs(input_names, torch.device("cpu"))
     scored: dict[int, Scored] = {}
@@ -127,6 +129,11 @@ def score_windows(
                 check_finite(head)
             scored[index] = Scored(batch.windows[index], tuple(own))
     return [scored[index] for index in range(len(lengths))]
+
+
+def _default_tokens(on_cpu: bool) -> int:
+    """Return the tokens in a call of the model, at most, where no setting says so."""
+    return min(GPU_TOKENS, CPU_TOKENS * torch.get_num_threads()) if on_cpu else GPU_TOKENS
 
 
 def run_heads(model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
