@@ -20,6 +20,7 @@ from benchmarks.full_size_models import write_bundle
 from clients.live_session import PIECE_S, LiveSession
 from repository import EXAMPLES, ROOT
 from serving.local import build_with_settings
+from speechtext.cpu.packed import can_multiply_int8
 from speechtext.devices import count_cores
 from tables import print_table
 from trials.servers import run_server
@@ -30,6 +31,11 @@ SPEECH_S = 20
 MOST_SESSIONS = 64
 DEMO_SESSIONS = (1, 4, 8)
 FULL_SIZE_SESSIONS = (1, 4, 8, 16, 24, 32, 48)
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "float32": {"dtype": "float32"},
+    "auto": {"dtype": "auto"},
+    "int8": {"dtype": "float32", "quantization": "int8_dynamic"},
+}
 # Not as shipped: room for so many, and a token for each frame at most, as random weights emit in
 # bursts, which speech does not; a token for each two or three frames is left.
 FULL_SIZE_KEYS = {"batchSize": MOST_SESSIONS}
@@ -120,15 +126,17 @@ def measure_models(threads: int) -> list[tuple[str, ...]]:
     """Return the delays with the demo model and with the full-size model of random weights."""
     rows: list[tuple[str, ...]] = []
     demo = ROOT / "demo_models" / "emformer_asr"
-    with tempfile.TemporaryDirectory() as name:
-        workspace = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder)
         bundle = workspace / "bundle"
         bundle.mkdir()
         write_bundle(bundle)
         with live_server(demo, workspace, {}, threads=threads) as url:
             rows += measure_all(url, DEMO_SESSIONS, "demo model, as shipped")
-        for dtype in ("float32", "auto"):
-            given = {**FULL_SIZE_SETTINGS, "dtype": dtype, "threads": threads}
+        for name, settings in VARIANTS.items():
+            if "quantization" in settings and not can_multiply_int8():
+                continue
+            given = {**FULL_SIZE_SETTINGS, **settings, "threads": threads}
             with live_server(bundle, workspace, FULL_SIZE_KEYS, **given) as url:
-                rows += measure_all(url, FULL_SIZE_SESSIONS, f"full size, {dtype}")
+                rows += measure_all(url, FULL_SIZE_SESSIONS, f"full size, {name}")
     return rows
