@@ -93,6 +93,7 @@ def test_names_that_were_looked_up_are_given_back() -> None:
 
 LARGE = """
 import resource
+import statistics
 import sys
 import torch
 from speechtext.host_memory import keep_freed, trim_freed
@@ -103,10 +104,13 @@ if sys.argv[1] == "kept":
 torch.set_num_threads(1)
 for _ in range(8):
     torch.ones(16 * 2**20)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+new_pages = []
 for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(16 * 2**20)
-faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    new_pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+# Of most: what else the process does may take one of the blocks apart.
+faults = 5 * statistics.median(new_pages)
 memory = psutil.Process()
 kept = memory.memory_info().rss
 trim_freed()
@@ -129,8 +133,7 @@ def test_large_blocks_are_kept_for_the_next_ones_and_given_back() -> None:
     free_faults, given_back = run_alone(LARGE, "free")
     assert given_back < 16 * 2**20
     faults, given_back = run_alone(LARGE, "kept")
-    # Small blocks between them may cost one of the five new pages.
-    assert faults < 0.3 * free_faults
+    assert faults < 0.1 * free_faults
     assert given_back > 48 * 2**20
     # What the environment says stays.
     faults, _ = run_alone(LARGE, "kept", MALLOC_MMAP_THRESHOLD_="65536")

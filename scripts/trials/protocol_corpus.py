@@ -178,7 +178,7 @@ def make_cases(count: int, seed: int) -> Iterator[Case]:
             yield next(passed_on)
             continue
         make = FAMILIES[number % len(FAMILIES)]
-        yield Case(make.__name__, make(random.Random(f"{seed}-request-{number}")))
+        yield Case(make.__name__, make(random.Random(f"{seed}-door-{number}")))
 
 
 def make_frame(chance: random.Random) -> str | bytes:

@@ -91,7 +91,7 @@ with torch.inference_mode():
 
 
 def test_products_are_computed_by_code_for_this_processor() -> None:
-    """The reference of oneDNN says the same, some hundred times slower."""
+    """The reference of oneDNN says the same, hundreds of times slower."""
     run = subprocess.run(
         [sys.executable, "-c", MULTIPLY],
         env={**os.environ, "ONEDNN_VERBOSE": "1", "PYTHONPATH": str(ROOT / "handlers")},

@@ -7,14 +7,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
-from transformers import (
-    BertConfig,
-    PreTrainedTokenizerFast,
-)
+from transformers import BertConfig, PreTrainedTokenizerFast
 
-from speechtext.errors import (
-    RequestError,
-)
+from speechtext.errors import RequestError
 from speechtext.text.base import LoadedModel
 from speechtext.text.explanation.targets import Target
 from speechtext.text.payloads import Example

@@ -7,17 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.eval_frame import OptimizedModule
-from transformers import (
-    BertForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-)
+from transformers import BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from speechtext.allowance import allow
-from speechtext.errors import (
-    RequestError,
-    RequestTooLargeError,
-)
+from speechtext.errors import RequestError, RequestTooLargeError
 from speechtext.text.base import TextCosts
 from speechtext.text.loading import CompileSettings
 from speechtext.text.payloads import Example

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    BertForQuestionAnswering,
-)
+from transformers import BertForQuestionAnswering
 
 from speechtext.errors import (
     ImpossibleRequestError,

@@ -5,15 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-)
+from transformers import BertConfig, BertForSequenceClassification
 from transformers.pipelines.text_classification import TextClassificationPipeline
 
-from speechtext.errors import (
-    ImpossibleRequestError,
-)
+from speechtext.errors import ImpossibleRequestError
 from support.known_texts import (
     CLASSES,
     LOGITS,

@@ -8,17 +8,11 @@ import pytest
 import torch
 from tokenizers import pre_tokenizers
 from tokenizers.models import BPE, WordLevel
-from transformers import (
-    BertForTokenClassification,
-)
+from transformers import BertForTokenClassification
 from transformers.pipelines.token_classification import TokenClassificationPipeline
 
 from speechtext.allowance import allow
-from speechtext.errors import (
-    DeadlineError,
-    ImpossibleRequestError,
-    RequestTooLargeError,
-)
+from speechtext.errors import DeadlineError, ImpossibleRequestError, RequestTooLargeError
 from speechtext.text.explanation.targets import Explained, Target
 from speechtext.text.predictor import TextPredictor
 from speechtext.text.tokens import Tokens

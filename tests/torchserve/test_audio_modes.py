@@ -223,7 +223,10 @@ def test_models_say_what_they_are(build: Load, mode: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "source", "keys", "message"),
     [
-        ("audio_classification", None, {"threshold": 1}, "handler.threshold: expected one of"),
+        (
+            *("audio_classification", None, {"threshold": 1}),
+            r"handler\.threshold: expected one of the keys mode, dtype, attn_implementation, ",
+        ),
         ("speaker_embedding", None, {"threshold": 2}, "handler.threshold: .*less than or equal"),
         ("features", None, {"chunk_length_s": 1, "stride_length_s": 1}, "more than twice"),
         (

@@ -18,7 +18,7 @@ class Int8Product(torch.nn.Module):
 
     most: Final = 127
     # What is added to the rows. With VNNI alone, a processor multiplies unsigned numbers by signed
-    # ones; for two signed ones oneDNN has nothing but its reference, some hundred times slower.
+    # ones; for two signed ones oneDNN has nothing but its reference, hundreds of times slower.
     zero_point: Final = 128
     packed: Tensor
     scales: Tensor

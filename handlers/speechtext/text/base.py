@@ -26,10 +26,7 @@ from speechtext.text.payloads import Content, Example, read_content, target_of, 
 from speechtext.text.sampling import TokenEvent
 from speechtext.text.settings import TextSettings
 from speechtext.text.tokens import Tokens, Window, adopt_tokens, cut_end, tokenize
-from speechtext.text.windows import (
-    EncodedBatch,
-    pad_batch,
-)
+from speechtext.text.windows import EncodedBatch, pad_batch
 
 # Windows over a text move on by this part of their room, or more.
 LEAST_ADVANCE = 4
