@@ -14,6 +14,7 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from cluster.front_end import BUSY_S, RefusalError, full_queue
 from cluster.requests import WorkerAnswer, WorkerRequest
+from cluster.waiting import WaitingRequests
 from gateway.contract.catalogue import KeptCatalogue
 from gateway.contract.descriptions import read_description
 from gateway.engine import Model, ModelVersion, UnavailableError
@@ -47,10 +48,12 @@ class RayModels(KeptCatalogue):
         self._handles: dict[str, DeploymentHandle[Any]] = {}
         self._about: dict[str, About] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._waiting = WaitingRequests(self._find_ready, refresh_s)
 
     async def aclose(self) -> None:
         """Stop looking models up."""
         await super().aclose()
+        await self._waiting.aclose()
         for task in self._asking.values():
             task.cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
@@ -59,7 +62,7 @@ class RayModels(KeptCatalogue):
         """Return an answer whole; raises `RefusalError` where there is none."""
         await self._check_replicas(model)
         response = self._handle(model, request).answer.remote(request)
-        with as_refusals():
+        with as_refusals(), self._waiting.watched(model, response):
             answer: WorkerAnswer = await response
             return answer
 
@@ -68,7 +71,7 @@ class RayModels(KeptCatalogue):
         await self._check_replicas(model)
         # Typed by what it returns without `stream=True`.
         parts: Any = self._handle(model, request).options(stream=True).stream.remote(request)
-        with as_refusals():
+        with as_refusals(), self._waiting.watched(model, parts):
             try:
                 async for part in parts:
                     yield part
@@ -84,6 +87,9 @@ class RayModels(KeptCatalogue):
             await self.models()
         if not self._is_known_ready(model):
             raise no_replica()
+
+    async def _find_ready(self) -> set[str]:
+        return {each.name for each in await self.models_now() if each.ready}
 
     def _is_known_ready(self, model: str) -> bool:
         return model in self._models and self._models[model].ready

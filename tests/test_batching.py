@@ -226,6 +226,12 @@ def test_only_a_gpu_that_answers_nothing_is_lost(
         ),
         RuntimeError("std::bad_alloc"),
         RuntimeError("bad allocation"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("could not create a memory object"),
+        RuntimeError("could not execute a primitive"),
+        RuntimeError(
+            f"{SCRIPT}    x = y\n    ~ <--- HERE\nRuntimeError: could not create a primitive\n"
+        ),
         RuntimeError(f"{SCRIPT}    x = y\n        ~ <--- HERE\nRuntimeError: CUDA out of memory."),
         RuntimeError(f"{SCRIPT}    x = y\n        ~ <--- HERE\nstd::bad_alloc"),
         torch.jit.Error(f"{SCRIPT}    x = y\n      ~ <--- HERE\nMemoryError: bad allocation"),
@@ -247,6 +253,7 @@ def test_memory_that_ran_out_is_recognised(error: Exception) -> None:
         RuntimeError("CUDA error: device-side assert triggered"),
         RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"),
         RuntimeError("CUDA out of memoryless"),
+        RuntimeError("could not create a primitive descriptor for the matmul primitive. Run"),
         RuntimeError(f"{SCRIPT}    x = y\n  ~ <--- HERE\nRuntimeError: no word: std::bad_alloc"),
         torch.jit.Error(f"{SCRIPT}    x = 'std::bad_alloc'\n  ~ <--- HERE\nValueError: other"),
         RuntimeError(""),

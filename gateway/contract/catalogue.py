@@ -27,6 +27,11 @@ class KeptCatalogue:
                 self._read_s = time.monotonic()
             return [self._models[name] for name in sorted(self._models)]
 
+    async def models_now(self) -> list[Model]:
+        """Return the models as they are now, however lately they were looked up."""
+        self._read_s = float("-inf")
+        return await self.models()
+
     async def model(self, name: str) -> Model:
         """Return a model; raises `ModelNotFoundError` where there is none of that name.
 

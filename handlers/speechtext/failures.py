@@ -28,13 +28,16 @@ REPLACED_S = 10
 SCRIPTED = re.compile(r".*<--- HERE\n(?:[\w.]+: )?", re.DOTALL)
 # What PyTorch says of memory in an exception that has no class for it. Its allocators: c10/cuda,
 # c10/xpu, aten/src/ATen/mps, c10/core/impl/alloc_cpu.cpp (on Windows too); what it calls: CUDA,
-# cuBLAS, cuDNN, cuFFT, cuSOLVER, their likes of ROCm, and C++ itself.
+# cuBLAS, cuDNN, cuFFT, cuSOLVER, their likes of ROCm, and C++ itself. oneDNN says only what it
+# could not do: a product that is described can be made and run, unless memory ends
+# (uxlfoundation/oneDNN#914).
 NO_MEMORY_LEFT = re.compile(
     r"(?:\w+(?: backend)?|\w+(?: driver)? error:) out of memory\b"
     r"|\w+ error: \w+_ALLOC(?:ATION)?_FAILED\b"
     r"|\w+ runtime error \(2\)"
     r"|(?:\[enforce fail at .*)?DefaultCPUAllocator: (?:can't allocate|not enough) memory"
-    r"|std::bad_alloc|bad allocation",
+    r"|std::bad_alloc|bad allocation"
+    r"|could not (?:create a (?:primitive|memory(?: object)?)|execute a primitive)\s*$",
     re.IGNORECASE,
 )
 
