@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from ray import serve
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, TaskCancelledError
 from ray.serve._private.common import ReplicaState
 from ray.serve.exceptions import BackPressureError, RayServeException, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -205,5 +205,5 @@ def as_refusals() -> Iterator[None]:
         raise full_queue() from error
     except (RayActorError, ReplicaUnavailableError) as error:
         raise RefusalError(507, "InternalServerException", "Worker died.") from error
-    except RayServeException as error:
+    except (RayServeException, TaskCancelledError) as error:
         raise no_replica() from error

@@ -3,13 +3,20 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from ray import serve
 from ray.exceptions import RayActorError
-from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger, ReplicaState
+from ray.serve._private.common import (
+    DeploymentStatus,
+    DeploymentStatusTrigger,
+    ReplicaState,
+    RequestMetadata,
+)
 from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentResponse
 from ray.serve.schema import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -52,6 +59,8 @@ class Ray:
         self.applications: dict[str, ApplicationStatusOverview] = {}
         self.about: dict[str, Callable[[], Awaitable[Any]]] = {}
         self.asked: list[str] = []
+        # The replicas of requests that wait for one, by model.
+        self.replicas: dict[str, Future[Any]] = {}
         self.error: Exception | None = None
 
     def status(self) -> ServeStatus:
@@ -90,8 +99,9 @@ class Ray:
 
             class answer:  # noqa: N801
                 @staticmethod
-                async def remote(_: WorkerRequest) -> WorkerAnswer:
-                    return ANSWER
+                def remote(_: WorkerRequest) -> Awaitable[WorkerAnswer]:
+                    replica = ray.replicas.setdefault(name, answering())
+                    return DeploymentResponse(replica, RequestMetadata("1", "2"))
 
             class stream:  # noqa: N801
                 @staticmethod
@@ -102,6 +112,24 @@ class Ray:
                 return self
 
         return Handle()
+
+
+class Replica:
+    """Stands for a replica that has a request."""
+
+    async def get_async(self) -> WorkerAnswer:
+        """Return its answer."""
+        return ANSWER
+
+    def cancel(self) -> None:
+        """Forget the request."""
+
+
+def answering() -> "Future[Any]":
+    """Return a replica that is there at once."""
+    replica: Future[Any] = Future()
+    replica.set_result(Replica())
+    return replica
 
 
 class Parts:
@@ -333,3 +361,40 @@ def test_ray_that_does_not_tell_its_models_is_unavailable(ray: Ray, error: Excep
     ray.error = error
     with pytest.raises(UnavailableError, match="Expected Ray to list its models"):
         act(known)
+
+
+def test_request_that_waits_is_refused_once_its_model_has_no_replica(ray: Ray) -> None:
+    async def ask(models: RayModels) -> tuple[int, WorkerAnswer]:
+        ray.applications = {name: deployed(1, RUNNING=1) for name in "ab"}
+        for name in "ab":
+            ray.tell(name, "1.0")
+            ray.replicas[name] = Future()
+        lost, kept = (asyncio.create_task(models.answer(name, REQUEST)) for name in "ab")
+        await asyncio.sleep(0.05)
+        assert not lost.done()
+        ray.applications["a"] = deployed(1, ApplicationStatus.DEPLOYING, STARTING=1)
+        with pytest.raises(RefusalError) as raised:
+            await lost
+        await asyncio.sleep(0.05)
+        assert not kept.done()
+        ray.replicas["b"].set_result(Replica())
+        return raised.value.status, await kept
+
+    assert act(ask) == (503, ANSWER)
+
+
+def test_request_that_waits_goes_on_while_ray_does_not_say_what_there_is(ray: Ray) -> None:
+    async def ask(models: RayModels) -> WorkerAnswer:
+        ray.applications = {"a": deployed(1, RUNNING=1)}
+        ray.tell("a", "1.0")
+        await models.models()
+        ray.replicas["a"] = Future()
+        kept = asyncio.create_task(models.answer("a", REQUEST))
+        await asyncio.sleep(0)
+        ray.error = RayServeException("no controller")
+        await asyncio.sleep(0.05)
+        assert not kept.done()
+        ray.replicas["a"].set_result(Replica())
+        return await kept
+
+    assert act(ask) == ANSWER
