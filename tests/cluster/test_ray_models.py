@@ -384,17 +384,20 @@ def test_request_that_waits_is_refused_once_its_model_has_no_replica(ray: Ray) -
 
 
 def test_request_that_waits_goes_on_while_ray_does_not_say_what_there_is(ray: Ray) -> None:
-    async def ask(models: RayModels) -> WorkerAnswer:
+    async def ask(models: RayModels) -> int:
         ray.applications = {"a": deployed(1, RUNNING=1)}
         ray.tell("a", "1.0")
         await models.models()
         ray.replicas["a"] = Future()
-        kept = asyncio.create_task(models.answer("a", REQUEST))
+        waiting = asyncio.create_task(models.answer("a", REQUEST))
         await asyncio.sleep(0)
         ray.error = RayServeException("no controller")
         await asyncio.sleep(0.05)
-        assert not kept.done()
-        ray.replicas["a"].set_result(Replica())
-        return await kept
+        assert not waiting.done()
+        ray.error = None
+        ray.applications["a"] = deployed(1, ApplicationStatus.DEPLOYING, STARTING=1)
+        with pytest.raises(RefusalError) as raised:
+            await waiting
+        return raised.value.status
 
-    assert act(ask) == ANSWER
+    assert act(ask) == 503
