@@ -99,7 +99,7 @@ def _time_encoders(network: Any, models: Mapping[str, LocalModel]) -> None:
 def encode_in_blocks(encoder: Any, features: torch.Tensor) -> torch.Tensor:
     """Return the encodings of features of shape (frames + 4, 80), a block of segments at a time."""
     total = len(features) // encoder.stride - encoder.right
-    left, parts = encoder.start(1), []
+    left, parts = encoder.start(), []
     step = CPU_SEGMENTS * encoder.segment
     for start in range(0, total, step):
         count = min(step, total - start)
@@ -107,7 +107,8 @@ def encode_in_blocks(encoder: Any, features: torch.Tensor) -> torch.Tensor:
         piece = features[start * encoder.stride : (start + count + encoder.right) * encoder.stride]
         piece = torch.nn.functional.pad(piece, (0, 0, 0, length * encoder.stride - len(piece)))
         counts, done = torch.tensor([count]), torch.tensor([start])
-        encoded, left = encoder(piece[None], counts, left, done)
+        encoded, made = encoder(piece[None], counts, [left], done)
+        encoder.keep(left, made[:, 0], count, start)
         parts.append(encoded[0, :count])
     return torch.cat(parts)
 

@@ -58,7 +58,7 @@ def encode(scripted: Any, rows: Sequence[torch.Tensor], segments: int) -> list[t
     """Encode features of shape (frames + 4, 80), so many segments at a time."""
     encoder = scripted.encoder
     total = [len(row) // encoder.stride - encoder.right for row in rows]
-    left, done = encoder.start(len(rows)), [0] * len(rows)
+    left, done = [encoder.start() for _ in rows], [0] * len(rows)
     encodings: list[list[torch.Tensor]] = [[] for _ in rows]
     for start in range(0, max(total), segments * encoder.segment):
         counts = [min(segments * encoder.segment, max(0, frames - start)) for frames in total]
@@ -68,9 +68,10 @@ def encode(scripted: Any, rows: Sequence[torch.Tensor], segments: int) -> list[t
             for row, count in zip(rows, counts, strict=True)
         ]
         padded = pad_sequence([*pieces, torch.zeros(length * encoder.stride, 80)], True)[:-1]
-        encoded, left = encoder(padded, torch.tensor(counts), left, torch.tensor(done))
+        encoded, made = encoder(padded, torch.tensor(counts), left, torch.tensor(done))
         for row, count in enumerate(counts):
             encodings[row].append(encoded[row, :count])
+            encoder.keep(left[row], made[:, row], count, done[row])
             done[row] += count
     return [torch.cat(parts) for parts in encodings]
 
@@ -394,9 +395,9 @@ import torch
 model = torch.jit.load("model.pt")
 model.decoder.set_dtype(torch.float32)
 features = torch.nn.functional.pad(model.front_end(torch.randn(400 + 31 * 160)), (0, 0, 0, 4))
-encodings, _ = model.encoder(
-    features[None], torch.tensor([8]), model.encoder.start(1), torch.tensor([0])
-)
+left = model.encoder.start()
+encodings, made = model.encoder(features[None], torch.tensor([8]), [left], torch.tensor([0]))
+model.encoder.keep(left, made[:, 0], 8, 0)
 after = model.decoder.greedy(encodings, [8], [model.decoder.start()], 100)
 beam = model.decoder.beam(encodings, [8], [model.decoder.start()], 4, 100)
 print(encodings.shape, after[0].frame, beam[0].frame)

@@ -43,11 +43,11 @@ class LogMelFeatures(torch.nn.Module):
         self.register_buffer("inverse_deviation", inverse_deviation)
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        """Return features of shape (frames, 80) for the samples of whole frames, at 16 kHz.
+        """Return features of shape (..., frames, 80) for the samples of whole frames, at 16 kHz.
 
         The first frame is that of the first 400 samples; each next one begins 160 samples later.
         """
-        power = self.mel(samples).T * self.power_gain
+        power = self.mel(samples).transpose(-1, -2) * self.power_gain
         # Logarithmic above e, then linear up to e: torchaudio divides small logarithms by e too,
         # and its published model was trained on that.
         scaled = torch.where(power > math.e, power.clamp(min=math.e).log(), power)
@@ -66,6 +66,11 @@ def count_frames(samples: int, ended: bool = True) -> int:
     return (samples - REACH_SAMPLES) // HOP_SAMPLES + 1 if samples > REACH_SAMPLES else 0
 
 
+def count_whole_frames(samples: int) -> int:
+    """Return how many frames so many samples are all that is seen of."""
+    return (samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1
+
+
 def cut_frames(waveform: torch.Tensor, first_sample: int, start: int, stop: int) -> torch.Tensor:
     """Return the samples that the frames from `start` to `stop` of a waveform see.
 
@@ -80,6 +85,8 @@ def cut_frames(waveform: torch.Tensor, first_sample: int, start: int, stop: int)
     high = max(high, REACH_SAMPLES + 1)
     samples = waveform[max(0, low - first_sample) : high - first_sample]
     mirrored = (max(0, -low), high - max(0, low) - len(samples))
+    if mirrored == (0, 0):
+        return samples
     return torch.nn.functional.pad(samples[None], mirrored, "reflect")[0]
 
 

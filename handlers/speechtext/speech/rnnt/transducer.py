@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from speechtext.allowance import check_time
 from speechtext.cpu.packed import PACKED_ROWS, can_multiply_int8, can_pack
 from speechtext.devices import DtypeName, choose_dtype
 from speechtext.finite import check_finite
 from speechtext.measurements import note_padding, stage
-from speechtext.speech.rnnt.features import HOP_SAMPLES, SAMPLE_RATE_HZ, count_frames, cut_frames
+from speechtext.speech.rnnt.block_encoder import open_block_encoder
+from speechtext.speech.rnnt.features import HOP_SAMPLES, SAMPLE_RATE_HZ, count_frames
 from speechtext.speech.rnnt.gpu_greedy import GpuGreedy
 from speechtext.speech.rnnt.hotword_search import (
     HotwordTrack,
@@ -65,7 +65,7 @@ class Transducer:
             model.encoder.pack(PACKED_ROWS)
         # What every recording begins with: the prediction network takes 1.7 ms for it on an H200.
         with torch.inference_mode():
-            self._silent = model.encoder.start(1)
+            self._encoder = open_block_encoder(model, device)
             self._nothing_said = Hypotheses(*model.decoder.start())
 
     def start(
@@ -78,7 +78,7 @@ class Transducer:
         """Return a recording at its beginning; `hotwords` need a beam."""
         return Recording(
             samples,
-            self._silent,
+            self._encoder.start(),
             self._nothing_said._replace(tokens=[[]], frames=[[]], probabilities=[[]], scores=[0.0]),
             ended,
             encodings=[] if keep_encodings else None,
@@ -140,13 +140,7 @@ class Transducer:
         length = -(-max(counts) // encoder.segment) * encoder.segment + encoder.right
         note_padding((length - encoder.right) * len(recordings), sum(counts))
         with stage("model"):
-            features = [self._features(*pair) for pair in zip(recordings, counts, strict=True)]
-            encodings, left = encoder(
-                _pad(features, length * encoder.stride),
-                torch.tensor(counts, device=self._device),
-                torch.cat([each.left for each in recordings], dim=1),
-                torch.tensor([each.frames for each in recordings], device=self._device),
-            )
+            encodings, made = self._encoder.encode(recordings, counts, length)
             # Before it is decoded: of NaN, decoding makes as many tokens as it may. And here, as a
             # GPU works on while this thread goes on.
             own = [row[:count] for row, count in zip(encodings, counts, strict=True)]
@@ -155,22 +149,12 @@ class Transducer:
             found = self._decode(encodings, counts, recordings)
         check_finite(torch.tensor([each.scores[:1] for each in found]))
         for row, (recording, count) in enumerate(zip(recordings, counts, strict=True)):
-            # A copy, which does not keep the whole batch's alive.
-            recording.left = left[:, row : row + 1].clone()
+            self._encoder.keep(recording, made[:, row], count)
             recording.frames += count
             if recording.encodings is not None:
                 recording.encodings.append(encodings[row, :count])
             recording.keep_certain(found[row])
             recording.drop_samples(encoder.stride)
-
-    def _features(self, recording: Recording, count: int) -> torch.Tensor:
-        encoder = self.model.encoder
-        start = recording.frames * encoder.stride
-        stop = start + (count + encoder.right) * encoder.stride
-        stop = min(stop, count_frames(recording.received(), recording.ended))
-        samples = cut_frames(recording.samples, recording.first_sample, start, stop)
-        features: torch.Tensor = self.model.front_end(samples.to(self._device))
-        return features
 
     def _decode(
         self, encodings: torch.Tensor, frames: list[int], recordings: Sequence[Recording]
@@ -229,8 +213,3 @@ def _quantize(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     model.decoder.quantize()
     if dtype == torch.float32:
         model.encoder.pack(PACKED_ROWS, in_int8=True)
-
-
-def _pad(features: Sequence[torch.Tensor], frames: int) -> torch.Tensor:
-    padded = pad_sequence(list(features), batch_first=True)
-    return torch.nn.functional.pad(padded, (0, 0, 0, frames - padded.shape[1]))

@@ -17,8 +17,9 @@ class ScriptedEmformer(torch.nn.Module):
     The file loads with `torch.jit.load` alone, without this repository. Its methods:
 
     - `front_end(samples)`: features, see `LogMelFeatures.forward`;
-    - `encoder.start(batch)` and `encoder(features, frames, left, before)`: encodings, see
-      `SegmentEncoder.forward`; `encoder.stride`, `.segment` and `.right` are its frame counts;
+    - `encoder.start()`, `encoder(features, frames, left, before)` and `encoder.keep(...)`:
+      encodings, see `SegmentEncoder`; `encoder.stride`, `.segment` and `.right` are its frame
+      counts;
     - `decoder.start()`, `decoder.greedy(...)`, `decoder.beam(...)` and `decoder.align(...)`: tokens
       and probabilities, see `Decoder`; `decoder.blank` is the blank's number;
     - `decoder.set_dtype(dtype)` and `encoder.to(dtype)`: bfloat16 or float32;
