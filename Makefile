@@ -122,7 +122,7 @@ demo-models: $(READY)  ## train the demo models from nothing (espeak-ng needed);
 demo-scores: $(READY)  ## measure the demo models as they are served (espeak-ng needed); MODEL= for one
 	@$(BIN)/python -m demo_models.score $(MODEL)
 
-benchmark: $(READY) $(if $(filter beam peers,$(or $(MODEL),peers)),$(VENV)/.group-peers)  ## compare with what people run today; MODEL= for one, LONG=1 with an hour of audio
+benchmark: $(READY) $(if $(filter beam lookup peers,$(or $(MODEL),peers)),$(VENV)/.group-peers)  ## compare with what people run today; MODEL= for one, LONG=1 with an hour of audio
 	@$(BIN)/python -m benchmarks $(MODEL) $(if $(LONG),--long)
 
 doctor: $(READY)  ## say what this machine and its server are like, and what looks wrong

@@ -20,9 +20,14 @@ PROMPT_TOKENS, NEW_TOKENS, GENERATIONS = 64, 64, 5
 # Tokens that are guessed at most, and how many are read at once to see what a step takes.
 GUESSED, READ, STEPS = 8, (1, 2, 3, 5, 9, 17), 15
 DTYPES = ("float32", "auto")
+KEPT: Mapping[str, Mapping[str, Any]] = {
+    **{dtype: {"dtype": dtype} for dtype in DTYPES},
+    "OpenVINO, float32": {"save_mode": "openvino"},
+    "OpenVINO, int8": {"save_mode": "openvino", "quantization": "int8_weight_only"},
+}
 VARIANTS = {
-    f"{dtype}, {guessed or 'none'} guessed": {"dtype": dtype, "prompt_lookup_num_tokens": guessed}
-    for dtype in DTYPES
+    f"{name}, {guessed or 'none'} guessed": {**kept, "prompt_lookup_num_tokens": guessed}
+    for name, kept in KEPT.items()
     for guessed in (None, GUESSED)
 }
 
@@ -40,7 +45,11 @@ def benchmark_lookup(threads: int, _long: bool) -> None:
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
         prompt = texts_of(tokenizer, PROMPT_TOKENS, 1)[0]
-        time_texts(models, prompt, transformers_way(folder, tokenizer, prompt))
+        theirs = {
+            **transformers_way(folder, tokenizer, prompt),
+            **openvino_way(folder, tokenizer, prompt, threads),
+        }
+        time_texts(models, prompt, theirs)
 
 
 def time_texts(
@@ -104,4 +113,22 @@ def transformers_way(
         f"transformers, float32, {GUESSED} guessed": partial(
             generate, prompt_lookup_num_tokens=GUESSED
         ),
+    }
+
+
+def openvino_way(
+    folder: Path, tokenizer: Any, prompt: str, threads: int
+) -> dict[str, Callable[[], Any]]:
+    """Return what OpenVINO GenAI does with the same weights, without guesses and with them."""
+    # Only there with the other engines.
+    from benchmarks.openvino_generation import generator_run
+
+    network = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    return {
+        f"OpenVINO GenAI, {dtype}, {guessed or 'none'} guessed": generator_run(
+            network, ids, NEW_TOKENS, threads, folder.parent, dtype, guessed
+        )
+        for dtype in ("float32", "int8")
+        for guessed in (None, GUESSED)
     }

@@ -28,24 +28,46 @@ def openvino_generator_runs(
     network: Any, ids: torch.Tensor, new_tokens: int, threads: int, folder: Path
 ) -> dict[str, Callable[[], Any]]:
     """Return what adds so many tokens to prompts, shape (prompts, tokens), by dtype."""
-    asked = openvino_genai.TokenizedInputs(
-        openvino.Tensor(ids.numpy()), openvino.Tensor(np.ones_like(ids.numpy()))
-    )
+    return {
+        dtype: generator_run(network, ids, new_tokens, threads, folder, dtype) for dtype in DTYPES
+    }
+
+
+def generator_run(
+    network: Any,
+    ids: torch.Tensor,
+    new_tokens: int,
+    threads: int,
+    folder: Path,
+    dtype: str,
+    guessed: int | None = None,
+) -> Callable[[], Any]:
+    """Return what adds so many tokens to prompts, with so many `guessed` at a time (prompt lookup).
+
+    A guess follows the last two tokens elsewhere, as transformers has it.
+    """
+    precision, quantization = DTYPES[dtype]
+    own = folder / f"{dtype}-{guessed}"
+    own.mkdir()
+    model = _read_all(convert_generator(network))
+    model = compress_weights(model, quantization) if quantization else model
+    save_openvino(model, own / "openvino_model.xml")
+    network.config.save_pretrained(own)
+    options: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
     how = openvino_genai.GenerationConfig(
         max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
     )
-    runs: dict[str, Callable[[], Any]] = {}
-    for dtype, (precision, quantization) in DTYPES.items():
-        own = folder / dtype
-        own.mkdir()
-        model = _read_all(convert_generator(network))
-        model = compress_weights(model, quantization) if quantization else model
-        save_openvino(model, own / "openvino_model.xml")
-        network.config.save_pretrained(own)
-        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
-        pipeline = openvino_genai.LLMPipeline(str(own), "CPU", **options)
-        runs[dtype] = partial(pipeline.generate, asked, how)
-    return runs
+    if guessed:
+        options["prompt_lookup"] = True
+        how.num_assistant_tokens, how.max_ngram_size = guessed, 2
+    pipeline = openvino_genai.LLMPipeline(str(own), "CPU", **options)
+    asked = openvino_genai.TokenizedInputs(
+        openvino.Tensor(ids.numpy()), openvino.Tensor(np.ones_like(ids.numpy()))
+    )
+    return partial(pipeline.generate, asked, how)
 
 
 def _read_all(model: Any) -> Any:
