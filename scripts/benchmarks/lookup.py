@@ -121,14 +121,17 @@ def openvino_way(
 ) -> dict[str, Callable[[], Any]]:
     """Return what OpenVINO GenAI does with the same weights, without guesses and with them."""
     # Only there with the other engines.
-    from benchmarks.openvino_generation import generator_run
+    from benchmarks.openvino_generation import generator_run, write_generator
 
     network = AutoModelForCausalLM.from_pretrained(folder).eval()
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    written = {
+        dtype: write_generator(network, dtype, folder.parent) for dtype in ("float32", "int8")
+    }
     return {
         f"OpenVINO GenAI, {dtype}, {guessed or 'none'} guessed": generator_run(
-            network, ids, NEW_TOKENS, threads, folder.parent, dtype, guessed
+            own, dtype, ids, NEW_TOKENS, threads, guessed
         )
-        for dtype in ("float32", "int8")
+        for dtype, own in written.items()
         for guessed in (None, GUESSED)
     }

@@ -29,33 +29,39 @@ def openvino_generator_runs(
 ) -> dict[str, Callable[[], Any]]:
     """Return what adds so many tokens to prompts, shape (prompts, tokens), by dtype."""
     return {
-        dtype: generator_run(network, ids, new_tokens, threads, folder, dtype) for dtype in DTYPES
+        dtype: generator_run(
+            write_generator(network, dtype, folder), dtype, ids, new_tokens, threads
+        )
+        for dtype in DTYPES
     }
 
 
+def write_generator(network: Any, dtype: str, folder: Path) -> Path:
+    """Return a folder of GenAI's with a network, its weights kept as the dtype says."""
+    own = folder / dtype
+    own.mkdir()
+    model, quantization = _read_all(convert_generator(network)), DTYPES[dtype][1]
+    model = compress_weights(model, quantization) if quantization else model
+    save_openvino(model, own / "openvino_model.xml")
+    network.config.save_pretrained(own)
+    return own
+
+
 def generator_run(
-    network: Any,
+    folder: Path,
+    dtype: str,
     ids: torch.Tensor,
     new_tokens: int,
     threads: int,
-    folder: Path,
-    dtype: str,
     guessed: int | None = None,
 ) -> Callable[[], Any]:
     """Return what adds so many tokens to prompts, with so many `guessed` at a time (prompt lookup).
 
     A guess follows the last two tokens elsewhere, as transformers has it.
     """
-    precision, quantization = DTYPES[dtype]
-    own = folder / f"{dtype}-{guessed}"
-    own.mkdir()
-    model = _read_all(convert_generator(network))
-    model = compress_weights(model, quantization) if quantization else model
-    save_openvino(model, own / "openvino_model.xml")
-    network.config.save_pretrained(own)
     options: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": DTYPES[dtype][0],
     }
     how = openvino_genai.GenerationConfig(
         max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
@@ -63,7 +69,7 @@ def generator_run(
     if guessed:
         options["prompt_lookup"] = True
         how.num_assistant_tokens, how.max_ngram_size = guessed, 2
-    pipeline = openvino_genai.LLMPipeline(str(own), "CPU", **options)
+    pipeline = openvino_genai.LLMPipeline(str(folder), "CPU", **options)
     asked = openvino_genai.TokenizedInputs(
         openvino.Tensor(ids.numpy()), openvino.Tensor(np.ones_like(ids.numpy()))
     )

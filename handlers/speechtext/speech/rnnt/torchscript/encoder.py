@@ -247,16 +247,16 @@ class SegmentEncoder(torch.nn.Module):
         seen = self._in_flat_batch(seen, self.left + hidden.size(1)).flatten(0, 1)
         kept = self._find_last(frames, own_frames, hidden.size(1))
         made = hidden.new_empty([len(self.layers), kept.size(0), kept.size(1), 2 * self.width])
+        kept = kept.flatten()
         context = self._make_room(left, hidden.size(1) if windows == 1 else 0)
         # A CPU reads each of them once, and a GPU would have to be told of each copy.
         parts = [torch.cat(left, dim=2)] if hidden.is_cuda else left
+        places = context[:, :, :, : self.left].split([part.size(2) for part in parts], dim=1)
         for index, layer in enumerate(self.layers):
-            row = 0
-            for part in parts:
-                context[:, row : row + part.size(2), :, : self.left].copy_(part[index])
-                row += part.size(2)
+            for place, part in zip(places, parts):  # noqa: B905, TorchScript's zip is not strict
+                place.copy_(part[index])
             hidden, own = layer(hidden, context, seen, mask)
-            torch.index_select(own, 0, kept.flatten(), out=made[index].flatten(0, 1))
+            torch.index_select(own, 0, kept, out=made[index].flatten(0, 1))
         hidden = hidden.unflatten(1, (-1, self._slots()))[:, :, self.right :]
         return self.norm(self.output(hidden.flatten(1, 2)[:, :own_frames])).float(), made
 
